@@ -1,0 +1,231 @@
+"""Messages that agents publish, version 1, and their one decoder.
+
+Unknown fields are ignored here and kept by persist, which stores the payload verbatim.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from jetmem_schemas.errors import SchemaError
+from jetmem_schemas.subjects import ID_PATTERN
+
+T = TypeVar("T")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: Objects and lists inside each other; far more than any event needs, far less than any parser's stack.
+DEPTH_MAX: Final = 32
+#: One payload, as MEMORY's `max_msg_size` has it.
+PAYLOAD_BYTES_MAX: Final = 1024 * 1024
+#: A clock may be wrong by a day and a zone; more is a mistake (epoch microseconds, for one).
+FUTURE_MS_MAX: Final = 48 * 3600 * 1000
+#: Years 1 to 9999, what RFC 3339 and datetime can both say.
+TS_MIN_MS: Final = -62135596800000
+TS_MAX_MS: Final = 253402300799999
+
+Time = Annotated[datetime, Meta(tz=True)] | int | float
+Id = Annotated[str, Meta(pattern=ID_PATTERN, description="unique for ever within the tenant")]
+Scalar = str | int | float | bool | None
+Name = Annotated[str, Meta(max_length=256)]
+Tags = Annotated[list[Annotated[str, Meta(min_length=1, max_length=128)]], Meta(max_length=64)]
+Meta64 = Annotated[dict[Annotated[str, Meta(max_length=128)], Scalar], Meta(max_length=64)]
+Role = Literal["user", "assistant", "system", "tool"]
+Kind = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
+
+#: Kinds that are nothing without their text.
+TEXT_KINDS: Final = frozenset({"message", "note", "tool_result"})
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One conversation event: what somebody said, or what a tool did."""
+
+    text: Annotated[str, Meta(description="what was said; required for kind message, note, tool_result")] = ""
+    id: Id | None = None
+    ts: Annotated[Time, Meta(description="RFC 3339 or epoch ms; default: broker time")] | None = None
+    kind: Kind = "message"
+    role: Role = "user"
+    author: Annotated[Name, Meta(description="who said it")] = ""
+    tags: Tags = []
+    meta: Meta64 = {}
+    importance: Annotated[float, Meta(ge=0, le=1)] | None = None
+    expires_at: Time | None = None
+    supersedes: Annotated[Id, Meta(description="id of an event that this corrects")] | None = None
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One step of a run."""
+
+    tool: Name = ""
+    input: Any = None
+    ok: bool | None = None
+    ms: Annotated[float, Meta(ge=0)] | None = None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One executed run of a procedure."""
+
+    task: Annotated[str, Meta(min_length=1)]
+    success: bool
+    procedure: Name = ""
+    steps: Annotated[list[Step], Meta(max_length=1000)] = []
+    reward: Annotated[float, Meta(ge=0, le=1)] | None = None
+    duration_ms: Annotated[float, Meta(ge=0)] | None = None
+    cost: float | None = None
+    context: Meta64 = {}
+    failure: str = ""
+    lessons: Annotated[list[str], Meta(max_length=64)] = []
+    id: Id | None = None
+    ts: Time | None = None
+
+
+class Procedure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A procedure's definition; the last token of the subject is its name."""
+
+    description: str = ""
+    steps: Annotated[list[Step], Meta(max_length=1000)] = []
+    version: Annotated[int, Meta(ge=0)] | str = 1
+    id: Id | None = None
+    ts: Time | None = None
+
+
+class Forget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An erasure command: one selector, and why. It covers what is recorded before it."""
+
+    ids: Annotated[list[Id], Meta(min_length=1, max_length=10_000)] | None = None
+    agent: Name | None = None
+    session: Name | None = None
+    author: Annotated[Name, Meta(min_length=1)] | None = None
+    before: Time | None = None
+    all: bool = False
+    reason: Annotated[str, Meta(max_length=1000)] = ""
+    id: Id | None = None
+    ts: Time | None = None
+
+
+Message = Event | Run | Procedure | Forget
+_DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    "event": msgspec.json.Decoder(Event),
+    "run": msgspec.json.Decoder(Run),
+    "procedure": msgspec.json.Decoder(Procedure),
+    "forget": msgspec.json.Decoder(Forget),
+}
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<field>.*?)`)?$", re.DOTALL)
+_MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
+
+
+def decode(kind: str, payload: bytes) -> Message:
+    """Decode and check one published message.
+
+    Args:
+        kind: One of `event`, `run`, `procedure`, `forget`.
+        payload: As published; UTF-8 JSON.
+
+    Raises:
+        SchemaError: `bad_utf8`, `bad_json`, `too_deep`, `bad_field`, `missing_field`, `empty_forget`, `unsupported`.
+    """
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        raise SchemaError("unsupported", f"messages of kind {kind} are not recorded by this version", "subject")
+    message: Message = decode_json(payload, decoder.decode)
+    if isinstance(message, Event) and not message.text and message.kind in TEXT_KINDS:
+        raise SchemaError("missing_field", f"text is required for kind {message.kind}", "text")
+    if isinstance(message, Forget):
+        check_forget(message)
+    return message
+
+
+def decode_json(payload: bytes, decode: Callable[[bytes], T]) -> T:
+    """Decode JSON with the refusals every payload shares.
+
+    Raises:
+        SchemaError: `bad_utf8`, `too_deep`, `bad_json`, `bad_field`, `missing_field`.
+    """
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        raise SchemaError("bad_utf8", f"payload is not UTF-8 at byte {error.start}") from error
+    check_depth(payload)
+    try:
+        return decode(payload)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise SchemaError("bad_json", f"payload is not JSON: {error}"[:300]) from error
+
+
+def _refusal(text: str) -> SchemaError:
+    found = _AT.match(text)
+    what, field = (found["what"], found["field"] or "") if found else (text, "")
+    what = what[:1].lower() + what[1:]
+    missing = _MISSING.search(text)
+    if missing:
+        path = f"{field}.{missing['field']}" if field else missing["field"]
+        return SchemaError("missing_field", f"required field {path} is missing", path)
+    unknown = re.search(r"unknown field `([^`]+)`", text)
+    if unknown:
+        return SchemaError("bad_field", what.replace("`", "'"), unknown[1])
+    timely = "datetime" in text.lower() or "RFC3339" in text
+    return SchemaError("bad_time" if timely else "bad_field", what.replace("`", "'"), field)
+
+
+def check_depth(payload: bytes) -> None:
+    """Refuse nesting beyond `DEPTH_MAX` before any parser recurses.
+
+    Raises:
+        SchemaError: `too_deep`.
+    """
+    if payload.count(b"{") + payload.count(b"[") <= DEPTH_MAX:
+        return
+    depth = 0
+    for piece in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', payload):
+        mark = piece[0]
+        if mark in (b"{", b"["):
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise SchemaError("too_deep", f"payload nests deeper than {DEPTH_MAX} levels")
+        elif mark in (b"}", b"]"):
+            depth -= 1
+
+
+def check_forget(forget: Forget) -> None:
+    """Refuse a forget that selects nothing or in two ways.
+
+    Raises:
+        SchemaError: `empty_forget` or `bad_field`.
+    """
+    ways = [n for n in ("ids", "agent", "author", "before") if getattr(forget, n) is not None]
+    ways += ["all"] if forget.all else []
+    if not ways and forget.session is not None:
+        raise SchemaError("missing_field", "session needs agent beside it; nothing was erased", "agent")
+    if not ways:
+        raise SchemaError("empty_forget", "one of ids, agent, author, before, all is needed; nothing was erased")
+    if len(ways) > 1:
+        message = f"only one selector is allowed, got {' and '.join(ways)}; nothing was erased"
+        raise SchemaError("bad_field", message, ways[1])
+    if forget.session is not None and forget.agent is None:
+        raise SchemaError("bad_field", "session goes with agent only; nothing was erased", "session")
+
+
+def epoch_ms(value: datetime | float, field: str = "ts") -> int:
+    """Milliseconds since 1970 of a decoded time.
+
+    Raises:
+        SchemaError: `bad_time` if outside years 1 to 9999.
+    """
+    if isinstance(value, datetime):
+        return int((value - _EPOCH).total_seconds() * 1000)
+    if not TS_MIN_MS <= value <= TS_MAX_MS:
+        raise SchemaError("bad_time", f"{field} must be epoch milliseconds between years 1 and 9999", field)
+    return int(value)
+
+
+def rfc3339(ms: int) -> str:
+    """A time as the replies write it: UTC, milliseconds, `Z`."""
+    moment = _EPOCH + timedelta(milliseconds=ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

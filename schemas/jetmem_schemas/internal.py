@@ -1,0 +1,299 @@
+"""What stages say to each other: facts, scans, embedding jobs. MessagePack, never seen by users."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+#: Kinds of log entries. `forgot` carries a `Forgotten`; `blank` is an entry whose words were erased.
+EntryKind = Literal["event", "run", "procedure", "forgot", "blank"]
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One fact in a partition's log.
+
+    `rseq` numbers the partition without a gap from 1; `seq` is the MEMORY sequence it came from; `at` the
+    broker's time and `ts` the event's own, both epoch ms; `body` the payload verbatim (empty when blank).
+    """
+
+    rseq: int
+    seq: int
+    at: int
+    kind: EntryKind
+    tenant: str
+    agent: str
+    session: str
+    id: str
+    ts: int
+    body: bytes
+
+
+class Forgotten(msgspec.Struct, frozen=True, array_like=True):
+    """The body of a `forgot` entry: what was erased, resolved by persist. At most 500 ids."""
+
+    ids: list[str]
+    rseqs: list[int]
+    last: bool
+
+
+class Facts(msgspec.Struct, frozen=True, array_like=True):
+    """One announcement on RECORD: contiguous encoded entries of one partition.
+
+    `before_seq` is the MEMORY sequence of entry `first - 1`, so that a reader of another history notices.
+    """
+
+    partition: int
+    first: int
+    before_seq: int
+    entries: list[bytes]
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """The last entry of a partition: its number and its MEMORY sequence; (0, 0) when empty."""
+
+    rseq: int = 0
+    seq: int = 0
+
+
+class Heads(msgspec.Struct, frozen=True, array_like=True):
+    """persist's heads, announced each second: what a reader that hears nothing else goes by."""
+
+    checkpoint: int
+    heads: dict[int, Head]
+
+
+class ScanRequest(msgspec.Struct, frozen=True):
+    """Entries after `after`, whose MEMORY sequence the reader believes to be `after_seq`."""
+
+    after: int
+    after_seq: int
+    bytes_max: int = 800_000
+
+
+class ScanReply(msgspec.Struct, frozen=True):
+    """A slice of the log. `mismatch`: the reader holds another history and must start again from 0."""
+
+    entries: list[bytes]
+    head: Head
+    checkpoint: int
+    mismatch: bool = False
+
+
+class CoverRequest(msgspec.Struct, frozen=True):
+    """Which entry covers MEMORY sequence `after`; waits up to `wait_ms` until it is recorded."""
+
+    after: int
+    wait_ms: int
+
+
+class CoverReply(msgspec.Struct, frozen=True):
+    """`rseq` covers the asked sequence if `covered`; `head` and `checkpoint` say where persist is."""
+
+    covered: bool
+    rseq: int
+    head: Head
+    checkpoint: int
+
+
+class FetchRequest(msgspec.Struct, frozen=True):
+    """Records by id, in the order asked, each with `before` and `after` neighbours of its session."""
+
+    tenant: str
+    ids: list[str]
+    before: int = 0
+    after: int = 0
+    within_ms: int = 0
+
+
+class FetchedItem(msgspec.Struct, frozen=True):
+    """One record and its neighbours, encoded `Entry`s."""
+
+    entry: bytes
+    before: list[bytes] = []
+    after: list[bytes] = []
+
+
+class FetchReply(msgspec.Struct, frozen=True):
+    """What of the asked ids is held; ids not held are absent. `cut`: more would not fit one reply."""
+
+    items: list[FetchedItem]
+    checkpoint: int
+    cut: bool = False
+
+
+class TimelineRequest(msgspec.Struct, frozen=True):
+    """Records of a tenant by time; ms bounds are [since, until)."""
+
+    tenant: str
+    limit: int
+    descending: bool
+    agent: str = ""
+    session: str = ""
+    author: str = ""
+    kinds: list[str] = []
+    roles: list[str] = []
+    tags: list[str] = []
+    since: int | None = None
+    until: int | None = None
+    cursor: bytes = b""
+
+
+class TimelineReply(msgspec.Struct, frozen=True):
+    """Encoded `Entry`s in order, and where the next page starts (empty: no more)."""
+
+    entries: list[bytes]
+    cursor: bytes
+    checkpoint: int
+
+
+class ActivityRequest(msgspec.Struct, frozen=True):
+    """Sessions or agents of a tenant, latest first."""
+
+    tenant: str
+    limit: int
+    agent: str = ""
+    since: int | None = None
+    until: int | None = None
+    cursor: bytes = b""
+
+
+class Activity(msgspec.Struct, frozen=True, array_like=True):
+    """A session (or, with session `""`, an agent): how many events, first and last time, epoch ms."""
+
+    agent: str
+    session: str
+    events: int
+    first: int
+    last: int
+    sessions: int = 1
+
+
+class ActivityReply(msgspec.Struct, frozen=True):
+    """One page of sessions or agents."""
+
+    items: list[Activity]
+    cursor: bytes
+    checkpoint: int
+
+
+class EmbedText(msgspec.Struct, frozen=True, array_like=True):
+    """One text to embed; `key` is the asker's own."""
+
+    key: bytes
+    text: str
+
+
+class EmbedJob(msgspec.Struct, frozen=True):
+    """Texts of one tenant; `reply` is the subject that stores the vectors and answers when it has.
+
+    `attempts` counts deliveries before this job was split off another.
+    """
+
+    tenant: str
+    reply: str
+    texts: list[EmbedText]
+    attempts: int = 0
+
+
+class Vector(msgspec.Struct, frozen=True, array_like=True):
+    """One vector, float32 little-endian bytes of length 4 x dimensions; empty with `reason` if it failed."""
+
+    key: bytes
+    data: bytes
+    reason: str = ""
+
+
+class VectorsReady(msgspec.Struct, frozen=True):
+    """embed to the asker: vectors of one job. The asker answers when they are stored."""
+
+    tenant: str
+    model: str
+    vectors: list[Vector]
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """The asker to embed: these vectors are stored, the job can be acknowledged."""
+
+    stored: int
+
+
+class EncodeRequest(msgspec.Struct, frozen=True):
+    """A question to be encoded now, before any job."""
+
+    texts: list[str]
+
+
+class EncodeReply(msgspec.Struct, frozen=True):
+    """Vectors of a question, as in `Vector.data`."""
+
+    model: str
+    vectors: list[bytes]
+
+
+class Filters(msgspec.Struct, frozen=True):
+    """What a search is narrowed to; ms bounds are [since, until); lists mean any of, tags mean all of."""
+
+    agent: str = ""
+    session: str = ""
+    author: str = ""
+    kinds: list[str] = []
+    roles: list[str] = []
+    tags: list[str] = []
+    since: int | None = None
+    until: int | None = None
+
+
+class FindRequest(msgspec.Struct, frozen=True):
+    """Candidates for a question. `vector` is the encoded question, or empty for the text arm alone.
+
+    `text_rseq` and `vector_rseq` wait, up to `wait_ms`, until each arm has applied that much (0: no wait).
+    """
+
+    tenant: str
+    query: str
+    mode: Literal["hybrid", "text", "vector"]
+    limit: int
+    vector: bytes = b""
+    model: str = ""
+    filters: Filters = Filters()
+    rseq: int = 0
+    wait_ms: int = 0
+
+
+class Found(msgspec.Struct, frozen=True, array_like=True):
+    """One ranked event. `scores` are the features it was ranked by, `pieces` matched passages [start, end)."""
+
+    id: str
+    score: float
+    arms: list[str]
+    scores: dict[str, float]
+
+
+class FindReply(msgspec.Struct, frozen=True):
+    """Ranked events, best first. `text` and `vector` are where each arm is; `late` arms missed the wait."""
+
+    hits: list[Found]
+    text: Head
+    vector: Head
+    late: list[str]
+    missing: list[str]
+    took_ms: float
+
+
+class StageStatus(msgspec.Struct, frozen=True):
+    """How one process of a stage is doing."""
+
+    stage: str
+    instance: str
+    healthy: bool
+    detail: str
+    lag: int
+    last_error: str
+    counts: dict[str, int | float | str]
+
+
+SCAN_BYTES_MAX: Final = 800_000
+EMPTY: Final = b""
+encode = msgspec.msgpack.Encoder().encode
+decode_entry = msgspec.msgpack.Decoder(Entry).decode

@@ -1,0 +1,271 @@
+"""The public questions and answers: JSON over `mem.<tenant>.query.<verb>`.
+
+Requests refuse unknown fields (a misspelt filter must not be ignored); replies ignore them, so old clients
+survive new servers.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from jetmem_schemas.events import Id, Scalar, Time
+from jetmem_schemas.subjects import TOKEN_PATTERN
+
+LIMIT_MAX: Final = 1000
+QUERY_CHARS_MAX: Final = 8192
+WAIT_MS_MAX: Final = 60_000
+CURSOR_CHARS_MAX: Final = 512
+REQUEST_BYTES_MAX: Final = 256 * 1024
+
+Limit = Annotated[int, Meta(ge=1, le=LIMIT_MAX)]
+Token = Annotated[str, Meta(pattern=TOKEN_PATTERN)]
+Cursor = Annotated[str, Meta(max_length=CURSOR_CHARS_MAX)]
+Few = Annotated[list[Annotated[str, Meta(max_length=128)]], Meta(max_length=64)]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What every question may say: read what I wrote (`after`, a PubAck's `seq`), wait up to `wait_ms`."""
+
+    after: Annotated[int, Meta(ge=0)] = 0
+    wait_ms: Annotated[int, Meta(ge=0, le=WAIT_MS_MAX)] = 0
+
+
+class Search(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Ranked events for a question."""
+
+    query: Annotated[str, Meta(min_length=1, max_length=QUERY_CHARS_MAX)]
+    mode: Literal["hybrid", "text", "vector"] = "hybrid"
+    limit: Limit = 10
+    cursor: Cursor | None = None
+    agent: Token | None = None
+    session: Token | None = None
+    author: Annotated[str, Meta(max_length=256)] | None = None
+    kind: str | Few | None = None
+    role: str | Few | None = None
+    tags: Few = []
+    since: Time | None = None
+    until: Time | None = None
+    around: Annotated[int, Meta(ge=0, le=10)] = 0
+    explain: bool = False
+
+
+class Get(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Events by id."""
+
+    ids: Annotated[list[Id], Meta(min_length=1, max_length=LIMIT_MAX)]
+
+
+class Expand(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """One event with what came before and after in its session."""
+
+    id: Id
+    before_events: Annotated[int, Meta(ge=0, le=100)] = 3
+    after_events: Annotated[int, Meta(ge=0, le=100)] = 3
+    within_minutes: Annotated[int, Meta(ge=1, le=7 * 24 * 60)] = 30
+
+
+class Timeline(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Events in the order of their time."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+    order: Literal["asc", "desc"] = "desc"
+    agent: Token | None = None
+    session: Token | None = None
+    author: Annotated[str, Meta(max_length=256)] | None = None
+    kind: str | Few | None = None
+    role: str | Few | None = None
+    tags: Few = []
+    since: Time | None = None
+    until: Time | None = None
+
+
+class Sessions(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Sessions, the latest first."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+    agent: Token | None = None
+    since: Time | None = None
+    until: Time | None = None
+
+
+class Agents(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Agents, the latest first."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+    since: Time | None = None
+    until: Time | None = None
+
+
+class Status(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """How far each stage is for this tenant."""
+
+
+class ForgetRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Erase, and wait until no query returns it; the same selectors as a published forget."""
+
+    ids: Annotated[list[Id], Meta(min_length=1, max_length=10_000)] | None = None
+    agent: Token | None = None
+    session: Token | None = None
+    author: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    before: Time | None = None
+    all: bool = False
+    reason: Annotated[str, Meta(max_length=1000)] = ""
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One event as replies show it; `at` is when the broker had it, `ts` when it happened."""
+
+    id: str
+    agent: str
+    session: str
+    ts: str
+    at: str
+    seq: int
+    kind: str
+    role: str = ""
+    author: str = ""
+    text: str = ""
+    tags: list[str] = []
+    meta: dict[str, Scalar] = {}
+    importance: float | None = None
+    supersedes: str | None = None
+
+
+class Hit(Item, frozen=True, kw_only=True, omit_defaults=True):
+    """One ranked event: score in 0..1, the arms that found it, the matched words as [start, end) characters."""
+
+    score: float
+    arms: list[str]
+    highlights: list[tuple[int, int]] = []
+    segment: str | None = None
+    before: list[Item] = []
+    after: list[Item] = []
+    explain: dict[str, float] = {}
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What every answer says: up to which MEMORY `seq` each arm is fresh, what was degraded, how long it took."""
+
+    fresh: dict[str, int]
+    degraded: list[str]
+    stale: bool
+    took_ms: float
+
+
+class SearchReply(Reply, frozen=True, kw_only=True):
+    """Hits, best first."""
+
+    mode: str
+    hits: list[Hit]
+    cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class EventsReply(Reply, frozen=True, kw_only=True):
+    """Events (`get`, `timeline`); ids asked for and not held are in `missing`."""
+
+    events: list[Item]
+    missing: list[str] | msgspec.UnsetType = msgspec.UNSET
+    cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class ExpandReply(Reply, frozen=True, kw_only=True):
+    """One event between its neighbours; `events` holds all of them in order."""
+
+    event: Item
+    before: list[Item]
+    after: list[Item]
+    events: list[Item]
+
+
+class SessionItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One session; `id` is its token."""
+
+    id: str
+    agent: str
+    events: int
+    first: str
+    last: str
+
+
+class SessionsReply(Reply, frozen=True, kw_only=True):
+    """Sessions, the latest first."""
+
+    sessions: list[SessionItem]
+    cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class AgentItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent; `id` is its token."""
+
+    id: str
+    events: int
+    sessions: int
+    first: str
+    last: str
+
+
+class AgentsReply(Reply, frozen=True, kw_only=True):
+    """Agents, the latest first."""
+
+    agents: list[AgentItem]
+    cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class StageItem(msgspec.Struct, frozen=True, kw_only=True):
+    """How one process of a stage is doing; `state` ok, degraded or down."""
+
+    id: str
+    stage: str
+    state: str
+    detail: str
+    lag: int
+    last_error: str = ""
+
+
+class StatusReply(Reply, frozen=True, kw_only=True):
+    """Progress per stage. `pending_vectors`: texts of this tenant that still lack their vector."""
+
+    stages: list[StageItem]
+    events: int
+    sessions: int
+    agents: int
+    pending_vectors: int
+    dead_letters: int
+    purging: int
+
+
+class ForgetReply(Reply, frozen=True, kw_only=True):
+    """`state` is `applied` (no query returns it) or `accepted` (recorded; see `waiting`); `seq` identifies it."""
+
+    state: str
+    seq: int
+    erased: int
+    waiting: list[str]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The body of an error reply."""
+
+    code: str
+    message: str
+    field: str = ""
+
+
+VERBS: Final[dict[str, tuple[type[Request], type[Reply]]]] = {
+    "search": (Search, SearchReply),
+    "get": (Get, EventsReply),
+    "expand": (Expand, ExpandReply),
+    "timeline": (Timeline, EventsReply),
+    "sessions": (Sessions, SessionsReply),
+    "agents": (Agents, AgentsReply),
+    "status": (Status, StatusReply),
+    "forget": (ForgetRequest, ForgetReply),
+}
+ERROR_HEADER: Final = "Nats-Service-Error"
+ERROR_CODE_HEADER: Final = "Nats-Service-Error-Code"

@@ -1,0 +1,190 @@
+"""Every subject and stream name, built and taken apart here only."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from jetmem_schemas.errors import SchemaError
+
+PARTITIONS: Final = 64
+MEMORY: Final = "MEMORY"
+RECORD: Final = "RECORD"
+EMBED: Final = "EMBED"
+DEAD: Final = "DEAD"
+
+#: Kinds of message an agent (or, for `derived`, a stage) may publish.
+KINDS: Final = ("event", "run", "procedure", "forget", "derived")
+#: Reserved token: "none" for agent or session.
+NONE: Final = "_"
+
+MEMORY_SUBJECTS: Final = tuple(f"mem.*.{kind}.>" for kind in KINDS)
+MEMORY_SOURCE: Final = "mem.*.*.*.*"
+MEMORY_DESTINATION: Final = (
+    f"memp.{{{{partition({PARTITIONS},1)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}.{{{{wildcard(4)}}}}"
+)
+RECORD_SUBJECTS: Final = ("memrec.*",)
+RECORD_HEADS: Final = "memrec.heads"
+EMBED_SUBJECTS: Final = ("memjob.embed.*",)
+DEAD_SUBJECTS: Final = ("memdead.*.*",)
+QUERY_ALL: Final = "mem.*.query.>"
+SERVICE_DISCOVERY: Final = "$SRV"
+
+#: `(?!\n)`: in Python `$` also matches before a last line feed.
+TOKEN_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
+ID_PATTERN: Final = r"^[A-Za-z0-9_.:-]{1,64}$(?!\n)"
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+_FNV_OFFSET = 2166136261
+_FNV_PRIME = 16777619
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a message on MEMORY was sent. `kind` is one of `KINDS`; `session` is the last token."""
+
+    tenant: str
+    kind: str
+    agent: str
+    session: str
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` may stand as one token: tenant, agent, session."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def token(text: str, field: str) -> str:
+    """Return `text` if it is a token that names something, else refuse it.
+
+    Raises:
+        SchemaError: `bad_subject`, with `field`; `_` alone is reserved.
+    """
+    if not is_token(text) or text == NONE:
+        raise SchemaError("bad_subject", f"{field} must match [A-Za-z0-9_-]{{1,64}} and not be '_'", field)
+    return text
+
+
+def partition_of(tenant: str) -> int:
+    """The partition that the broker's subject transform gives a tenant: FNV-1a 32 (server source) mod 64."""
+    value = _FNV_OFFSET
+    for byte in tenant.encode():
+        value = ((value ^ byte) * _FNV_PRIME) & 0xFFFFFFFF
+    return value % PARTITIONS
+
+
+def memory(tenant: str, kind: str, agent: str, session: str) -> str:
+    """Where one message is published.
+
+    Raises:
+        SchemaError: `bad_subject` with the field, so that a client refuses before the broker is asked.
+    """
+    token(tenant, "tenant")
+    for field, value in (("agent", agent), ("session", session)):
+        if not is_token(value):
+            raise SchemaError("bad_subject", f"{field} must match [A-Za-z0-9_-]{{1,64}}", field)
+    return f"mem.{tenant}.{kind}.{agent}.{session}"
+
+
+def parse_memory(subject: str) -> Address:
+    """Take apart a subject as MEMORY stores it (`memp.<p>.…`, or `mem.…` for a wrong shape).
+
+    Raises:
+        SchemaError: `bad_subject`; `tenant` can still be had by `tenant_of`.
+    """
+    parts = subject.split(".")
+    if parts[0] != "memp" or len(parts) != 6:
+        raise SchemaError("bad_subject", "subject must be mem.<tenant>.<kind>.<agent>.<session>", "subject")
+    _, _, tenant, kind, agent, session = parts
+    if kind not in KINDS:
+        raise SchemaError("bad_subject", f"unknown kind, must be one of {', '.join(KINDS)}", "subject")
+    token(tenant, "tenant")
+    for field, value in (("agent", agent), ("session", session)):
+        if not is_token(value):
+            raise SchemaError("bad_subject", f"{field} must match [A-Za-z0-9_-]{{1,64}}", field)
+        if value == NONE and kind != "forget":
+            raise SchemaError("bad_subject", f"{field} '_' is reserved", field)
+    return Address(tenant, kind, agent, session)
+
+
+def published(stored: str) -> str:
+    """The subject an agent used, from the one MEMORY stores."""
+    parts = stored.split(".")
+    return "mem." + ".".join(parts[2:]) if parts[0] == "memp" else stored
+
+
+def tenant_of(stored: str) -> str:
+    """The tenant of a stored subject if it is a legal token, else `_`."""
+    parts = stored.split(".")
+    position = 2 if parts[0] == "memp" else 1
+    tenant = parts[position] if len(parts) > position else NONE
+    return tenant if is_token(tenant) else NONE
+
+
+def memory_partition(partition: int) -> str:
+    """The filter of one partition of MEMORY."""
+    return f"memp.{partition}.>"
+
+
+def record(partition: int) -> str:
+    """Where persist announces facts of one partition."""
+    return f"memrec.{partition}"
+
+
+def embed_job(stage: str) -> str:
+    """Where a stage leaves texts to be embedded."""
+    return f"memjob.embed.{stage}"
+
+
+def dead(code: str, tenant: str) -> str:
+    """Where a message that cannot be recorded goes."""
+    return f"memdead.{code}.{tenant}"
+
+
+def dead_filter(tenant: str = "*", code: str = "*") -> str:
+    """A filter over dead letters."""
+    return f"memdead.{code}.{tenant}"
+
+
+def query(tenant: str, verb: str) -> str:
+    """Where a question is asked."""
+    return f"mem.{token(tenant, 'tenant')}.query.{verb}"
+
+
+def parse_query(subject: str) -> tuple[str, str]:
+    """Tenant and verb of a request's subject.
+
+    Raises:
+        SchemaError: `bad_subject` or `unknown_verb`.
+    """
+    parts = subject.split(".")
+    tenant = token(parts[1], "tenant")
+    if len(parts) != 4:
+        raise SchemaError("unknown_verb", "subject must be mem.<tenant>.query.<verb>", "verb")
+    return tenant, parts[3]
+
+
+def service(stage: str, partition: int | str, verb: str) -> str:
+    """Where one stage asks another about a partition."""
+    return f"memsvc.{stage}.{partition}.{verb}"
+
+
+def service_all(stage: str, partition: int | str) -> str:
+    """Subscription of a stage for every verb of one partition."""
+    return f"memsvc.{stage}.{partition}.*"
+
+
+def service_status(stage: str) -> str:
+    """Where every process of a stage answers `status`."""
+    return f"memsvc.{stage}.all.status"
+
+
+def notify(tenant: str, topic: str) -> str:
+    """Where a tenant's agents hear of dead letters and, later, waves of success."""
+    return f"mem.{tenant}.notify.{topic}"
+
+
+def raw_stream_api(verb: str, stream: str) -> str:
+    """JetStream API subject for configurations that nats-py cannot express."""
+    return f"$JS.API.{verb}.{stream}"

@@ -1,0 +1,68 @@
+"""Every bound, with its reason. Relations between them are asserted at import."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jetmem_schemas.events import PAYLOAD_BYTES_MAX
+from jetmem_schemas.internal import SCAN_BYTES_MAX
+
+from jetmem.runtime.errors import invariant
+
+#: Broker `max_payload`: a dead letter is a full payload plus its headers and reason.
+BROKER_PAYLOAD_BYTES_MAX: Final = 8 * 1024 * 1024
+#: A reply larger than this stops with a cursor; clients with a default 1 MiB limit can still read it.
+REPLY_BYTES_MAX: Final = 900_000
+#: Messages a reader asks for at once; 1,000 gave 51 k/s (PARTS.md).
+READ_BATCH: Final = 1_000
+#: … and bytes, so that a thousand 1 MiB payloads do not come at once; one full payload with headers must fit.
+READ_BATCH_BYTES: Final = 8 * 1024 * 1024
+#: A pull waits this long for its first message; the server answers 408 then.
+READ_EXPIRES_S: Final = 5.0
+#: Silence beyond two heartbeats means that the consumer or the connection is gone.
+READ_HEARTBEAT_S: Final = 1.0
+#: The server forgets an ephemeral consumer that nobody pulls from (its default of 5 s is shorter than a GC pause).
+READER_INACTIVE_S: Final = 60.0
+#: One announcement on RECORD; small enough that a lost one is scanned in one slice.
+FACTS_BYTES_MAX: Final = 512 * 1024
+#: RECORD is a wire: memory, oldest dropped; who fell further behind scans.
+RECORD_BYTES_MAX: Final = 128 * 1024 * 1024
+RECORD_AGE_S: Final = 600.0
+EMBED_BYTES_MAX: Final = 64 * 1024 * 1024
+DEAD_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
+#: Heads are announced this often: the longest time a reader can miss that it missed the last message.
+HEADS_EVERY_S: Final = 1.0
+#: Ids in one `forgot` entry, so that no write and no message grows with what is erased.
+FORGET_IDS_MAX: Final = 500
+#: Requests of one endpoint in work at once; more wait in the subscription.
+REQUESTS_AT_ONCE: Final = 64
+#: Stage to stage requests: longer than any answer takes, shorter than a caller's patience.
+SERVICE_TIMEOUT_S: Final = 2.0
+#: A question's encoding: some 100 times what one short text takes; then the answer is text-only.
+ENCODE_TIMEOUT_S: Final = 0.5
+#: A stage that has work and makes none of it for this long is unhealthy.
+PROGRESS_DEADLINE_S: Final = 30.0
+#: Retrying grows from here to there.
+RETRY_FIRST_S: Final = 0.1
+RETRY_LAST_S: Final = 5.0
+#: Draining on SIGTERM; Kubernetes gives 30 s.
+DRAIN_S: Final = 20.0
+#: Texts in one embedding job, and of one asker in EMBED at once: a few seconds of work on two cores.
+JOB_TEXTS: Final = 64
+JOB_BYTES_MAX: Final = 512 * 1024
+JOBS_TEXTS_OUT: Final = 2_048
+#: embed has this long to answer a job before the broker gives it to another, and the asker asks again.
+JOB_ACK_WAIT_S: Final = 30.0
+JOB_DEADLINE_S: Final = 60.0
+#: A text is encoded alone from this delivery on, and given up after that many.
+JOB_ALONE_AT: Final = 3
+JOB_GIVE_UP_AFTER: Final = 5
+#: Pieces of one text that get vectors; a 1 MiB text beyond that is found by its words.
+PASSAGES_MAX: Final = 64
+
+invariant(SCAN_BYTES_MAX < REPLY_BYTES_MAX, "a scan's slice fits a reply")
+invariant(PAYLOAD_BYTES_MAX * 2 < BROKER_PAYLOAD_BYTES_MAX, "a dead letter fits the broker")
+invariant(READ_BATCH_BYTES >= PAYLOAD_BYTES_MAX * 2, "one full payload with headers fits a read")
+invariant(JOB_DEADLINE_S > JOB_ACK_WAIT_S, "the broker redelivers before the asker asks again")
+invariant(JOB_TEXTS <= JOBS_TEXTS_OUT, "one job fits what may be out")
+invariant(JOB_ALONE_AT < JOB_GIVE_UP_AFTER, "a text is tried alone before it is given up")

@@ -1,0 +1,41 @@
+"""Every metric, with unit and meaning. Emitting one that is not listed here is not possible."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+#: Latencies from 1 ms to 10 s.
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.25, 2.5, 5.0, 10.0)
+_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
+REGISTRY: Final = CollectorRegistry(auto_describe=True)
+
+received = Counter("jetmem_received_total", "messages taken from a stream", ["stage"], registry=REGISTRY)
+emitted = Counter("jetmem_emitted_total", "messages published as a consequence", ["stage"], registry=REGISTRY)
+persisted = Counter("jetmem_persisted_total", "entries written to the record", ["kind"], registry=REGISTRY)
+duplicates = Counter("jetmem_duplicates_total", "messages recorded before, or forgotten", registry=REGISTRY)
+dead_letters = Counter("jetmem_dead_letters_total", "messages that cannot be recorded", ["code"], registry=REGISTRY)
+retried = Counter("jetmem_retried_total", "attempts after a failure", ["stage"], registry=REGISTRY)
+indexed = Counter("jetmem_indexed_total", "events searchable, by arm", ["arm"], registry=REGISTRY)
+embedded = Counter("jetmem_embedded_total", "texts encoded", ["kind"], registry=REGISTRY)
+scanned = Counter("jetmem_scanned_total", "entries read by scan instead of live", ["stage"], registry=REGISTRY)
+resets = Counter("jetmem_projection_resets_total", "partitions begun again from 0", ["stage"], registry=REGISTRY)
+batch_size = Histogram("jetmem_batch_size", "messages in one write", ["stage"], buckets=_SIZES, registry=REGISTRY)
+write_seconds = Histogram(
+    "jetmem_write_seconds", "one write with its sync or commit", ["stage"], buckets=_SECONDS, registry=REGISTRY
+)
+lag = Gauge("jetmem_lag_messages", "entries not yet applied", ["stage"], registry=REGISTRY)
+pending_vectors = Gauge("jetmem_pending_vectors", "texts that lack their vector", registry=REGISTRY)
+outbox_rows = Gauge("jetmem_outbox_rows", "consequences not yet acknowledged by the broker", registry=REGISTRY)
+healthy = Gauge("jetmem_healthy", "1 while the stage makes progress or has nothing to do", ["stage"], registry=REGISTRY)
+requests = Counter("jetmem_requests_total", "requests answered", ["stage", "verb", "code"], registry=REGISTRY)
+request_seconds = Histogram(
+    "jetmem_request_seconds", "from request to reply", ["stage", "verb"], buckets=_SECONDS, registry=REGISTRY
+)
+degraded = Counter("jetmem_degraded_total", "answers without an arm", ["arm"], registry=REGISTRY)
+encode_seconds = Histogram(
+    "jetmem_encode_seconds", "one micro-batch or question", ["kind"], buckets=_SECONDS, registry=REGISTRY
+)
+trimmed = Gauge("jetmem_memory_first_seq", "first sequence that MEMORY keeps", registry=REGISTRY)

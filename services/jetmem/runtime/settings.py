@@ -1,0 +1,134 @@
+"""Settings in layers: defaults, jetmem.toml, environment, flags. Frozen once built."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+PREFIX = "JETMEM_"
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown or has a wrong value; the message names it and where it came from."""
+
+
+class Common(msgspec.Struct, frozen=True, kw_only=True):
+    """What every process needs to know.
+
+    Attributes:
+        server: Broker URL, comma-separated for a cluster.
+        creds: NATS credentials file, or "".
+        user: User name, or "".
+        password_file: File that holds the password, or "".
+        data: Folder of all stores; each stage opens only its own below it.
+        http_host: Where `/metrics` and `/healthz` listen.
+        http_port: Port for them; 0 for none.
+        log_level: Least severity shown.
+        log_format: `auto` is readable on a terminal and JSON otherwise.
+        shard: Ordinal of this process.
+        shards: Processes that share this stage's 64 partitions.
+        crash: Test hook, see `runtime.crashpoints`.
+    """
+
+    server: str = "nats://127.0.0.1:4222"
+    creds: str = ""
+    user: str = ""
+    password_file: str = ""
+    data: str = "data"
+    http_host: str = "127.0.0.1"
+    http_port: int = 0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    shard: int = 0
+    shards: int = 1
+    crash: str = ""
+    memory_bytes_max: int = 16 * 1024**3
+    replicas: int = 1
+
+
+Sections = Mapping[str, type[msgspec.Struct]]
+
+
+def load(
+    sections: Sections,
+    *,
+    environ: Mapping[str, str],
+    toml: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Build every section; the key "" is `Common`.
+
+    Args:
+        sections: Name to Struct; environment names are `JETMEM_<FIELD>` or `JETMEM_<SECTION>_<FIELD>`.
+        environ: Environment; other names than `JETMEM_*` are not looked at.
+        toml: Settings file, if there is one.
+        flags: Values from the command line for the "" section; None means not given.
+
+    Raises:
+        SettingsError: An unknown name or a value that does not fit.
+    """
+    raw: dict[str, dict[str, Any]] = {name: {} for name in sections}
+    if toml is not None:
+        _from_toml(raw, sections, toml)
+    _from_environ(raw, sections, environ)
+    raw[""].update({k: v for k, v in (flags or {}).items() if v is not None})
+    return {name: _convert(kind, raw[name], name) for name, kind in sections.items()}
+
+
+def environment(section: str, values: msgspec.Struct) -> dict[str, str]:
+    """The environment that gives a child process these values (what differs from the defaults)."""
+    prefix = f"{PREFIX}{section.upper()}_" if section else PREFIX
+    default = type(values)()
+    return {
+        prefix + name.upper(): str(getattr(values, name))
+        for name in values.__struct_fields__
+        if getattr(values, name) != getattr(default, name)
+    }
+
+
+def _from_toml(raw: dict[str, dict[str, Any]], sections: Sections, path: Path) -> None:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    for key, value in document.items():
+        if isinstance(value, dict) and key in sections:
+            unknown = set(value) - set(sections[key].__struct_fields__)
+            if unknown:
+                raise SettingsError(f"{path}: unknown setting {key}.{min(unknown)}")
+            raw[key].update(value)
+        elif key in sections[""].__struct_fields__:
+            raw[""][key] = value
+        else:
+            raise SettingsError(f"{path}: unknown setting {key}")
+
+
+def _from_environ(raw: dict[str, dict[str, Any]], sections: Sections, environ: Mapping[str, str]) -> None:
+    for name in sorted(environ):
+        if not name.startswith(PREFIX):
+            continue
+        section, field = _find(name.removeprefix(PREFIX).lower(), sections)
+        if field is None:
+            raise SettingsError(f"environment: unknown setting {name}")
+        raw[section][field] = environ[name]
+
+
+def _find(key: str, sections: Sections) -> tuple[str, str | None]:
+    if key in sections[""].__struct_fields__:
+        return "", key
+    for name, kind in sections.items():
+        if name and key.startswith(name + "_") and key.removeprefix(name + "_") in kind.__struct_fields__:
+            return name, key.removeprefix(name + "_")
+    return "", None
+
+
+def _convert(kind: type[msgspec.Struct], values: dict[str, Any], section: str) -> Any:
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        where = f"section {section}" if section else "settings"
+        raise SettingsError(f"{where}: {error}") from error
