@@ -1,0 +1,1 @@
+"""jetmem: memory for AI agents, fed by a message queue."""

@@ -1,0 +1,82 @@
+"""Connections to the broker: how long to try, what to do when it refuses, and the JetStream API as plain requests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+
+from jetmem.runtime.errors import Broken, Retryable
+from jetmem.runtime.settings import Common
+
+#: JetStream API level of server 2.12.1, the first with atomic batches we trust (PARTS.md).
+API_LEVEL_MIN = 3
+NOT_FOUND = 404
+
+
+class ApiError(Exception):
+    """JetStream refused: `code` is HTTP-like, `err_code` the server's own number."""
+
+    def __init__(self, code: int, err_code: int, description: str) -> None:
+        super().__init__(f"{description} ({err_code})")
+        self.code = code
+        self.err_code = err_code
+        self.description = description
+
+
+def connect_options(common: Common, name: str, on_error: Callable[[Exception], Awaitable[None]]) -> dict[str, Any]:
+    """Keyword arguments for `nats.connect`: try for ever, reconnect fast, buffer nothing that we count on."""
+    options: dict[str, Any] = {
+        "servers": [url.strip() for url in common.server.split(",")],
+        "name": name,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 0.5,
+        "connect_timeout": 2,
+        "ping_interval": 10,
+        "error_cb": on_error,
+        "pending_size": 16 * 1024 * 1024,
+    }
+    if common.creds:
+        options["user_credentials"] = common.creds
+    if common.user:
+        options["user"] = common.user
+        options["password"] = Path(common.password_file).read_text(encoding="utf-8").strip()
+    return options
+
+
+async def api(nc: Client, subject: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
+    """One JetStream API call.
+
+    Raises:
+        ApiError: The server refused.
+        Retryable: The server did not answer.
+    """
+    try:
+        reply = await nc.request(subject, json.dumps(body).encode() if body is not None else b"", timeout=timeout_s)
+    except (nats.errors.Error, TimeoutError, OSError) as error:
+        raise Retryable(f"no answer from JetStream on {subject}: {error}") from error
+    answer: dict[str, Any] = json.loads(reply.data)
+    if "error" in answer:
+        fault = answer["error"]
+        raise ApiError(fault.get("code", 500), fault.get("err_code", 0), fault.get("description", ""))
+    return answer
+
+
+async def check_server(nc: Client) -> None:
+    """Refuse a broker that is too old.
+
+    Raises:
+        Broken: JetStream is off or older than 2.12.1.
+        Retryable: No answer yet.
+    """
+    try:
+        info = await api(nc, "$JS.API.INFO")
+    except ApiError as error:
+        raise Broken(f"the broker has JetStream disabled: {error}") from error
+    level = int(info.get("api", {}).get("level", 0))
+    if level < API_LEVEL_MIN:
+        raise Broken(f"the broker has JetStream API level {level}; nats-server 2.12.1 or newer is needed, 2.15 is best")

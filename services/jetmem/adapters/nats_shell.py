@@ -1,0 +1,235 @@
+"""The shell of every stage process: connection, endpoints, background loops, health, drain. FastStream inside.
+
+Request handlers are FastStream subscribers; ordered reading is a pull loop of ours on the same connection
+(decision 0003).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+import nats.errors
+from faststream import FastStream
+from faststream.nats import NatsBroker, NatsMessage
+from faststream.nats.response import NatsResponse
+from jetmem_schemas.errors import SchemaError
+from jetmem_schemas.requests import ERROR_CODE_HEADER, ERROR_HEADER, Failure
+from nats.aio.client import Client
+
+from jetmem.adapters.nats_connect import check_server, connect_options
+from jetmem.runtime import limits, metrics
+from jetmem.runtime.clock import Clock, SystemClock
+from jetmem.runtime.errors import Broken, Poison, RequestFailed, Retryable
+from jetmem.runtime.health import Health, serve_http
+from jetmem.runtime.logs import logger
+from jetmem.runtime.settings import Common
+
+_encode_json = msgspec.json.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Endpoint(NamedTuple):
+    """One verb between stages: the request's type and the coroutine that answers it."""
+
+    request: Any
+    answer: Callable[[int, Any], Awaitable[Any]]
+
+
+#: Answers one raw request: (subject, payload) to (code for the metric, verb, reply body, headers).
+Answer = Callable[[str, bytes], Awaitable[tuple[str, str, bytes, dict[str, str]]]]
+
+
+class Shell:
+    """One stage process. Build it, add endpoints and loops, `await run()`.
+
+    Attributes:
+        nc: The broker connection; valid once `run` has started.
+        health: What loops report to.
+    """
+
+    def __init__(self, stage: str, common: Common, *, clock: Clock | None = None, broker: NatsBroker | None = None) -> None:
+        self.stage = stage
+        self.common = common
+        self.clock = clock or SystemClock()
+        self.health = Health(stage, self.clock)
+        self.log = logger().bind(shard=common.shard)
+        self.broker = broker or NatsBroker(
+            **connect_options(common, f"jetmem-{stage}-{common.shard}", self._on_error),
+            logger=None,
+            apply_types=False,
+            graceful_timeout=limits.DRAIN_S,
+        )
+        self.app = FastStream(self.broker, logger=None, lifespan=self._lifespan)
+        self._loops: dict[str, Callable[[], Awaitable[None]]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._starters: list[Callable[[], Awaitable[None]]] = []
+        self._stoppers: list[Callable[[], Awaitable[None] | None]] = []
+        self._fatal: BaseException | None = None
+
+    @property
+    def nc(self) -> Client:
+        """The one connection of this process."""
+        connection = self.broker._connection  # FastStream has no public name for it
+        if connection is None:
+            raise Broken("the broker is not connected yet")
+        return connection
+
+    def partitions(self, count: int) -> list[int]:
+        """The partitions that this shard owns."""
+        return [p for p in range(count) if p % self.common.shards == self.common.shard]
+
+    def loop(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
+        """Run `body` beside the endpoints; if it ends or raises, the process stops with an error."""
+        self._loops[name] = body
+
+    def on_start(self, starter: Callable[[], Awaitable[None]]) -> None:
+        """Run before loops and endpoints; `Retryable` makes it run again."""
+        self._starters.append(starter)
+
+    def on_stop(self, stopper: Callable[[], Awaitable[None] | None]) -> None:
+        """Run last, in reverse order, after the loops have ended."""
+        self._stoppers.append(stopper)
+
+    def serve(self, subject: str, table: Mapping[str, Endpoint], *, queue: str = "") -> None:
+        """Answer MessagePack requests `memsvc.<stage>.<partition>.<verb>` by table."""
+
+        async def answer(at: str, payload: bytes) -> tuple[str, str, bytes, dict[str, str]]:
+            _, _, partition, verb = at.split(".")
+            endpoint = table.get(verb)
+            if endpoint is None:
+                raise RequestFailed("unknown_verb", f"{self.stage} has no verb {verb}")
+            request = msgspec.msgpack.decode(payload, type=endpoint.request)
+            number = int(partition) if partition.isdigit() else -1
+            return "ok", verb, _encode(await endpoint.answer(number, request)), {}
+
+        self.respond(subject, answer, queue=queue)
+
+    def respond(self, subject: str, answer: Answer, *, queue: str = "", on_refused: Callable[[str], str] | None = None) -> None:
+        """Answer every request on `subject`; whatever happens, the caller gets a reply."""
+        verb_of = on_refused or (lambda at: at.rsplit(".", 1)[-1])
+
+        async def handle(msg: NatsMessage) -> NatsResponse | None:
+            raw = msg.raw_message
+            started = time.perf_counter()
+            try:
+                code, verb, body, headers = await answer(raw.subject, raw.data)
+            except Exception as error:  # the edge: every error becomes a reply, here and only here
+                failure = self._failure(error)
+                code, verb, body = failure.code, verb_of(raw.subject), _encode_json(failure)
+                headers = {ERROR_HEADER: failure.message, ERROR_CODE_HEADER: failure.code}
+            metrics.requests.labels(self.stage, verb, code).inc()
+            metrics.request_seconds.labels(self.stage, verb).observe(time.perf_counter() - started)
+            return NatsResponse(body, headers=headers) if raw.reply else None
+
+        self.broker.subscriber(subject, queue=queue, max_workers=limits.REQUESTS_AT_ONCE, decoder=_raw)(handle)
+
+    async def ask(self, subject: str, request: Any, reply: Any, timeout_s: float = limits.SERVICE_TIMEOUT_S) -> Any:
+        """Ask another stage.
+
+        Raises:
+            RequestFailed: `unavailable` when nobody listens, `timeout`, or the code that the other gave.
+        """
+        stage = subject.split(".")[1]
+        try:
+            msg = await self.nc.request(subject, _encode(request), timeout=timeout_s)
+        except nats.errors.NoRespondersError as error:
+            raise RequestFailed("unavailable", f"stage {stage} is not running") from error
+        except (TimeoutError, nats.errors.TimeoutError) as error:
+            raise RequestFailed("timeout", f"stage {stage} did not answer within {timeout_s:g} s") from error
+        except (nats.errors.Error, OSError) as error:
+            raise RequestFailed("unavailable", f"stage {stage} cannot be asked: {error}") from error
+        if msg.headers and ERROR_CODE_HEADER in msg.headers:
+            failure = msgspec.json.decode(msg.data, type=Failure)
+            raise RequestFailed(failure.code, failure.message, failure.field)
+        return msgspec.msgpack.decode(msg.data, type=reply)
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT.
+
+        Raises:
+            Broken: A loop failed; the process should exit non-zero.
+        """
+        stop_http = None
+        if self.common.http_port:
+            stop_http = serve_http(self.health, self.common.http_host, self.common.http_port)
+        try:
+            await self.app.run(sleep_time=0.05)
+        finally:
+            if stop_http:
+                stop_http()
+        if self._fatal is not None:
+            raise Broken(f"{self.stage} stopped: {self._fatal}") from self._fatal
+
+    @asynccontextmanager
+    async def _lifespan(self) -> Any:
+        await self.broker.connect()
+        try:
+            await self._start()
+            yield
+        finally:
+            await self._stop()
+
+    async def _start(self) -> None:
+        for starter in [lambda: check_server(self.nc), *self._starters]:
+            await self._until_done(starter)
+        for name, body in self._loops.items():
+            self._tasks.append(asyncio.create_task(self._guard(name, body), name=name))
+        self.health.ready = True
+        self.log.info("started")
+
+    async def _until_done(self, starter: Callable[[], Awaitable[None]]) -> None:
+        wait_s = limits.RETRY_FIRST_S
+        while True:
+            try:
+                return await starter()
+            except Retryable as error:
+                self.health.failed(error)
+                self.log.warning("start is waiting", error=str(error))
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, limits.RETRY_LAST_S)
+
+    async def _guard(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await body()
+            raise Broken(f"loop {name} ended")
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.log.error("loop failed", loop=name, error=str(error), exc_info=error)
+            self.health.failed(error)
+            self.health.stop(f"{name}: {error}")
+            self._fatal = self._fatal or error
+            self.app.exit()
+
+    async def _stop(self) -> None:
+        self.health.ready = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for stopper in reversed(self._stoppers):
+            result = stopper()
+            if result is not None:
+                await result
+        self.log.info("stopped")
+
+    async def _on_error(self, error: Exception) -> None:
+        self.health.failed(error)
+        self.log.warning("broker", error=f"{type(error).__name__}: {error}")
+
+    def _failure(self, error: Exception) -> Failure:
+        if isinstance(error, RequestFailed | Poison | SchemaError):
+            return Failure(error.code, error.message, error.field)
+        if isinstance(error, Retryable):
+            return Failure("unavailable", str(error))
+        self.log.error("request failed", error=str(error), exc_info=error)
+        self.health.failed(error)
+        return Failure("internal", "the request failed by a fault of ours; it was logged")
+
+
+async def _raw(msg: Any) -> bytes:
+    return bytes(msg.body)

@@ -1,0 +1,111 @@
+"""The four streams: how each is made, and the check that a stored one is as it must be."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from jetmem_schemas import subjects
+from jetmem_schemas.events import PAYLOAD_BYTES_MAX
+from nats.aio.client import Client
+
+from jetmem.adapters.nats_connect import NOT_FOUND, ApiError, api
+from jetmem.runtime import limits
+from jetmem.runtime.errors import Broken
+from jetmem.runtime.settings import Common
+
+_NS: Final = 1_000_000_000
+#: JetStream: the stream name is already in use with a different configuration (someone was faster).
+_IN_USE: Final = 10058
+#: What decides whether a memory can be lost; other fields may be set by the operator.
+_CHECKED: Final = ("subjects", "subject_transform", "discard", "storage", "retention", "allow_atomic")
+
+
+def configuration(stream: str, common: Common) -> dict[str, Any]:
+    """The configuration that a stream is created with."""
+    memory = {
+        "name": subjects.MEMORY,
+        "subjects": list(subjects.MEMORY_SUBJECTS),
+        "subject_transform": {"src": subjects.MEMORY_SOURCE, "dest": subjects.MEMORY_DESTINATION},
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_bytes": common.memory_bytes_max,
+        "max_msg_size": PAYLOAD_BYTES_MAX,
+        "duplicate_window": _NS // 10,
+        "num_replicas": common.replicas,
+        "allow_atomic": True,
+        "allow_direct": True,
+    }
+    record = {
+        "name": subjects.RECORD,
+        "subjects": list(subjects.RECORD_SUBJECTS),
+        "retention": "limits",
+        "storage": "memory",
+        "discard": "old",
+        "max_bytes": limits.RECORD_BYTES_MAX,
+        "max_age": int(limits.RECORD_AGE_S * _NS),
+        "duplicate_window": _NS // 10,
+        "num_replicas": 1,
+    }
+    embed = {
+        "name": subjects.EMBED,
+        "subjects": list(subjects.EMBED_SUBJECTS),
+        "retention": "workqueue",
+        "storage": "memory",
+        "discard": "new",
+        "max_bytes": limits.EMBED_BYTES_MAX,
+        "duplicate_window": _NS // 10,
+        "num_replicas": 1,
+    }
+    dead = {
+        "name": subjects.DEAD,
+        "subjects": list(subjects.DEAD_SUBJECTS),
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_bytes": limits.DEAD_BYTES_MAX,
+        "duplicate_window": 120 * _NS,
+        "num_replicas": common.replicas,
+        "allow_direct": True,
+    }
+    return {c["name"]: c for c in (memory, record, embed, dead)}[stream]
+
+
+async def ensure(nc: Client, stream: str, common: Common) -> dict[str, Any]:
+    """Create the stream, or check the one that is there; returns its info.
+
+    Raises:
+        Broken: The stored configuration would lose or misplace messages.
+        Retryable: The broker did not answer.
+    """
+    wanted = configuration(stream, common)
+    try:
+        info = await stream_info(nc, stream)
+    except ApiError as error:
+        if error.code != NOT_FOUND:
+            raise Broken(f"stream {stream}: {error}") from error
+        info = await _create(nc, stream, wanted)
+    for field in _CHECKED:
+        if field in wanted and info["config"].get(field) != wanted[field]:
+            found = info["config"].get(field)
+            raise Broken(f"stream {stream} has {field} {found!r}, but {wanted[field]!r} is needed; correct or remove it")
+    return info
+
+
+async def _create(nc: Client, stream: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return await api(nc, subjects.raw_stream_api("STREAM.CREATE", stream), wanted)
+    except ApiError as error:
+        if error.err_code == _IN_USE:
+            return await stream_info(nc, stream)
+        raise Broken(f"stream {stream} cannot be created: {error}") from error
+
+
+async def stream_info(nc: Client, stream: str) -> dict[str, Any]:
+    """State and configuration of a stream.
+
+    Raises:
+        ApiError: It does not exist, among others.
+        Retryable: The broker did not answer.
+    """
+    return await api(nc, subjects.raw_stream_api("STREAM.INFO", stream))

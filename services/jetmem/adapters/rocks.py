@@ -1,0 +1,133 @@
+"""RocksDB through rocksdict: raw bytes, named column families, one synced write at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rocksdict import Options, Rdict, WriteBatch
+
+from jetmem.runtime.errors import Broken
+
+#: Memory of unflushed writes per column family; two of them at most before a write waits.
+_WRITE_BUFFER_BYTES = 32 * 1024 * 1024
+_FORMAT_KEY = b"format"
+
+
+class Batch:
+    """Writes that happen together or not at all."""
+
+    def __init__(self, handles: dict[str, Any]) -> None:
+        self.raw = WriteBatch(raw_mode=True)
+        self._handles = handles
+
+    def put(self, family: str, key: bytes, value: bytes) -> None:
+        """Set one key."""
+        self.raw.put(key, value, self._handles[family])
+
+    def delete(self, family: str, key: bytes) -> None:
+        """Remove one key, present or not."""
+        self.raw.delete(key, self._handles[family])
+
+    def __len__(self) -> int:
+        return self.raw.len()
+
+
+class Rocks:
+    """One store, opened by one process. Reads from any thread; writes from one.
+
+    Raises:
+        Broken: Another process holds it, or it has a newer format.
+    """
+
+    def __init__(self, path: Path, families: Sequence[str], *, format_version: int) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        options = _options()
+        options.create_if_missing(True)
+        options.create_missing_column_families(True)
+        options.set_keep_log_file_num(2)
+        options.set_max_total_wal_size(256 * 1024 * 1024)
+        try:
+            self._db = Rdict(str(path), options, column_families={name: _options() for name in families})
+        except Exception as error:
+            if "lock" in str(error).lower():
+                raise Broken(f"store {path} is in use by another process") from error
+            raise Broken(f"store {path} cannot be opened: {error}") from error
+        self.path = path
+        self._families = {name: self._db.get_column_family(name) for name in families}
+        self._handles = {name: self._db.get_column_family_handle(name) for name in families}
+        self._check_format(format_version)
+
+    def _check_format(self, version: int) -> None:
+        found = self._db.get(_FORMAT_KEY)
+        if found is None:
+            self._db.put(_FORMAT_KEY, str(version).encode())
+            self._db.flush_wal(True)
+        elif int(found) > version:
+            self.close()
+            raise Broken(f"store {self.path} has format {int(found)}, newer than {version}; use a newer jetmem")
+
+    def get(self, family: str, key: bytes) -> bytes | None:
+        """The value of one key, or None."""
+        value: bytes | None = self._families[family].get(key)
+        return value
+
+    def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of many keys, None where absent, in the order asked."""
+        if not keys:
+            return []
+        values: list[bytes | None] = self._families[family].get(list(keys))
+        return values
+
+    def scan(self, family: str, prefix: bytes, *, start: bytes | None = None, back: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Keys that begin with `prefix`, in order from `start` (inclusive), or backwards from `start`.
+
+        Backwards without `start` begins at the last key of the prefix. The view is the store as of the call.
+        """
+        first = start if start is not None else (prefix + b"\xff" * 32 if back else prefix)
+        for key, value in self._families[family].items(backwards=back, from_key=first):
+            if not key.startswith(prefix):
+                if back and key > prefix:
+                    continue
+                return
+            yield key, value
+
+    def batch(self) -> Batch:
+        """A new, empty batch."""
+        return Batch(self._handles)
+
+    def write(self, batch: Batch, *, sync: bool) -> None:
+        """Apply a batch. With `sync` it is on disk on return (the sync itself releases the GIL)."""
+        self._db.write(batch.raw)
+        if sync:
+            self._db.flush_wal(True)
+
+    def sync(self) -> None:
+        """Make every write so far durable."""
+        self._db.flush_wal(True)
+
+    def compact(self) -> None:
+        """Rewrite every file, so that no erased byte stays; takes about a second per 100 MB."""
+        self._db.flush(True)
+        for family in self._families.values():
+            family.flush(True)
+            family.compact_range(None, None)
+
+    def disk_bytes(self) -> int:
+        """Bytes of all files of the store."""
+        return sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file())
+
+    def close(self) -> None:
+        """Flush the log and let go of the lock. Iterators must be closed before."""
+        self._db.flush_wal(True)
+        self._families.clear()
+        self._handles.clear()
+        self._db.close()
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
+    options.set_max_write_buffer_number(3)
+    return options

