@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 from jetmem_schemas import subjects
 from nats.aio.client import Client
@@ -40,21 +41,35 @@ class Delivered(NamedTuple):
 class OrderedReader:
     """Reads one stream in order. Not thread-safe; one `fetch` at a time.
 
+    `verify` runs before each consumer is made: it raises if the stream is not the one `position` belongs to.
+    `from_now` begins at the next message while nothing was read yet.
+
     Attributes:
         position: Sequence of the last message handed out.
         remade: How often the consumer was made anew (the first time not counted).
     """
 
-    def __init__(self, nc: Client, stream: str, position: int, *, subject: str = "", from_now: bool = False) -> None:
+    def __init__(
+        self,
+        nc: Client,
+        stream: str,
+        position: int,
+        *,
+        subject: str = "",
+        from_now: bool = False,
+        verify: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.position = position
         self.remade = -1
         self._nc = nc
         self._stream = stream
         self._subject = subject
         self._from_now = from_now
+        self._verify = verify
         self._buffer: deque[Delivered] = deque()
         self._arrived = asyncio.Event()
         self._sub: Subscription | None = None
+        self._inbox = ""
         self._consumer = ""
         self._expected = 1
         self._open = 0
@@ -98,7 +113,9 @@ class OrderedReader:
         self._expected = 1
         self._reconnects = self._nc.stats["reconnects"]
         self.remade += 1
-        config = {
+        if self._verify is not None:
+            await self._verify()
+        config: dict[str, Any] = {
             "deliver_policy": "new" if self._from_now and not self.position else "by_start_sequence",
             "ack_policy": "none",
             "mem_storage": True,

@@ -4,8 +4,14 @@ The features are chosen so that no stored document is ever rewritten: the window
 written and `centre` shifts them when read, dense smoothing uses the neighbours' own vectors, and a
 session's score is the sum of its best turns.
 
-Weights are round numbers set by hand on a flat optimum: halving or doubling any one of them costs at most
-EFFECT_PLACEHOLDER
+Measured on LoCoMo dev (997 questions, 5 conversations, each alone; recall@10): hybrid 0.823, text 0.812,
+vector 0.528; beside 100,000 foreign messages in the same index 0.816; all in one tenant with 15,000 IRC
+messages 0.762. Weights are round numbers set by hand on a flat optimum: halving or doubling any one costs
+at most 0.011, all equal give 0.802, and fitted on four conversations they give 0.816 on the fifth (by hand
+0.823). Differences below 0.005 are noise. Without `lexical.date_words` 0.808, without its `STOP_WORDS`
+0.815, without its `rarity_boost` 0.813 here and 0.779 beside the foreign messages.
+
+200 hits per field are enough (0.824; with 100: 0.825, with 50: 0.819).
 """
 
 import re
@@ -21,16 +27,24 @@ Ints: TypeAlias = NDArray[np.int64]
 Bools: TypeAlias = NDArray[np.bool_]
 Mode: TypeAlias = Literal["hybrid", "text", "vector"]
 
-# W_COMMENTS
+# Weights; together 1. "Without" is recall@10 of the hybrid ranking, 0.823 with all of them.
 W_TURN = 0.07
+"""Without 0.819, but puts the exact turn first: nDCG@10 falls from 0.615 to 0.594."""
 W_WINDOW3 = 0.07
+"""Without 0.819."""
 W_WINDOW5 = 0.25
+"""Without 0.763: the answer often stands beside the words of the question."""
 W_SESSION = 0.04
+"""Without 0.819."""
 W_NAMED = 0.07
+"""Without 0.814. Twice the weight costs 0.06 on questions that name the wrong person."""
 W_DENSE = 0.50
+"""Without 0.812. Larger than it looks: cosines of candidates lie within about 0.3 of each other."""
 
 NEAR = 0.25
+"""Weight of each neighbour's cosine beside the turn's own 1. With 0: 0.807, and vectors alone 0.458."""
 SESSION_TURNS = 5
+"""Turns that make a session's score. With 1: 0.820, with 10: 0.824."""
 
 _WORD = re.compile(r"\w\w+")
 

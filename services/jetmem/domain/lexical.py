@@ -19,12 +19,10 @@ STOP_WORDS: tuple[str, ...] = tuple(
 )
 """The usual English list with question words and the pieces contractions fall into when split at `'`.
 
-Given to `Filter.custom_stopword`, after lower-casing and before stemming.
+Given to `Filter.custom_stopword`, after lower-casing and before stemming, for events and questions alike.
 """
 
-_MONTHS = (
-    "January February March April May June July August September October November December".split()
-)
+_MONTHS = "January February March April May June July August September October November December".split()
 
 
 def date_words(at: datetime) -> str:
@@ -35,7 +33,6 @@ def date_words(at: datetime) -> str:
 
     Returns:
         Text to analyse with the event's own, once per window and never once per turn.
-        Recall@10 of the hybrid ranking without it: see `fusion`.
     """
     return f"{at.day} {_MONTHS[at.month - 1]} {at.year}"
 

