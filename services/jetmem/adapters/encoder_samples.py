@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 _PROSE: Final = (
-    "The harbour was quiet that morning; two fishing boats had come in before dawn and the crews were mending "
-    "nets on the quay. Nobody spoke of the storm, although everyone had slept badly and the lighthouse keeper "
+    "The harbour was quiet that morning; two fishing boats had come in before dawn and the crews mended "
+    "nets on the quay. Nobody spoke of the storm, although everyone had slept badly and the lighthouse man "
     "had counted eleven ships passing where he usually saw three. "
 )
-_CODE: Final = '''async def fetch(session: Session, url: str, retries: int = 3) -> bytes:
+_CODE: Final = """async def fetch(session: Session, url: str, retries: int = 3) -> bytes:
     for attempt in range(retries):
         try:
             async with session.get(url, timeout=10.0) as response:
@@ -17,7 +17,7 @@ _CODE: Final = '''async def fetch(session: Session, url: str, retries: int = 3) 
         except TimeoutError:
             await asyncio.sleep(2 ** attempt)
     raise RuntimeError(f"gave up on {url} after {retries} attempts")
-'''
+"""
 
 #: Short, long, over the window, code, other scripts, numbers, noise: what agents remember.
 REFERENCE_TEXTS: Final[tuple[str, ...]] = (
@@ -31,7 +31,7 @@ REFERENCE_TEXTS: Final[tuple[str, ...]] = (
     "Please remember that I am allergic to peanuts and prefer window seats on long flights.",
     "We decided to use PostgreSQL 16 instead of MySQL, since we need partial indexes and LISTEN/NOTIFY.",
     "3.14159 2.71828 1.41421 1.61803 0.57721 42 1000000 -17 6.022e23",
-    "2023-05-08T13:56:00Z ERROR [worker-7] java.lang.NullPointerException at com.example.Main.run(Main.java:118)",
+    "2023-05-08T13:56:00Z ERROR [worker-7] java.lang.NullPointerException at com.example.Main(Main.java:118)",
     "https://example.org/a/b?c=d&e=f#g and mailto:someone@example.org",
     "SELECT u.id, COUNT(*) FROM users u JOIN orders o ON o.user_id = u.id GROUP BY u.id HAVING COUNT(*) > 5;",
     '{"tool": "search", "arguments": {"query": "cheap flights to Lisbon", "limit": 10}, "status": "ok"}',

@@ -31,7 +31,9 @@ LOCK_POLL_S: Final = 0.05
 WEIGHTS: Final = "model.safetensors"
 TOKENIZER: Final = "tokenizer.json"
 #: Files besides the weights that change the vectors.
-SHAPING: Final = (TOKENIZER, "config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
+SHAPING: Final = (
+    TOKENIZER, "config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json",
+)  # fmt: skip
 
 
 class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +143,8 @@ def window_of(folder: Path) -> int:
     stated = _json(folder / "sentence_bert_config.json").get("max_seq_length")
     positions = _json(folder / "config.json").get("max_position_embeddings")
     if stated is None:
-        stated = min(WINDOW_TOKENS_DEFAULT, positions) if isinstance(positions, int) else WINDOW_TOKENS_DEFAULT
+        limit = positions if isinstance(positions, int) else WINDOW_TOKENS_DEFAULT
+        stated = min(WINDOW_TOKENS_DEFAULT, limit)
     if not isinstance(stated, int) or stated < 8:
         raise Broken(f"{folder} states an unusable window: {stated!r}")
     return stated

@@ -52,7 +52,9 @@ class Shell:
         health: What loops report to.
     """
 
-    def __init__(self, stage: str, common: Common, *, clock: Clock | None = None, broker: NatsBroker | None = None) -> None:
+    def __init__(
+        self, stage: str, common: Common, *, clock: Clock | None = None, broker: NatsBroker | None = None
+    ) -> None:
         self.stage = stage
         self.common = common
         self.clock = clock or SystemClock()
@@ -109,7 +111,9 @@ class Shell:
 
         self.respond(subject, answer, queue=queue)
 
-    def respond(self, subject: str, answer: Answer, *, queue: str = "", on_refused: Callable[[str], str] | None = None) -> None:
+    def respond(
+        self, subject: str, answer: Answer, *, queue: str = "", on_refused: Callable[[str], str] | None = None
+    ) -> None:
         """Answer every request on `subject`; whatever happens, the caller gets a reply."""
         verb_of = on_refused or (lambda at: at.rsplit(".", 1)[-1])
 

@@ -88,7 +88,9 @@ async def ensure(nc: Client, stream: str, common: Common) -> dict[str, Any]:
     for field in _CHECKED:
         if field in wanted and info["config"].get(field) != wanted[field]:
             found = info["config"].get(field)
-            raise Broken(f"stream {stream} has {field} {found!r}, but {wanted[field]!r} is needed; correct or remove it")
+            raise Broken(
+                f"stream {stream} has {field} {found!r}, but {wanted[field]!r} is needed; correct or remove it"
+            )
     return info
 
 

@@ -80,7 +80,9 @@ class Rocks:
         values: list[bytes | None] = self._families[family].get(list(keys))
         return values
 
-    def scan(self, family: str, prefix: bytes, *, start: bytes | None = None, back: bool = False) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, family: str, prefix: bytes, *, start: bytes | None = None, back: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Keys that begin with `prefix`, in order from `start` (inclusive), or backwards from `start`.
 
         Backwards without `start` begins at the last key of the prefix. The view is the store as of the call.

@@ -115,7 +115,7 @@ class WindowSplitter:
         return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _natural_end(self, text: str, start: int, hard_end: int) -> int:
-        """The last sentence or line end in the final half, else word end in the final quarter, else the hard end."""
+        """The last sentence or line end in the final half, else word end in the final quarter, else hard."""
         span = hard_end - start
         ends = [match.end() for match in _SENTENCE_END.finditer(text, hard_end - span // 2, hard_end)]
         if not ends:

@@ -77,7 +77,13 @@ def serve_http(health: Health, host: str, port: int) -> Callable[[], None]:
         metrics.healthy.labels(health.stage).set(1 if good else 0)
         if environ.get("PATH_INFO") != "/healthz":
             return scrape(environ, start_response)
-        body = {"stage": health.stage, "healthy": good, "detail": why, "lag": health.lag, "last_error": health.last_error}
+        body = {
+            "stage": health.stage,
+            "healthy": good,
+            "detail": why,
+            "lag": health.lag,
+            "last_error": health.last_error,
+        }
         start_response("200 OK" if good else "503 Service Unavailable", [("Content-Type", "application/json")])
         return [json.dumps(body).encode() + b"\n"]
 

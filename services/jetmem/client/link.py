@@ -1,0 +1,265 @@
+"""The connection: made once, kept for ever, answers matched to what they answer, violations turned into errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
+
+from jetmem.client.errors import ClientError, PermissionDenied, Refused, TimedOut, Unavailable
+
+log = logging.getLogger("jetmem.client")
+#: More than two batches and their headers: the pending buffer never has to refuse what a pipeline sends.
+PENDING_BYTES_MAX: Final = 32 * 1024 * 1024
+RECONNECT_EVERY_S: Final = 0.25
+#: A payload near the broker's `max_payload` plus headers would close the connection.
+HEADER_BYTES_MAX: Final = 512
+_VIOLATION: Final = re.compile(r'permissions violation for (publish|subscription) to "?([^\s"]+)', re.IGNORECASE)
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach the broker."""
+
+    server: str
+    name: str
+    creds: str | None = None
+    user: str | None = None
+    password: str | None = None
+    inbox_prefix: str = "_INBOX"
+    connect_timeout_s: float | None = 10.0
+
+
+class Lost(Exception):
+    """The connection went before an answer came; what was sent may or may not have arrived."""
+
+
+class Slot:
+    """A place for one answer."""
+
+    __slots__ = ("future", "reply", "subjects")
+
+    def __init__(self, reply: str, subjects: Iterable[str]) -> None:
+        self.reply = reply
+        self.subjects = frozenset(subjects)
+        self.future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+
+class Link:
+    """One NATS connection of the SDK."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._nc = Nats()
+        self._slots: dict[str, Slot] = {}
+        self._count = 0
+        self._inbox = ""
+        self._up = asyncio.Event()
+        self._fatal: ClientError | None = None
+        self._refused: asyncio.Future[None] | None = None
+        self._last_error = ""
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            Unavailable: No broker answered within `connect_timeout_s`.
+            PermissionDenied: It refused the credentials or the inbox.
+            Refused: The address or the credentials file is no good.
+        """
+        options = self._options
+        if options.creds and not Path(options.creds).is_file():
+            raise Refused("bad_creds", f"no credentials file {options.creds}", "creds")
+        self._refused = asyncio.get_running_loop().create_future()
+        connecting = asyncio.ensure_future(self._nc.connect(**self._arguments()))
+        try:
+            await asyncio.wait(
+                {connecting, self._refused}, timeout=options.connect_timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            await self._opened(connecting)
+        except BaseException:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            with contextlib.suppress(Exception):
+                await self._nc.close()
+            raise
+        finally:
+            self._refused.cancel()
+
+    async def close(self) -> None:
+        """Close; whoever still waits gets `Unavailable`."""
+        self._fail_all(Unavailable("the client was closed"))
+        if not self._nc.is_closed:
+            await self._nc.close()
+
+    @property
+    def nc(self) -> Nats:
+        """The connection below, for what this SDK does not cover."""
+        return self._nc
+
+    async def ready(self, timeout_s: float | None) -> None:
+        """Wait until connected.
+
+        Raises:
+            Unavailable: Not within `timeout_s`, or closed for good.
+            PermissionDenied: The broker refused us meanwhile.
+        """
+        if self._fatal is not None:
+            raise self._fatal
+        if self._up.is_set():
+            return
+        try:
+            await asyncio.wait_for(self._up.wait(), timeout_s)
+        except TimeoutError:
+            detail = f": {self._last_error}" if self._last_error else ""
+            raise Unavailable(f"not connected to {self._options.server}{detail}") from None
+        if self._fatal is not None:
+            raise self._fatal
+
+    def slot(self, subjects: Iterable[str]) -> Slot:
+        """Make a place for an answer to something that is sent to `subjects`; end it with `wait`."""
+        self._count += 1
+        key = str(self._count)
+        slot = Slot(f"{self._inbox}.{key}", subjects)
+        self._slots[key] = slot
+        return slot
+
+    async def wait(self, slot: Slot, timeout_s: float) -> Msg:
+        """The answer.
+
+        Raises:
+            TimedOut: None came in time.
+            Lost: The connection went.
+            ClientError: The broker refuses us there, or the client was closed.
+        """
+        try:
+            return await asyncio.wait_for(slot.future, timeout_s)
+        except TimeoutError:
+            raise TimedOut(f"no answer within {timeout_s:g} s") from None
+        finally:
+            self.drop(slot)
+
+    def drop(self, slot: Slot) -> None:
+        """Forget a place; a late answer is ignored."""
+        self._slots.pop(slot.reply.rpartition(".")[2], None)
+        if not slot.future.done():
+            slot.future.cancel()
+        elif not slot.future.cancelled():
+            slot.future.exception()
+
+    async def send(self, subject: str, payload: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
+        """Send one message.
+
+        Raises:
+            Lost: Not connected, or the buffer is full.
+            Refused: It does not fit the broker's `max_payload`.
+        """
+        if len(payload) + HEADER_BYTES_MAX > self._nc.max_payload:
+            raise Refused("too_large", f"{len(payload)} bytes; the broker takes {self._nc.max_payload} with headers")
+        try:
+            await self._nc.publish(subject, payload, reply=reply, headers=headers)
+        except (nats.errors.Error, OSError) as error:
+            raise Lost(str(error) or type(error).__name__) from error
+
+    async def ask(self, subject: str, payload: bytes, timeout_s: float) -> Msg:
+        """One request; same errors as `wait` and `send`."""
+        slot = self.slot((subject,))
+        try:
+            await self.send(subject, payload, slot.reply)
+        except BaseException:
+            self.drop(slot)
+            raise
+        return await self.wait(slot, timeout_s)
+
+    async def _opened(self, connecting: asyncio.Future[None]) -> None:
+        if self._fatal is not None:
+            raise self._fatal
+        if not connecting.done():
+            detail = f": {self._last_error}" if self._last_error else ""
+            raise Unavailable(f"cannot reach {self._options.server}{detail}")
+        try:
+            connecting.result()
+            self._inbox = self._nc.new_inbox()
+            await self._nc.subscribe(self._inbox + ".*", cb=self._on_answer)
+            await self._nc.flush()
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"cannot reach {self._options.server}: {error}") from error
+        except ValueError as error:
+            raise Refused("bad_server", f"{self._options.server}: {error}", "server") from error
+        if self._fatal is not None:
+            raise self._fatal
+        self._up.set()
+
+    def _arguments(self) -> dict[str, Any]:
+        options = self._options
+        arguments: dict[str, Any] = {
+            "servers": [url.strip() for url in options.server.split(",")],
+            "name": options.name,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": RECONNECT_EVERY_S,
+            "connect_timeout": 2,
+            "ping_interval": 10,
+            "pending_size": PENDING_BYTES_MAX,
+            "inbox_prefix": options.inbox_prefix,
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_disconnected,
+            "reconnected_cb": self._on_reconnected,
+            "closed_cb": self._on_closed,
+        }
+        given = {"user_credentials": options.creds, "user": options.user, "password": options.password}
+        return arguments | {key: value for key, value in given.items() if value}
+
+    async def _on_answer(self, msg: Msg) -> None:
+        slot = self._slots.get(msg.subject.rpartition(".")[2])
+        if slot is not None and not slot.future.done():
+            slot.future.set_result(msg)
+
+    async def _on_error(self, error: Exception) -> None:
+        self._last_error = str(error) or type(error).__name__
+        log.debug("nats: %s", self._last_error)
+        if isinstance(error, nats.errors.AuthorizationError) or "authorization violation" in self._last_error.lower():
+            self._end(PermissionDenied("the broker refuses these credentials", ""))
+            return
+        found = _VIOLATION.search(self._last_error)
+        if found is None:
+            return
+        what, subject = found[1].lower(), found[2]
+        if what == "subscription":
+            text = f"this user may not listen on {subject}; give inbox_prefix the prefix it may use"
+            self._end(PermissionDenied(text, subject))
+            return
+        denied = PermissionDenied(f"this user may not publish to {subject}", subject)
+        for slot in list(self._slots.values()):
+            if subject in slot.subjects and not slot.future.done():
+                slot.future.set_exception(denied)
+
+    async def _on_disconnected(self) -> None:
+        self._up.clear()
+        self._fail_all(Lost("the connection to the broker was lost"))
+
+    async def _on_reconnected(self) -> None:
+        self._up.set()
+
+    async def _on_closed(self) -> None:
+        self._end(Unavailable("the connection was closed"))
+
+    def _end(self, error: ClientError) -> None:
+        if self._fatal is None:
+            self._fatal = error
+        if self._refused is not None and not self._refused.done():
+            self._refused.set_result(None)
+        self._up.set()
+        self._fail_all(self._fatal)
+
+    def _fail_all(self, error: Exception) -> None:
+        for slot in list(self._slots.values()):
+            if not slot.future.done():
+                slot.future.set_exception(error)

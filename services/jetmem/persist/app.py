@@ -1,0 +1,227 @@
+"""Build and wire persist."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import nats.errors
+from jetmem_schemas import subjects
+from jetmem_schemas.internal import (
+    ActivityRequest,
+    CoverReply,
+    CoverRequest,
+    FetchRequest,
+    Heads,
+    ScanRequest,
+    StageStatus,
+    TimelineRequest,
+    encode,
+)
+from nats.js.errors import NoStreamResponseError
+
+from jetmem.adapters.nats_reader import Delivered, OrderedReader
+from jetmem.adapters.nats_shell import Endpoint, Shell
+from jetmem.adapters.nats_streams import ensure
+from jetmem.adapters.rocks import Rocks
+from jetmem.persist import answers
+from jetmem.persist.handler import Applied, Recorder
+from jetmem.persist.outbox import Outbox
+from jetmem.persist.ports import Store
+from jetmem.persist.purge import Purge
+from jetmem.persist.record import FAMILIES, FORMAT, Record
+from jetmem.persist.settings import PersistSettings
+from jetmem.persist.source import Source
+from jetmem.persist.trim import Trim, TrimRequest
+from jetmem.runtime import limits, metrics
+from jetmem.runtime.clock import Clock
+from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.errors import Retryable
+from jetmem.runtime.settings import Common
+
+T = TypeVar("T")
+_READER = "all"
+
+
+def build(
+    common: Common,
+    settings: PersistSettings,
+    *,
+    store: Store | None = None,
+    clock: Clock | None = None,
+    broker: Any = None,
+) -> Shell:
+    """Build the process; nothing is connected before `run`, the store is opened at once.
+
+    Raises:
+        Broken: The store is in use or of a newer format.
+    """
+    shell = Shell("persist", common, clock=clock, broker=broker)
+    store = store or Rocks(Path(common.data) / "persist", FAMILIES, format_version=FORMAT)
+    persist = Persist(shell, settings, store)
+    persist.wire()
+    return shell
+
+
+class Persist:
+    """The running stage: one reader, one writer thread, a pool for questions."""
+
+    def __init__(self, shell: Shell, settings: PersistSettings, store: Store) -> None:
+        self.shell = shell
+        self.settings = settings
+        self.record = Record(store)
+        self.recorder = Recorder(self.record, _READER)
+        self.writer = ThreadPoolExecutor(1, "writer")
+        self.readers = ThreadPoolExecutor(settings.read_threads, "reader")
+        self.source = Source(shell, settings, self.recorder)
+        self.outbox = Outbox(shell, store, self.in_writer)
+        self.trim = Trim(shell, settings, self.recorder)
+        self.purge = Purge(shell, settings, self.recorder, self.in_writer)
+        self._moved = asyncio.Event()
+
+    def wire(self) -> None:
+        """Add loops and endpoints to the shell."""
+        shell = self.shell
+        shell.on_start(self._prepare)
+        shell.loop("reader", self._read)
+        shell.loop("outbox", self.outbox.run)
+        shell.loop("heads", self._announce_heads)
+        shell.loop("trim", self.trim.run)
+        shell.loop("purge", self.purge.run)
+        shell.on_stop(self._close)
+        table = {
+            "scan": Endpoint(ScanRequest, self._scan),
+            "cover": Endpoint(CoverRequest, self._cover),
+            "fetch": Endpoint(FetchRequest, self._fetch),
+            "timeline": Endpoint(TimelineRequest, self._timeline),
+            "sessions": Endpoint(ActivityRequest, self._sessions),
+            "agents": Endpoint(ActivityRequest, self._agents),
+            "forgotten": Endpoint(dict[str, Any], self.purge.forgotten),
+            "status": Endpoint(dict[str, Any], self._status),
+            "trim": Endpoint(TrimRequest, self.trim.answer),
+        }
+        if shell.common.shards == 1:
+            shell.serve(subjects.service_all("persist", "*"), table)
+            return
+        for part in shell.partitions(subjects.PARTITIONS):
+            shell.serve(subjects.service_all("persist", part), table)
+        shell.serve(subjects.service_all("persist", "all"), table)
+
+    async def in_writer(self, work: Callable[[], T]) -> T:
+        """Run on the one thread that writes."""
+        return await asyncio.get_running_loop().run_in_executor(self.writer, work)
+
+    async def _prepare(self) -> None:
+        for stream in (subjects.MEMORY, subjects.RECORD, subjects.DEAD):
+            await ensure(self.shell.nc, stream, self.shell.common)
+        await self.source.verify()
+
+    async def _read(self) -> None:
+        """The spine: read in order, write once, announce. Retries the same batch, never skips ahead."""
+        reader = OrderedReader(self.shell.nc, subjects.MEMORY, self.recorder.checkpoint.seq, verify=self.source.verify)
+        while True:
+            try:
+                messages = await reader.fetch()
+            except Retryable as error:
+                self.shell.health.failed(error)
+                await asyncio.sleep(limits.RETRY_FIRST_S)
+                continue
+            if messages:
+                await self._apply(messages)
+            self.shell.health.progressed(messages[-1].pending if messages else 0)
+
+    async def _apply(self, messages: list[Delivered]) -> None:
+        metrics.received.labels("persist").inc(len(messages))
+        metrics.batch_size.labels("persist").observe(len(messages))
+        with metrics.write_seconds.labels("persist").time():
+            applied = await self.in_writer(lambda: self.recorder.apply(messages))
+        await self._announce(applied)
+        self._moved.set()
+        self._moved = asyncio.Event()
+        if applied.outbox:
+            self.outbox.wake()
+
+    async def _announce(self, applied: Applied) -> None:
+        for facts in applied.facts:
+            await self.shell.nc.publish(subjects.record(facts.partition), encode(facts))
+            metrics.emitted.labels("persist").inc(len(facts.entries))
+        crashpoint("persist:after-announce")
+
+    async def _announce_heads(self) -> None:
+        """Say each second, acknowledged, where every partition ends; make RECORD again if the broker lost it."""
+        js = self.shell.nc.jetstream()
+        while True:
+            heads = Heads(self.recorder.checkpoint.seq, await self._in_reader(self.record.heads))
+            try:
+                await js.publish(subjects.RECORD_HEADS, encode(heads), timeout=2)
+            except (NoStreamResponseError, nats.errors.NoRespondersError):
+                await self._remake_record()
+            except (nats.errors.Error, TimeoutError, OSError) as error:
+                self.shell.health.failed(error)
+            await asyncio.sleep(limits.HEADS_EVERY_S)
+
+    async def _remake_record(self) -> None:
+        try:
+            await ensure(self.shell.nc, subjects.RECORD, self.shell.common)
+        except Retryable as error:
+            self.shell.health.failed(error)
+
+    async def _in_reader(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.readers, work)
+
+    async def _scan(self, part: int, request: ScanRequest) -> Any:
+        at = self.recorder.checkpoint.seq
+        return await self._in_reader(lambda: answers.scan(self.record, part, request, at))
+
+    async def _cover(self, part: int, request: CoverRequest) -> CoverReply:
+        deadline = self.shell.clock.monotonic() + request.wait_ms / 1000
+        while (at := self.recorder.checkpoint.seq) < request.after:
+            left = deadline - self.shell.clock.monotonic()
+            if left <= 0:
+                break
+            moved = self._moved
+            try:
+                await asyncio.wait_for(moved.wait(), min(left, 0.25))
+            except TimeoutError:
+                continue
+        head = await self._in_reader(lambda: self.record.head(part))
+        if not request.after:
+            return CoverReply(True, 0, head, at)
+        covered = at >= request.after
+        rseq = await self._in_reader(lambda: self.record.covering(part, request.after)) if covered else 0
+        return CoverReply(covered, rseq, head, at)
+
+    async def _fetch(self, part: int, request: FetchRequest) -> Any:
+        at = self.recorder.checkpoint.seq
+        return await self._in_reader(lambda: answers.fetch(self.record, request, at))
+
+    async def _timeline(self, part: int, request: TimelineRequest) -> Any:
+        at = self.recorder.checkpoint.seq
+        return await self._in_reader(lambda: answers.timeline(self.record, request, at))
+
+    async def _sessions(self, part: int, request: ActivityRequest) -> Any:
+        at = self.recorder.checkpoint.seq
+        return await self._in_reader(lambda: answers.activity(self.record, request, at, agents=False))
+
+    async def _agents(self, part: int, request: ActivityRequest) -> Any:
+        at = self.recorder.checkpoint.seq
+        return await self._in_reader(lambda: answers.activity(self.record, request, at, agents=True))
+
+    async def _status(self, part: int, request: dict[str, Any]) -> StageStatus:
+        counts: dict[str, int | float | str] = {"checkpoint": self.recorder.checkpoint.seq}
+        tenant = str(request.get("tenant", ""))
+        if tenant:
+            counts |= await self._in_reader(lambda: self.purge.counts(tenant))
+        good, detail = self.shell.health.verdict()
+        health = self.shell.health
+        return StageStatus(
+            "persist", f"persist-{self.shell.common.shard}", good, detail, health.lag, health.last_error, counts
+        )
+
+    def _close(self) -> None:
+        self.writer.shutdown(wait=True)
+        self.readers.shutdown(wait=True)
+        self.record.store.close()

@@ -1,0 +1,112 @@
+"""MEMORY is trimmed by persist alone: below its checkpoint, outside the kept window."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import nats.errors
+from jetmem_schemas import subjects
+
+from jetmem.adapters.nats_connect import ApiError, api
+from jetmem.adapters.nats_shell import Shell
+from jetmem.adapters.nats_streams import stream_info
+from jetmem.persist.handler import Recorder
+from jetmem.persist.source import go_epoch_ms
+from jetmem.persist.settings import PersistSettings
+from jetmem.runtime import metrics
+from jetmem.runtime.errors import Retryable
+
+_HOUR_MS = 3_600_000
+
+
+class TrimRequest(msgspec.Struct, frozen=True):
+    """Trim now; with `dry_run` only say what would go."""
+
+    dry_run: bool = False
+
+
+class Trim:
+    """A timer, and `jetmem trim`."""
+
+    def __init__(self, shell: Shell, settings: PersistSettings, recorder: Recorder) -> None:
+        self._shell = shell
+        self._settings = settings
+        self._recorder = recorder
+
+    async def run(self) -> None:
+        """Consider trimming for ever."""
+        while True:
+            await asyncio.sleep(self._settings.trim_every_s)
+            try:
+                await self.once(dry_run=False)
+            except (Retryable, ApiError) as error:
+                self._shell.health.failed(error)
+
+    async def answer(self, part: int, request: TrimRequest) -> dict[str, Any]:
+        """Trim on request."""
+        return await self.once(dry_run=request.dry_run)
+
+    async def once(self, *, dry_run: bool) -> dict[str, Any]:
+        """Remove recorded messages that are older than the kept window, or more if MEMORY is nearly full.
+
+        The checkpoint's own message stays: it proves on the next start that nothing was lost.
+
+        Returns:
+            first, last, checkpoint (sequences), bytes, keep_from (first sequence kept), removed (messages), dry_run.
+        """
+        info = await stream_info(self._shell.nc, subjects.MEMORY)
+        state, checkpoint = info["state"], self._recorder.checkpoint.seq
+        keep_from = await self._keep_from(state, checkpoint, info["config"].get("max_bytes", -1))
+        removed = max(0, keep_from - state["first_seq"])
+        if removed and not dry_run:
+            await api(
+                self._shell.nc,
+                subjects.raw_stream_api("STREAM.PURGE", subjects.MEMORY),
+                {"seq": keep_from},
+                timeout_s=30,
+            )
+            metrics.trimmed.set(keep_from)
+            self._shell.log.info("trimmed MEMORY", keep_from=keep_from, removed=removed)
+        return {
+            "first": state["first_seq"], "last": state["last_seq"], "checkpoint": checkpoint, "bytes": state["bytes"],
+            "keep_from": max(keep_from, state["first_seq"]), "removed": removed, "dry_run": dry_run,
+        }  # fmt: skip
+
+    async def _keep_from(self, state: dict[str, Any], checkpoint: int, bytes_max: int) -> int:
+        oldest_kept = self._shell.clock.now_ms() - int(self._settings.keep_hours * _HOUR_MS)
+        keep_from = await self._first_at(oldest_kept, state["first_seq"], checkpoint)
+        too_full = bytes_max > 0 and state["bytes"] > self._settings.full_share * bytes_max
+        if too_full and state["messages"]:
+            # down to half of the share, by the mean size of a message; never beyond the checkpoint
+            surplus = state["bytes"] - bytes_max * self._settings.full_share / 2
+            share = surplus / state["bytes"]
+            keep_from = max(keep_from, state["first_seq"] + int(share * (state["last_seq"] - state["first_seq"])))
+        return min(keep_from, checkpoint)
+
+    async def _first_at(self, at_ms: int, low: int, high: int) -> int:
+        """The first sequence in [low, high] that the broker had at `at_ms` or later, by bisection."""
+        while low < high:
+            middle = (low + high) // 2
+            found = await self._time_at(middle)
+            if found is None or found[1] >= at_ms:
+                high = middle
+            else:
+                low = max(found[0], middle) + 1
+        return high
+
+    async def _time_at(self, seq: int) -> tuple[int, int] | None:
+        """(sequence, epoch ms) of the first message at or after `seq`."""
+        subject = f"$JS.API.DIRECT.GET.{subjects.MEMORY}"
+        try:
+            reply = await self._shell.nc.request(
+                subject, json.dumps({"seq": seq, "next_by_subj": ">"}).encode(), timeout=5
+            )
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Retryable(f"MEMORY: {error}") from error
+        headers = reply.headers or {}
+        if "Nats-Time-Stamp" not in headers:
+            return None
+        return int(headers["Nats-Sequence"]), go_epoch_ms(headers["Nats-Time-Stamp"])

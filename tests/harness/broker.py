@@ -1,0 +1,80 @@
+"""A real nats-server for one test: temporary store, free port. A missing binary fails, it never skips."""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from jetmem.adapters.nats_server import ServerConfig, answers, command, find_binary, write_config
+
+from harness.ports import free_port
+from harness.waiting import until
+
+
+class Broker:
+    """`with Broker() as broker: await nats.connect(broker.url)`.
+
+    The port and the store stay the same over `stop`, `kill` and `start`.
+    """
+
+    def __init__(self, data: Path | None = None, port: int | None = None, accounts: str = "") -> None:
+        self._own = data is None
+        self.data = Path(tempfile.mkdtemp(prefix="jetmem-broker-")) if data is None else data
+        self.port = port or free_port()
+        self._accounts = accounts
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.data / "nats-server.log"
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        config = self.data / "nats.conf"
+        store = ServerConfig(
+            store=self.data / "nats", port=self.port, file_store_bytes_max=64 * 1024**3, accounts=self._accounts
+        )
+        write_config(config, store)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command(find_binary(), config), stdout=log, stderr=log)
+        until(self._up, f"nats-server answers on {self.port}")
+
+    def stop(self) -> None:
+        """SIGTERM, and wait."""
+        self._end(kill=False)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait."""
+        self._end(kill=True)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def __enter__(self) -> "Broker":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        if self._own:
+            shutil.rmtree(self.data, ignore_errors=True)
+
+    def _up(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise AssertionError(f"nats-server ended with {self._process.returncode}: {self.log.read_text()[-2000:]}")
+        return answers(self.port)
+
+    def _end(self, *, kill: bool) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if kill:
+            process.kill()
+        else:
+            process.terminate()
+        process.wait(timeout=30)
