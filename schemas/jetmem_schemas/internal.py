@@ -297,3 +297,19 @@ SCAN_BYTES_MAX: Final = 800_000
 EMPTY: Final = b""
 encode = msgspec.msgpack.Encoder().encode
 decode_entry = msgspec.msgpack.Decoder(Entry).decode
+
+
+class AppliedRequest(msgspec.Struct, frozen=True):
+    """Has a projection applied entry `rseq`, in every arm? Waits up to `wait_ms`."""
+
+    tenant: str
+    rseq: int
+    wait_ms: int
+
+
+class AppliedReply(msgspec.Struct, frozen=True):
+    """Where each arm is; `late` names those that missed the wait."""
+
+    text: Head
+    vector: Head
+    late: list[str]

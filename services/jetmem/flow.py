@@ -10,9 +10,9 @@ import importlib
 from typing import Any, Final
 
 import msgspec
-from jetmem_schemas import subjects
 
 from jetmem.runtime.settings import Common, Sections
+from jetmem_schemas import subjects
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Makes ONNX files and reference vectors from a model's weights, once, in a process of its own.
 
-Import time and memory of torch (some 4 s and 400 MB) stay out of the process that serves.
+Import time and memory of torch (some 5 s and 400 MB) stay out of the process that serves.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from jetmem.runtime.errors import Broken
 
 #: Raise it when what is exported changes: old exports are then made again.
 EXPORTER_VERSION: Final = 1
-#: Some 20 s where nothing else runs; beyond this the machine is unusable or the exporter hangs.
+#: Some 10 s where little else runs; beyond this the machine is unusable or the exporter hangs.
 EXPORT_TIMEOUT_S: Final = 600.0
 #: Last lines of a failed child that go into the error.
 STDERR_CHARS: Final = 800
 
-#: These two of 36 weight products have outliers in their input and cost very short texts their exactness.
+#: In int8 these two of 36 weight products cost most exactness, of very short texts above all (measured).
 KEPT_FP32: Final = re.compile(r"layer\.[01]/output/dense/MatMul")
 FP32: Final = "fp32.onnx"
 INT8: Final = "int8.onnx"

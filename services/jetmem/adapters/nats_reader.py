@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from jetmem_schemas import subjects
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -21,6 +20,7 @@ from nats.aio.subscription import Subscription
 from jetmem.adapters.nats_connect import ApiError, api
 from jetmem.runtime import limits
 from jetmem.runtime.errors import Retryable
+from jetmem_schemas import subjects
 
 _NS = 1_000_000_000
 #: Statuses that end a pull but not the consumer.
@@ -42,7 +42,7 @@ class OrderedReader:
     """Reads one stream in order. Not thread-safe; one `fetch` at a time.
 
     `verify` runs before each consumer is made: it raises if the stream is not the one `position` belongs to.
-    `from_now` begins at the next message while nothing was read yet.
+    `from_now` begins at the next message each time a consumer is made: what is missed is the caller's to notice.
 
     Attributes:
         position: Sequence of the last message handed out.
@@ -76,8 +76,10 @@ class OrderedReader:
         self._valid = False
         self._reconnects = 0
 
-    async def fetch(self) -> list[Delivered]:
+    async def fetch(self, *, wait: bool = True) -> list[Delivered]:
         """The next messages in order: what is here, or after a heartbeat's wait an empty list.
+
+        Without `wait` it returns at once.
 
         Raises:
             Retryable: The stream or the broker is not there; call again.
@@ -85,7 +87,7 @@ class OrderedReader:
         if not self._valid or self._nc.stats["reconnects"] != self._reconnects:
             await self._make()
         self._pull_more()
-        if not self._buffer:
+        if not self._buffer and wait:
             self._arrived.clear()
             try:
                 await asyncio.wait_for(self._arrived.wait(), limits.READ_HEARTBEAT_S * 2.5)
@@ -116,7 +118,7 @@ class OrderedReader:
         if self._verify is not None:
             await self._verify()
         config: dict[str, Any] = {
-            "deliver_policy": "new" if self._from_now and not self.position else "by_start_sequence",
+            "deliver_policy": "new" if self._from_now else "by_start_sequence",
             "ack_policy": "none",
             "mem_storage": True,
             "num_replicas": 1,

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from jetmem_schemas.events import PAYLOAD_BYTES_MAX
 
 from jetmem.runtime import limits
 from jetmem.runtime.errors import Broken, invariant
+from jetmem_schemas.events import PAYLOAD_BYTES_MAX
 
 BINARY: Final = "nats-server"
 LOOPBACK: Final = "127.0.0.1"

@@ -17,8 +17,6 @@ import nats.errors
 from faststream import FastStream
 from faststream.nats import NatsBroker, NatsMessage
 from faststream.nats.response import NatsResponse
-from jetmem_schemas.errors import SchemaError
-from jetmem_schemas.requests import ERROR_CODE_HEADER, ERROR_HEADER, Failure
 from nats.aio.client import Client
 
 from jetmem.adapters.nats_connect import check_server, connect_options
@@ -28,6 +26,8 @@ from jetmem.runtime.errors import Broken, Poison, RequestFailed, Retryable
 from jetmem.runtime.health import Health, serve_http
 from jetmem.runtime.logs import logger
 from jetmem.runtime.settings import Common
+from jetmem_schemas.errors import SchemaError
+from jetmem_schemas.requests import ERROR_CODE_HEADER, ERROR_HEADER, Failure
 
 _encode_json = msgspec.json.Encoder().encode
 _encode = msgspec.msgpack.Encoder().encode

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from jetmem_schemas import subjects
-from jetmem_schemas.events import PAYLOAD_BYTES_MAX
 from nats.aio.client import Client
 
 from jetmem.adapters.nats_connect import NOT_FOUND, ApiError, api
 from jetmem.runtime import limits
 from jetmem.runtime.errors import Broken
 from jetmem.runtime.settings import Common
+from jetmem_schemas import subjects
+from jetmem_schemas.events import PAYLOAD_BYTES_MAX
 
 _NS: Final = 1_000_000_000
 #: JetStream: the stream name is already in use with a different configuration (someone was faster).

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rocksdict import Options, Rdict, WriteBatch
 
 from jetmem.runtime.errors import Broken
+from jetmem.runtime.store import WriteSet
 
 #: Memory of unflushed writes per column family; two of them at most before a write waits.
 _WRITE_BUFFER_BYTES = 32 * 1024 * 1024
@@ -19,7 +20,7 @@ class Batch:
     """Writes that happen together or not at all."""
 
     def __init__(self, handles: dict[str, Any]) -> None:
-        self.raw = WriteBatch(raw_mode=True)
+        self.raw: Any = WriteBatch(raw_mode=True)
         self._handles = handles
 
     def put(self, family: str, key: bytes, value: bytes) -> None:
@@ -77,8 +78,8 @@ class Rocks:
         """The values of many keys, None where absent, in the order asked."""
         if not keys:
             return []
-        values: list[bytes | None] = self._families[family].get(list(keys))
-        return values
+        values: Any = self._families[family].get(list(keys))
+        return cast("list[bytes | None]", values)
 
     def scan(
         self, family: str, prefix: bytes, *, start: bytes | None = None, back: bool = False
@@ -89,17 +90,16 @@ class Rocks:
         """
         first = start if start is not None else (prefix + b"\xff" * 32 if back else prefix)
         for key, value in self._families[family].items(backwards=back, from_key=first):
-            if not key.startswith(prefix):
-                if back and key > prefix:
-                    continue
+            name = cast(bytes, key)
+            if not name.startswith(prefix):
                 return
-            yield key, value
+            yield name, value
 
-    def batch(self) -> Batch:
+    def batch(self) -> WriteSet:
         """A new, empty batch."""
         return Batch(self._handles)
 
-    def write(self, batch: Batch, *, sync: bool) -> None:
+    def write(self, batch: WriteSet, *, sync: bool) -> None:
         """Apply a batch. With `sync` it is on disk on return (the sync itself releases the GIL)."""
         self._db.write(batch.raw)
         if sync:

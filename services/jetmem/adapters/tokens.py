@@ -20,11 +20,13 @@ OVERLAP_TOKENS: Final = 32
 BLOCK_CHARS: Final = 2_048
 #: … and at most, where tokens are long (white space, words of over 100 characters): bounds the work.
 BLOCK_CHARS_MAX: Final = 32_768
-#: The encoder looks at no more of a text: 256 tokens lie far within it, and 1 MiB would take a second.
+#: The encoder looks at no more of a text: 256 tokens lie far within it; the rest would be tokenised for nothing.
 ENCODE_CHARS_MAX: Final = 32_768
 
 _SENTENCE_END: Final = re.compile(r"\n|[.!?…](?=\s)|[。！？]")
 _SPACE: Final = re.compile(r"\s+")
+#: Half a character: no valid UTF-8 holds it and the tokenizer refuses it.
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -57,7 +59,7 @@ class Tokens:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids, in the order of the texts; characters beyond `ENCODE_CHARS_MAX` are not looked at."""
-        cut = [text[:ENCODE_CHARS_MAX] for text in texts]
+        cut = [_SURROGATE.sub("\ufffd", text[:ENCODE_CHARS_MAX]) for text in texts]
         encodings = self._tokenizer.encode_batch_fast(cut)
         return [encoding.ids for encoding in encodings]
 
@@ -112,7 +114,8 @@ class WindowSplitter:
             size *= 4
 
     def _encode(self, text: str) -> Encoding:
-        return self._tokenizer.encode(text, add_special_tokens=False)
+        # One character for one: offsets stay those of the text.
+        return self._tokenizer.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False)
 
     def _natural_end(self, text: str, start: int, hard_end: int) -> int:
         """The last sentence or line end in the final half, else word end in the final quarter, else hard."""

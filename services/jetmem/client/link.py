@@ -49,8 +49,15 @@ class Slot:
 
     def __init__(self, reply: str, subjects: Iterable[str]) -> None:
         self.reply = reply
-        self.subjects = frozenset(subjects)
+        # nats-py lowers the case of every error text: violations can only be compared without it.
+        self.subjects = frozenset([subject.lower() for subject in subjects])
         self.future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+
+def _check_creds(creds: str | None) -> None:
+    # nats-py would take a missing file for a broker that is away, and try for ever.
+    if creds and not Path(creds).is_file():
+        raise Refused("bad_creds", f"no credentials file {creds}", "creds")
 
 
 class Link:
@@ -76,8 +83,7 @@ class Link:
             Refused: The address or the credentials file is no good.
         """
         options = self._options
-        if options.creds and not Path(options.creds).is_file():
-            raise Refused("bad_creds", f"no credentials file {options.creds}", "creds")
+        _check_creds(options.creds)
         self._refused = asyncio.get_running_loop().create_future()
         connecting = asyncio.ensure_future(self._nc.connect(**self._arguments()))
         try:
@@ -225,7 +231,8 @@ class Link:
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error) or type(error).__name__
         log.debug("nats: %s", self._last_error)
-        if isinstance(error, nats.errors.AuthorizationError) or "authorization violation" in self._last_error.lower():
+        if not self._inbox and "authorization violation" in self._last_error.lower():
+            # Later, on a reconnect, it may be a rotation of credentials: then it is tried for ever.
             self._end(PermissionDenied("the broker refuses these credentials", ""))
             return
         found = _VIOLATION.search(self._last_error)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from jetmem_schemas import events, subjects
-from jetmem_schemas.errors import SchemaError
 
 from jetmem.client.errors import Refused
 from jetmem.client.ids import Ids
+from jetmem_schemas import events, subjects
+from jetmem_schemas.errors import SchemaError
 
 Body = events.Message | Mapping[str, Any] | bytes
 _encode: Final = msgspec.json.Encoder().encode
@@ -49,10 +49,10 @@ class Prepared:
 
     __slots__ = ("id", "origin", "payload", "subject")
 
-    def __init__(self, subject: str, payload: bytes, id: str, origin: Outgoing) -> None:
+    def __init__(self, subject: str, payload: bytes, event_id: str, origin: Outgoing) -> None:
         self.subject = subject
         self.payload = payload
-        self.id = id
+        self.id = event_id
         self.origin = origin
 
     def again(self) -> Outgoing:
@@ -68,7 +68,7 @@ def prepare(out: Outgoing, tenant: str, agent: str, ids: Ids) -> Prepared:
     """
     try:
         subject = _subject(out, tenant, agent)
-        payload, id = _with_id(out, ids)
+        payload, event_id = _with_id(out, ids)
         if len(payload) > events.PAYLOAD_BYTES_MAX:
             raise SchemaError("too_large", f"{len(payload)} bytes; at most {events.PAYLOAD_BYTES_MAX} are allowed")
         message = events.decode(out.kind, payload)
@@ -76,7 +76,7 @@ def prepare(out: Outgoing, tenant: str, agent: str, ids: Ids) -> Prepared:
             events.epoch_ms(message.ts)
     except SchemaError as error:
         raise Refused(error.code, error.message, error.field) from error
-    return Prepared(subject, payload, id, out)
+    return Prepared(subject, payload, event_id, out)
 
 
 def _subject(out: Outgoing, tenant: str, agent: str) -> str:
@@ -111,9 +111,9 @@ def _bytes_with_id(payload: bytes, otherwise: str | Ids) -> tuple[bytes, str]:
     found = events.decode_json(payload, _id_of).id
     if found is not None:
         return payload, found
-    id = otherwise if isinstance(otherwise, str) else otherwise.next()
+    event_id = otherwise if isinstance(otherwise, str) else otherwise.next()
     if b'"id"' in payload or b"\\u0069d" in payload or b"\\" in payload[:64]:
         # An id of null, or a key spelt with escapes: write it anew rather than leave two ids in one object.
-        return json.dumps({**json.loads(payload), "id": id}, ensure_ascii=False).encode(), id
+        return json.dumps({**json.loads(payload), "id": event_id}, ensure_ascii=False).encode(), event_id
     body = payload.lstrip(b" \t\r\n")[1:].lstrip(b" \t\r\n")
-    return b'{"id":"' + id.encode() + b'"' + (b"" if body[:1] == b"}" else b",") + body, id
+    return b'{"id":"' + event_id.encode() + b'"' + (b"" if body[:1] == b"}" else b",") + body, event_id

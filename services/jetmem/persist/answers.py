@@ -6,6 +6,12 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
+
+from jetmem.domain import keys
+from jetmem.persist.core import Summary
+from jetmem.persist.record import Record
+from jetmem.runtime import limits
+from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.internal import (
     Activity,
     ActivityReply,
@@ -19,15 +25,8 @@ from jetmem_schemas.internal import (
     ScanRequest,
     TimelineReply,
     TimelineRequest,
-    decode_entry,
 )
 from jetmem_schemas.subjects import partition_of
-
-from jetmem.domain import keys
-from jetmem.persist.core import Summary
-from jetmem.persist.record import Record
-from jetmem.runtime import limits
-from jetmem.runtime.errors import RequestFailed
 
 #: Rows looked at for one page; a rarer filter gives a shorter page with a cursor, never a long silence.
 _LOOKED_AT_MAX: Final = 50_000

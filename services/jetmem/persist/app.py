@@ -9,6 +9,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import nats.errors
+from nats.js.errors import NoStreamResponseError
+
+from jetmem.adapters.nats_reader import Delivered, OrderedReader
+from jetmem.adapters.nats_shell import Endpoint, Shell
+from jetmem.adapters.nats_streams import ensure
+from jetmem.adapters.rocks import Rocks
+from jetmem.persist import answers
+from jetmem.persist.handler import Applied, Recorder
+from jetmem.persist.outbox import Outbox
+from jetmem.persist.purge import Purge
+from jetmem.persist.record import FAMILIES, FORMAT, Record
+from jetmem.persist.settings import PersistSettings
+from jetmem.persist.source import Source
+from jetmem.persist.trim import Trim, TrimRequest
+from jetmem.runtime import limits, metrics
+from jetmem.runtime.clock import Clock
+from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.errors import Retryable
+from jetmem.runtime.settings import Common
+from jetmem.runtime.store import Store
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import (
     ActivityRequest,
@@ -21,26 +41,6 @@ from jetmem_schemas.internal import (
     TimelineRequest,
     encode,
 )
-from nats.js.errors import NoStreamResponseError
-
-from jetmem.adapters.nats_reader import Delivered, OrderedReader
-from jetmem.adapters.nats_shell import Endpoint, Shell
-from jetmem.adapters.nats_streams import ensure
-from jetmem.adapters.rocks import Rocks
-from jetmem.persist import answers
-from jetmem.persist.handler import Applied, Recorder
-from jetmem.persist.outbox import Outbox
-from jetmem.persist.ports import Store
-from jetmem.persist.purge import Purge
-from jetmem.persist.record import FAMILIES, FORMAT, Record
-from jetmem.persist.settings import PersistSettings
-from jetmem.persist.source import Source
-from jetmem.persist.trim import Trim, TrimRequest
-from jetmem.runtime import limits, metrics
-from jetmem.runtime.clock import Clock
-from jetmem.runtime.crashpoints import crashpoint
-from jetmem.runtime.errors import Retryable
-from jetmem.runtime.settings import Common
 
 T = TypeVar("T")
 _READER = "all"
@@ -60,8 +60,8 @@ def build(
         Broken: The store is in use or of a newer format.
     """
     shell = Shell("persist", common, clock=clock, broker=broker)
-    store = store or Rocks(Path(common.data) / "persist", FAMILIES, format_version=FORMAT)
-    persist = Persist(shell, settings, store)
+    held = store or Rocks(Path(common.data) / "persist", FAMILIES, format_version=FORMAT)
+    persist = Persist(shell, settings, held)
     persist.wire()
     return shell
 
@@ -81,6 +81,9 @@ class Persist:
         self.trim = Trim(shell, settings, self.recorder)
         self.purge = Purge(shell, settings, self.recorder, self.in_writer)
         self._moved = asyncio.Event()
+        # heads tell what was announced, not what is stored: a reader that heard all must not look behind
+        self._announced = self.record.heads()
+        self._announced_to = self.recorder.checkpoint.seq
 
     def wire(self) -> None:
         """Add loops and endpoints to the shell."""
@@ -148,13 +151,15 @@ class Persist:
         for facts in applied.facts:
             await self.shell.nc.publish(subjects.record(facts.partition), encode(facts))
             metrics.emitted.labels("persist").inc(len(facts.entries))
+            self._announced[facts.partition] = applied.heads[facts.partition]
+        self._announced_to = self.recorder.checkpoint.seq
         crashpoint("persist:after-announce")
 
     async def _announce_heads(self) -> None:
         """Say each second, acknowledged, where every partition ends; make RECORD again if the broker lost it."""
         js = self.shell.nc.jetstream()
         while True:
-            heads = Heads(self.recorder.checkpoint.seq, await self._in_reader(self.record.heads))
+            heads = Heads(self._announced_to, dict(self._announced))
             try:
                 await js.publish(subjects.RECORD_HEADS, encode(heads), timeout=2)
             except (NoStreamResponseError, nats.errors.NoRespondersError):

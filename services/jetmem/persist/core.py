@@ -8,12 +8,12 @@ from enum import Enum
 from typing import Final, cast
 
 import msgspec
-from jetmem_schemas import subjects
-from jetmem_schemas.events import FUTURE_MS_MAX, Event, Forget, Message, Time, decode, epoch_ms
-from jetmem_schemas.internal import EntryKind
 from ulid import ULID
 
 from jetmem.runtime.errors import Poison
+from jetmem_schemas import subjects
+from jetmem_schemas.events import FUTURE_MS_MAX, Event, Forget, Message, Time, decode, epoch_ms
+from jetmem_schemas.internal import EntryKind
 
 HASH_BYTES: Final = 16
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from jetmem_schemas.internal import Activity, Entry
-from jetmem_schemas.subjects import partition_of
 
 from jetmem.domain import keys
 from jetmem.persist.core import IdRow
 from jetmem.persist.record import Record, Write, activity_key, recent_key
+from jetmem_schemas.internal import Activity, Entry
+from jetmem_schemas.subjects import partition_of
 
 _encode = msgspec.msgpack.Encoder().encode
 

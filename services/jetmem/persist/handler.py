@@ -7,11 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from jetmem_schemas import subjects
-from jetmem_schemas.errors import SchemaError
-from jetmem_schemas.events import Forget
-from jetmem_schemas.internal import Entry, Facts, Forgotten
-from jetmem_schemas.subjects import partition_of
 
 from jetmem.domain import keys
 from jetmem.persist import core
@@ -21,6 +16,11 @@ from jetmem.persist.record import Checkpoint, ForgetRow, OutboxRow, Record, Writ
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import Poison
+from jetmem_schemas import subjects
+from jetmem_schemas.errors import SchemaError
+from jetmem_schemas.events import Forget
+from jetmem_schemas.internal import Entry, Facts, Forgotten, Head
+from jetmem_schemas.subjects import partition_of
 
 _encode = msgspec.msgpack.Encoder().encode
 #: Header values are one line of printable ASCII, and short.
@@ -34,6 +34,7 @@ class Applied:
     facts: list[Facts]
     outbox: bool
     recorded: int
+    heads: dict[int, Head]
 
 
 class Recorder:
@@ -50,7 +51,7 @@ class Recorder:
 
         Messages at or below the checkpoint change nothing. A forget is a write of its own, in its place.
         """
-        applied = Applied([], False, 0)
+        applied = Applied([], False, 0, {})
         write = self._begin()
         for message in messages:
             if message.seq <= self.checkpoint.seq:
@@ -95,6 +96,7 @@ class Recorder:
         self.record.store.sync()
         crashpoint("persist:after-sync")
         applied.facts.extend(facts)
+        applied.heads.update(write.heads)
         applied.recorded += sum(len(f.entries) for f in facts)
         applied.outbox = applied.outbox or write.outbox > 0
 

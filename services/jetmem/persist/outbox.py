@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 import nats.errors
-from jetmem_schemas import subjects
 
 from jetmem.adapters.nats_shell import Shell
-from jetmem.persist.ports import Store
 from jetmem.persist.record import OutboxRow
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.store import Store
+from jetmem_schemas import subjects
 
 #: Rows published before their acknowledgements are awaited.
 _AT_ONCE = 64

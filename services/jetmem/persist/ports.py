@@ -1,54 +1,8 @@
-"""What persist needs of the world."""
+"""What persist needs of the world beside a store (`runtime.store`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Protocol
-
-
-class WriteSet(Protocol):
-    """Writes that happen together."""
-
-    def put(self, family: str, key: bytes, value: bytes) -> None:
-        """Set one key."""
-
-    def delete(self, family: str, key: bytes) -> None:
-        """Remove one key."""
-
-    def __len__(self) -> int: ...
-
-
-class Store(Protocol):
-    """An ordered key-value store with column families; see `adapters.rocks.Rocks`."""
-
-    def get(self, family: str, key: bytes) -> bytes | None:
-        """The value of one key, or None."""
-
-    def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of many keys."""
-
-    def scan(
-        self, family: str, prefix: bytes, *, start: bytes | None = None, back: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Keys that begin with a prefix, in order."""
-
-    def batch(self) -> WriteSet:
-        """A new batch."""
-
-    def write(self, batch: WriteSet, *, sync: bool) -> None:
-        """Apply a batch."""
-
-    def sync(self) -> None:
-        """Make every write so far durable."""
-
-    def compact(self) -> None:
-        """Rewrite every file without what was erased."""
-
-    def disk_bytes(self) -> int:
-        """Size on disk."""
-
-    def close(self) -> None:
-        """Let go."""
 
 
 class Message(Protocol):

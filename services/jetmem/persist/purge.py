@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
-from jetmem_schemas import subjects
-from jetmem_schemas.events import Forget
-from jetmem_schemas.internal import Activity
-from jetmem_schemas.subjects import partition_of
 
 from jetmem.adapters.nats_connect import NOT_FOUND, ApiError, api
 from jetmem.adapters.nats_shell import Shell
@@ -25,6 +22,10 @@ from jetmem.persist.handler import Recorder
 from jetmem.persist.record import ForgetRow
 from jetmem.persist.settings import PersistSettings
 from jetmem.runtime.errors import Retryable
+from jetmem_schemas import subjects
+from jetmem_schemas.events import Forget
+from jetmem_schemas.internal import Activity
+from jetmem_schemas.subjects import partition_of
 
 #: JetStream: no message found (for a delete).
 _GONE_ALREADY = 10043
@@ -98,7 +99,7 @@ class Purge:
                 if seq == self._recorder.checkpoint.seq and not self._recorder.checkpoint.erased:
                     await self._in_writer(self._recorder.mark_erased)
                 await self._delete(subjects.MEMORY, seq)
-            await self._in_writer(lambda done=tuple(rows): self._remove(done))
+            await self._in_writer(partial(self._remove, rows))
             erased += len(rows)
         return erased
 
@@ -110,7 +111,7 @@ class Purge:
                 break
         return rows
 
-    def _remove(self, rows: tuple[bytes, ...]) -> None:
+    def _remove(self, rows: list[bytes]) -> None:
         batch = self._store.batch()
         for key in rows:
             batch.delete("purge", key)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
-from jetmem_schemas.internal import Activity, Entry, Facts, Head, decode_entry
-from jetmem_schemas.subjects import partition_of
 
 from jetmem.domain import keys
 from jetmem.persist.core import IdRow, Summary
-from jetmem.persist.ports import Store, WriteSet
 from jetmem.runtime import limits
+from jetmem.runtime.store import Store, WriteSet
+from jetmem_schemas.internal import Activity, Entry, Facts, Head, decode_entry
+from jetmem_schemas.subjects import partition_of
 
 FORMAT: Final = 1
 #: log: entries by number · ids: IdRow by (tenant, id) · time, sessions: order of events · activity, agents: counters ·

@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from jetmem_schemas import subjects
-
 from jetmem.adapters.nats_connect import NOT_FOUND, ApiError, api
 from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.nats_streams import stream_info
 from jetmem.persist.handler import Recorder
 from jetmem.persist.settings import PersistSettings
 from jetmem.runtime.errors import Broken, Retryable
+from jetmem_schemas import subjects
 
 _ADVICE = "restore both from the same time, or start with JETMEM_PERSIST_ACCEPT_GAP=true if the loss is known"
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import msgspec
 import nats.errors
-from jetmem_schemas import subjects
 
 from jetmem.adapters.nats_connect import ApiError, api
 from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.nats_streams import stream_info
 from jetmem.persist.handler import Recorder
-from jetmem.persist.source import go_epoch_ms
 from jetmem.persist.settings import PersistSettings
+from jetmem.persist.source import go_epoch_ms
 from jetmem.runtime import metrics
 from jetmem.runtime.errors import Retryable
+from jetmem_schemas import subjects
 
 _HOUR_MS = 3_600_000
 

@@ -76,7 +76,8 @@ def serve_http(health: Health, host: str, port: int) -> Callable[[], None]:
         good, why = health.verdict()
         metrics.healthy.labels(health.stage).set(1 if good else 0)
         if environ.get("PATH_INFO") != "/healthz":
-            return scrape(environ, start_response)
+            scraped: Iterable[bytes] = scrape(environ, start_response)
+            return scraped
         body = {
             "stage": health.stage,
             "healthy": good,

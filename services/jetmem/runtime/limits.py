@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from jetmem.runtime.errors import invariant
 from jetmem_schemas.events import PAYLOAD_BYTES_MAX
 from jetmem_schemas.internal import SCAN_BYTES_MAX
-
-from jetmem.runtime.errors import invariant
 
 #: Broker `max_payload`: a dead letter is a full payload plus its headers and reason.
 BROKER_PAYLOAD_BYTES_MAX: Final = 8 * 1024 * 1024

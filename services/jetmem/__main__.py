@@ -1,0 +1,5 @@
+"""`python -m jetmem`."""
+
+from jetmem.cli import main
+
+main()

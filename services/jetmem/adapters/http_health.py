@@ -1,0 +1,38 @@
+"""Asking a process of ours on loopback how it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+_REPLY_BYTES_MAX = 64 * 1024
+
+
+async def healthz(port: int, timeout_s: float = 1.0) -> tuple[bool, str]:
+    """Whether `/healthz` says 200, and what it says; never raises for a process that is away."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            head, body = await _get(port, "/healthz")
+    except TimeoutError:
+        return False, "does not answer /healthz"
+    except OSError:
+        return False, "starting"
+    good = head.split(b" ", 2)[1:2] == [b"200"]
+    try:
+        said = json.loads(body)
+        return good, str(said.get("detail") or said.get("error") or said.get("status") or "")
+    except (ValueError, AttributeError):
+        return good, "" if good else "unhealthy"
+
+
+async def _get(port: int, path: str) -> tuple[bytes, bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        reply = b""
+        while chunk := await reader.read(_REPLY_BYTES_MAX - len(reply)):
+            reply += chunk
+    finally:
+        writer.close()
+    head, _, body = reply.partition(b"\r\n\r\n")
+    return head, body

@@ -1,0 +1,219 @@
+"""Words, through tantivy: one index for all tenants of a shard, in which no tenant's words meet another's.
+
+Every token carries its tenant (`acme:deploy`), so a search touches only that tenant's postings, without a filter,
+and document frequencies are the tenant's own. The number of documents is not (tantivy's is the index's), which
+`lexical.rarity_boost` sets right; the average length stays the index's (gap: decision 0006).
+
+A commit holds the checkpoint of each partition as a document beside the data: both or neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import tantivy
+from tantivy import FieldType, Filter, Occur, Query, TextAnalyzerBuilder, Tokenizer
+
+from jetmem.domain import lexical
+from jetmem.runtime.errors import Broken
+from jetmem_schemas.internal import Filters, Head
+
+FIELDS: Final = ("w1", "w3", "w5")
+#: Longer runs of letters are keys and hashes; they are found by their first letters nowhere else either.
+_TOKEN_CHARS_MAX: Final = 64
+#: Terms of one question; more only cost time.
+_TERMS_MAX: Final = 64
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class TextDoc(NamedTuple):
+    """One event as the word index sees it. `key` is unique: partition and number in the log."""
+
+    key: int
+    session: int
+    position: int
+    author: int
+    ts: int
+    w1: str
+    w3: str
+    w5: str
+    terms: dict[str, Sequence[str]]
+
+
+class TextHit(NamedTuple):
+    """One document found in one field: its key, session and position, its author's number, BM25."""
+
+    key: int
+    session: int
+    position: int
+    author: int
+    score: float
+
+
+class TextIndex:
+    """One tantivy index. `add`, `delete`, `commit` from one thread; `search` from any."""
+
+    def __init__(self, path: Path, heap_bytes: int) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._schema = _schema()
+        try:
+            self._index = tantivy.Index(self._schema, path=str(path))
+            self._writer = self._index.writer(heap_bytes, 1)
+        except ValueError as error:
+            raise Broken(f"text index {path} cannot be opened: {error}") from error
+        self._index.config_reader("manual")
+        self._analyzer = (
+            TextAnalyzerBuilder(Tokenizer.simple())
+            .filter(Filter.lowercase())
+            .filter(Filter.custom_stopword(list(lexical.STOP_WORDS)))
+            .filter(Filter.stemmer("english"))
+            .filter(Filter.remove_long(_TOKEN_CHARS_MAX))
+            .build()
+        )
+        self._index.reload()
+        self._searcher = self._index.searcher()
+
+    def analyze(self, text: str) -> list[str]:
+        """Stems of the words of a text, in order, without stop words."""
+        tokens: list[str] = self._analyzer.analyze(text)
+        return tokens
+
+    def add(self, doc: TextDoc) -> None:
+        """Add one document; searchable after `commit`."""
+        made = tantivy.Document()
+        # add_unsigned, not the constructor: an int given there becomes I64 and panics the writer thread
+        made.add_unsigned("key", doc.key)
+        made.add_unsigned("sid", doc.session)
+        made.add_unsigned("pos", doc.position)
+        made.add_unsigned("who", doc.author)
+        made.add_integer("ts", doc.ts)
+        made.add_text("w1", doc.w1)
+        made.add_text("w3", doc.w3)
+        made.add_text("w5", doc.w5)
+        for field, values in doc.terms.items():
+            for value in values:
+                made.add_text(field, value)
+        self._writer.add_document(made)
+
+    def delete(self, key: int) -> None:
+        """Remove one document, present or not; its words stay in the files until the index is rewritten."""
+        self._writer.delete_documents_by_term("key", key)
+
+    def commit(self, positions: dict[int, Head]) -> None:
+        """Make everything since the last commit durable and searchable, together with these checkpoints."""
+        for part, head in positions.items():
+            self._writer.delete_documents_by_term("part", part)
+            mark = tantivy.Document()
+            mark.add_unsigned("part", part)
+            mark.add_unsigned("at_rseq", head.rseq)
+            mark.add_unsigned("at_seq", head.seq)
+            self._writer.add_document(mark)
+        self._writer.commit()
+        self._index.reload()
+        self._searcher = self._index.searcher()
+
+    def positions(self, parts: Sequence[int]) -> dict[int, Head]:
+        """The checkpoints of the last commit."""
+        found: dict[int, Head] = {}
+        for part in parts:
+            query = Query.term_query(self._schema, "part", part)
+            for _, address in self._searcher.search(query, 1, count=False).hits:
+                held = self._searcher.doc(address)
+                found[part] = Head(held.get_first("at_rseq"), held.get_first("at_seq"))
+        return found
+
+    def search(
+        self, tenant: str, tokens: Sequence[str], field: str, limit: int, *, tenant_docs: int, filters: Filters
+    ) -> list[TextHit]:
+        """The best documents of one tenant in one field.
+
+        Args:
+            tenant: Whose.
+            tokens: From `analyze`, of the question.
+            field: One of `FIELDS`.
+            limit: How many at most.
+            tenant_docs: Documents of the tenant, for the rarity of words.
+            filters: Narrowed to these.
+        """
+        searcher = self._searcher
+        clauses = []
+        for token in list(dict.fromkeys(tokens))[:_TERMS_MAX]:
+            term = f"{tenant}:{token}"
+            count = searcher.doc_freq(field, term)
+            if count:
+                boost = lexical.rarity_boost(count, tenant_docs, searcher.num_docs)
+                query = Query.term_query(self._schema, field, term, index_option="freq")
+                clauses.append((Occur.Should, Query.boost_query(query, boost)))
+        if not clauses:
+            return []
+        query = Query.boolean_query(clauses)
+        narrowed = self._narrow(tenant, filters)
+        if narrowed:
+            query = Query.boolean_query([(Occur.Must, query), *((Occur.Must, n) for n in narrowed)])
+        return self._hits(searcher, query, limit)
+
+    def _hits(self, searcher: Any, query: Any, limit: int) -> list[TextHit]:
+        hits = searcher.search(query, limit, count=False).hits
+        places = [address for _, address in hits]
+        columns = [searcher.fast_field_values(name, places) for name in ("key", "sid", "pos", "who")]
+        return [
+            TextHit(key, sid, pos, who, float(score))
+            for (score, _), key, sid, pos, who in zip(hits, *columns, strict=True)
+        ]
+
+    def _narrow(self, tenant: str, filters: Filters) -> list[Any]:
+        """Filters as clauses that select but add nothing to BM25."""
+        exact = [("agent", filters.agent), ("session", filters.session), ("author", filters.author)]
+        queries = [self._is(field, [value]) for field, value in exact if value]
+        queries += [self._is(f, v) for f, v in (("kind", filters.kinds), ("role", filters.roles)) if v]
+        queries += [self._is("tag", [tag]) for tag in filters.tags]
+        if filters.since is not None or filters.until is not None:
+            queries.append(
+                Query.range_query(
+                    self._schema, "ts", FieldType.Integer, filters.since, filters.until, include_upper=False
+                )
+            )
+        return [Query.const_score_query(query, 0.0) for query in queries]
+
+    def _is(self, field: str, values: Sequence[str]) -> Any:
+        return Query.term_set_query(self._schema, field, list(values))
+
+    @property
+    def documents(self) -> int:
+        """Documents searchable now, deleted ones not counted."""
+        return int(self._searcher.num_docs)
+
+    def close(self) -> None:
+        """Let merges end and the lock go."""
+        self._writer.wait_merging_threads()
+
+
+def window(tenant: str, tokens: Sequence[str]) -> str:
+    """Tokens as the index stores them: each with its tenant, so that no tenant's words meet another's."""
+    return " ".join([f"{tenant}:{token}" for token in tokens])
+
+
+def date_of(ts_ms: int) -> str:
+    """Date words of an event's time, for the index."""
+    return lexical.date_words(_EPOCH + timedelta(milliseconds=ts_ms))
+
+
+def _schema() -> Any:
+    builder = tantivy.SchemaBuilder()
+    builder.add_unsigned_field("key", indexed=True, fast=True)
+    builder.add_unsigned_field("sid", fast=True)
+    builder.add_unsigned_field("pos", fast=True)
+    builder.add_unsigned_field("who", fast=True)
+    builder.add_integer_field("ts", indexed=True, fast=True)
+    for name in FIELDS:
+        builder.add_text_field(name, tokenizer_name="whitespace", index_option="freq")
+    for name in ("agent", "session", "author", "kind", "role", "tag"):
+        builder.add_text_field(name, tokenizer_name="raw", index_option="basic")
+    builder.add_unsigned_field("part", indexed=True)
+    builder.add_unsigned_field("at_rseq", stored=True)
+    builder.add_unsigned_field("at_seq", stored=True)
+    return builder.build()

@@ -1,0 +1,66 @@
+"""`jetmem`: the command line. Commands live in `jetmem.console`; nothing heavy is imported before one is chosen.
+
+Exit codes: 0 done, 1 failed, 2 refused (usage, settings, a folder or port in use). An expected problem is one
+sentence on standard error, never a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from jetmem.console import demo_command, load_command, operator_commands, query_commands, server_commands
+
+app = typer.Typer(
+    name="jetmem",
+    help="Memory for AI agents, fed by a message queue.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for commands in (server_commands, query_commands, load_command, operator_commands, demo_command):
+    commands.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jetmem {metadata.version('jetmem')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Memory for AI agents, fed by a message queue."""
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        code = _expected(error)
+        if code is None:
+            raise
+        typer.echo(f"jetmem: {error}", err=True)
+        sys.exit(code)
+
+
+def _expected(error: Exception) -> int | None:
+    """The exit code of a problem that is no fault of ours; None for one that is."""
+    from jetmem.adapters.data_folder import Refused
+    from jetmem.runtime.errors import Broken, RequestFailed, Retryable
+    from jetmem.runtime.settings import SettingsError
+    from jetmem.supervisor import StartFailed
+
+    if isinstance(error, SettingsError | Refused):
+        return 2
+    return 1 if isinstance(error, StartFailed | Broken | Retryable | RequestFailed) else None

@@ -1,0 +1,181 @@
+"""The query verbs, typed: one method each, and iterators that follow the cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+from nats.aio.msg import Msg
+
+from jetmem.client.errors import ClientError, Refused, RequestRefused, TimedOut, Unavailable
+from jetmem.client.link import Link, Lost
+from jetmem_schemas import requests, subjects
+from jetmem_schemas.errors import SchemaError
+from jetmem_schemas.events import decode_json
+
+R = TypeVar("R", bound=requests.Reply)
+After = int | Literal["mine"]
+#: Longer than any stage is given to answer; on top of `wait_ms`.
+ANSWER_S: Final = 10.0
+#: How long read-your-writes waits when the caller does not say.
+MINE_WAIT_MS: Final = 5_000
+_encode: Final = msgspec.json.Encoder().encode
+_failure: Final = msgspec.json.Decoder(requests.Failure).decode
+
+
+class Questions:
+    """Asks as one tenant. Filters and limits of each verb are the fields of its Struct in `jetmem_schemas.requests`.
+
+    Every verb takes `after` (a MEMORY sequence, or `"mine"` for what this client published last), `wait_ms` and
+    `timeout_s`. All raise `RequestRefused`, `Unavailable`, `TimedOut`, `PermissionDenied`.
+    """
+
+    def __init__(self, link: Link, tenant: str, *, read_your_writes: bool, answer_s: float) -> None:
+        self._link = link
+        self._tenant = tenant
+        self._read_your_writes = read_your_writes
+        self._answer_s = answer_s
+        self._last_seq = 0
+
+    @property
+    def last_seq(self) -> int:
+        """MEMORY sequence of what this client published last; 0 before that."""
+        return self._last_seq
+
+    async def search(self, query: str, **fields: Any) -> requests.SearchReply:
+        """Ranked events for a question; fields of `requests.Search`."""
+        return await self._typed("search", {"query": query, **fields}, requests.SearchReply)
+
+    async def get(self, *ids: str, **fields: Any) -> requests.EventsReply:
+        """Events by id; those not held are in `missing`."""
+        return await self._typed("get", {"ids": list(ids), **fields}, requests.EventsReply)
+
+    async def expand(self, event_id: str, **fields: Any) -> requests.ExpandReply:
+        """One event with what came before and after; fields of `requests.Expand`."""
+        return await self._typed("expand", {"id": event_id, **fields}, requests.ExpandReply)
+
+    async def timeline(self, **fields: Any) -> requests.EventsReply:
+        """One page of events in the order of their time; fields of `requests.Timeline`."""
+        return await self._typed("timeline", fields, requests.EventsReply)
+
+    async def sessions(self, **fields: Any) -> requests.SessionsReply:
+        """One page of sessions; fields of `requests.Sessions`."""
+        return await self._typed("sessions", fields, requests.SessionsReply)
+
+    async def agents(self, **fields: Any) -> requests.AgentsReply:
+        """One page of agents; fields of `requests.Agents`."""
+        return await self._typed("agents", fields, requests.AgentsReply)
+
+    async def status(self, **fields: Any) -> requests.StatusReply:
+        """Progress per stage for this tenant."""
+        return await self._typed("status", fields, requests.StatusReply)
+
+    async def forget(self, **selector: Any) -> requests.ForgetReply:
+        """Erase, and wait until no query returns it; exactly one selector of `requests.ForgetRequest`."""
+        reply = await self._typed("forget", selector, requests.ForgetReply)
+        self._last_seq = max(self._last_seq, reply.seq)
+        return reply
+
+    async def search_all(self, query: str, **fields: Any) -> AsyncIterator[requests.Hit]:
+        """Hits of all pages, best first."""
+        async for page in self._pages("search", {"query": query, **fields}, requests.SearchReply):
+            for hit in page.hits:
+                yield hit
+
+    async def timeline_all(self, **fields: Any) -> AsyncIterator[requests.Item]:
+        """Events of all pages."""
+        async for page in self._pages("timeline", fields, requests.EventsReply):
+            for item in page.events:
+                yield item
+
+    async def sessions_all(self, **fields: Any) -> AsyncIterator[requests.SessionItem]:
+        """Sessions of all pages."""
+        async for page in self._pages("sessions", fields, requests.SessionsReply):
+            for item in page.sessions:
+                yield item
+
+    async def agents_all(self, **fields: Any) -> AsyncIterator[requests.AgentItem]:
+        """Agents of all pages."""
+        async for page in self._pages("agents", fields, requests.AgentsReply):
+            for item in page.agents:
+                yield item
+
+    async def ask(self, verb: str, fields: dict[str, Any]) -> bytes:
+        """Ask any verb and return the reply's JSON as it came; same errors as the typed verbs."""
+        fields = {name: value for name, value in fields.items() if value is not None}
+        timeout_s = fields.pop("timeout_s", None)
+        self._set_after(fields)
+        try:
+            subject = subjects.query(self._tenant, verb)
+            payload = _encode(fields)
+            if verb in requests.VERBS:
+                decode_json(payload, msgspec.json.Decoder(requests.VERBS[verb][0]).decode)
+        except SchemaError as error:
+            raise RequestRefused(error.code, error.message, error.field) from error
+        except TypeError as error:
+            raise RequestRefused("bad_field", str(error)) from error
+        wait_s = int(fields.get("wait_ms", 0)) / 1000
+        msg = await self._request(subject, payload, timeout_s or self._answer_s + wait_s)
+        return _checked(msg, verb)
+
+    async def _typed(self, verb: str, fields: dict[str, Any], kind: type[R]) -> R:
+        return _decoded(await self.ask(verb, fields), kind)
+
+    async def _pages(self, verb: str, fields: dict[str, Any], kind: type[R]) -> AsyncIterator[R]:
+        cursor: Any = fields.get("cursor")
+        while cursor is not msgspec.UNSET:
+            page = await self._typed(verb, {**fields, "cursor": cursor}, kind)
+            yield page
+            cursor = getattr(page, "cursor", msgspec.UNSET)
+
+    def _set_after(self, fields: dict[str, Any]) -> None:
+        mine = fields.get("after") == "mine"
+        if mine or (self._read_your_writes and "after" not in fields):
+            fields["after"] = self._last_seq
+            if self._last_seq:
+                fields.setdefault("wait_ms", MINE_WAIT_MS)
+
+    async def _request(self, subject: str, payload: bytes, timeout_s: float) -> Msg:
+        """Ask; once more if the connection goes meanwhile: every verb may be repeated."""
+        until = time.monotonic() + timeout_s
+        while True:
+            try:
+                await self._link.ready(max(0.001, until - time.monotonic()))
+                return await self._link.ask(subject, payload, max(0.001, until - time.monotonic()))
+            except Lost as error:
+                if time.monotonic() >= until:
+                    raise Unavailable(str(error)) from error
+                await asyncio.sleep(0.05)
+            except TimedOut as error:
+                raise TimedOut(f"no answer to {subject} within {timeout_s:g} s") from error
+            except Refused as error:
+                if error.code == "too_large":
+                    raise RequestRefused(error.code, error.message, error.field) from error
+                raise
+
+
+def _checked(msg: Msg, verb: str) -> bytes:
+    headers = msg.headers or {}
+    if headers.get("Status") == "503":
+        raise Unavailable(f"nobody answers {verb}: the query service is not running, or not on this broker")
+    if requests.ERROR_CODE_HEADER in headers or requests.ERROR_HEADER in headers:
+        raise _refusal(msg, headers)
+    return bytes(msg.data)
+
+
+def _refusal(msg: Msg, headers: dict[str, str]) -> ClientError:
+    try:
+        failure = _failure(msg.data)
+    except msgspec.MsgspecError:
+        failure = requests.Failure("internal", headers.get(requests.ERROR_HEADER, "an error without a body"))
+    return RequestRefused(failure.code, failure.message, failure.field)
+
+
+def _decoded(data: bytes, kind: type[R]) -> R:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise RequestRefused("internal", f"the reply does not fit this version of the client: {error}") from error

@@ -1,0 +1,197 @@
+"""The rows of index's own store: documents, places in sessions, vectors and what still lacks them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from jetmem.domain import keys
+from jetmem.runtime.store import Store, WriteSet
+from jetmem_schemas.internal import Head
+from jetmem_schemas.subjects import partition_of
+
+FORMAT: Final = 1
+#: docs: Doc by (tenant, rseq) · ids: rseq by (tenant, id) · chain: rseq by (tenant, session number, position) ·
+#: sessions, authors: numbers of a tenant's sessions and authors · tenants: counters · pending: texts without a vector, in
+#: order · waiting: who waits for a text's vector · vectors: by (tenant, text hash) · refs: who has a text's vector ·
+#: rows: places of vectors in the tenant's matrix · redo: documents whose words must be indexed again · meta: checkpoint.
+FAMILIES: Final = (
+    "docs", "ids", "chain", "sessions", "authors", "tenants", "pending", "waiting",
+    "vectors", "refs", "rows", "redo", "meta",
+)  # fmt: skip
+HASH_BYTES: Final = 16
+#: A text that cannot be embedded: this byte and the reason, instead of a vector.
+EMPTY_MARK: Final = b"!"
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Doc(msgspec.Struct, frozen=True, array_like=True):
+    """One event as index keeps it. `session` and `author` are numbers within the tenant."""
+
+    id: str
+    rseq: int
+    seq: int
+    ts: int
+    agent: str
+    session: str
+    sid: int
+    position: int
+    author: str
+    who: int
+    kind: str
+    role: str
+    tags: list[str]
+    text: str
+
+
+class SessionRow(msgspec.Struct, array_like=True):
+    """A session's number, and its newest position."""
+
+    sid: int
+    newest: int
+
+
+class TenantRow(msgspec.Struct, array_like=True):
+    """Counters of a tenant: documents, and the next session, author and matrix row."""
+
+    docs: int = 0
+    sessions: int = 0
+    authors: int = 0
+    rows: int = 0
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """One vector's place in the tenant's matrix, with what searches filter by."""
+
+    rseq: int
+    hash: bytes
+    sid: int
+    position: int
+    who: int
+    ts: int
+    kind: str
+    role: str
+    tags: list[str]
+
+
+_doc = msgspec.msgpack.Decoder(Doc).decode
+_session = msgspec.msgpack.Decoder(SessionRow).decode
+_tenant = msgspec.msgpack.Decoder(TenantRow).decode
+_row = msgspec.msgpack.Decoder(Row).decode
+
+
+def prefix(tenant: str) -> bytes:
+    """Where a tenant's keys begin."""
+    return keys.tenant(partition_of(tenant), tenant)
+
+
+def text_hash(text: str) -> bytes:
+    """Equal texts have one vector."""
+    return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).digest()
+
+
+def spoken(author: str, text: str) -> str:
+    """What is embedded of an event: who said it is part of the meaning (decision 0005)."""
+    return f"{author}: {text}" if author else text
+
+
+def place_key(tenant: str, sid: int, position: int) -> bytes:
+    """Key of a place in a session."""
+    return prefix(tenant) + keys.u64(sid) + keys.u64(position)
+
+
+class Rows:
+    """Reads and single-row writes of the store. Reads from any thread, writes into the writer's batch."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def position(self, part: int) -> Head:
+        """Checkpoint of a partition."""
+        raw = self.store.get("meta", b"at:" + keys.partition(part))
+        return msgspec.msgpack.decode(raw, type=Head) if raw else Head()
+
+    def set_position(self, batch: WriteSet, part: int, head: Head) -> None:
+        """Set the checkpoint, in the same write as what it covers."""
+        batch.put("meta", b"at:" + keys.partition(part), _encode(head))
+
+    def model(self) -> str:
+        """The model that the vectors are of; "" before the first."""
+        return (self.store.get("meta", b"model") or b"").decode()
+
+    def doc(self, tenant: str, rseq: int) -> Doc | None:
+        """One document."""
+        raw = self.store.get("docs", prefix(tenant) + keys.u64(rseq))
+        return _doc(raw) if raw else None
+
+    def docs(self, tenant: str, rseqs: Sequence[int]) -> list[Doc | None]:
+        """Many documents, in the order asked."""
+        start = prefix(tenant)
+        found = self.store.get_many("docs", [start + keys.u64(r) for r in rseqs])
+        return [_doc(raw) if raw else None for raw in found]
+
+    def put_doc(self, batch: WriteSet, tenant: str, doc: Doc) -> None:
+        """Write a document, its id and its place."""
+        start = prefix(tenant)
+        batch.put("docs", start + keys.u64(doc.rseq), _encode(doc))
+        batch.put("ids", start + doc.id.encode(), keys.u64(doc.rseq))
+        batch.put("chain", place_key(tenant, doc.sid, doc.position), keys.u64(doc.rseq))
+
+    def drop_doc(self, batch: WriteSet, tenant: str, doc: Doc) -> None:
+        """Remove a document, its id and its place."""
+        start = prefix(tenant)
+        batch.delete("docs", start + keys.u64(doc.rseq))
+        batch.delete("ids", start + doc.id.encode())
+        batch.delete("chain", place_key(tenant, doc.sid, doc.position))
+
+    def places(self, tenant: str, wanted: Sequence[tuple[int, int]]) -> list[int]:
+        """Numbers in the log of (session, position) places; 0 where nothing is."""
+        found = self.store.get_many("chain", [place_key(tenant, sid, pos) for sid, pos in wanted])
+        return [keys.from_u64(raw) if raw else 0 for raw in found]
+
+    def tenant(self, tenant: str) -> TenantRow:
+        """Counters of a tenant."""
+        raw = self.store.get("tenants", prefix(tenant))
+        return _tenant(raw) if raw else TenantRow()
+
+    def sessions(self, tenant: str) -> Iterator[tuple[str, str, SessionRow]]:
+        """(agent, session, row) of every session of a tenant."""
+        start = prefix(tenant)
+        for key, raw in self.store.scan("sessions", start):
+            agent, session, _ = key.removeprefix(start).decode().split("\0")
+            yield agent, session, _session(raw)
+
+    def authors(self, tenant: str) -> Iterator[tuple[str, int]]:
+        """(name, number) of every author of a tenant."""
+        start = prefix(tenant)
+        for key, raw in self.store.scan("authors", start):
+            yield key.removeprefix(start).decode(), keys.from_u64(raw)
+
+    def vector(self, tenant: str, text: bytes) -> bytes | None:
+        """The stored vector of a text, or its empty mark, or None."""
+        return self.store.get("vectors", prefix(tenant) + text)
+
+    def first_pending(self, tenant: str) -> tuple[int, int] | None:
+        """(rseq, seq) of the first event that lacks a vector; None if all have theirs."""
+        start = prefix(tenant)
+        for key, raw in self.store.scan("pending", start):
+            return keys.from_u64(key[len(start) : len(start) + 8]), keys.from_u64(raw[HASH_BYTES:])
+        return None
+
+    def pending(self, tenant: str, after: bytes) -> Iterator[tuple[bytes, int, int, bytes]]:
+        """(place, rseq, piece, text hash) of what lacks vectors, in order from a place."""
+        start = prefix(tenant)
+        for key, raw in self.store.scan("pending", start, start=start + after):
+            place = key.removeprefix(start)
+            if place != after:
+                yield place, keys.from_u64(place[:8]), place[8], raw[:HASH_BYTES]
+
+    def rows(self, tenant: str) -> Iterator[tuple[int, Row]]:
+        """Every vector's place, in order."""
+        start = prefix(tenant)
+        for key, raw in self.store.scan("rows", start):
+            yield keys.from_u64(key.removeprefix(start)), _row(raw)
