@@ -116,6 +116,8 @@ _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "forget": msgspec.json.Decoder(Forget),
 }
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<field>.*?)`)?$", re.DOTALL)
+#: Possessive: linear in the payload whatever it holds; a string that never ends is taken to its end.
+_MARKS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 
 
@@ -135,6 +137,8 @@ def decode(kind: str, payload: bytes) -> Message:
     message: Message = decode_json(payload, decoder.decode)
     if isinstance(message, Event) and not message.text and message.kind in TEXT_KINDS:
         raise SchemaError("missing_field", f"text is required for kind {message.kind}", "text")
+    if isinstance(message, Event) and message.expires_at is not None:
+        epoch_ms(message.expires_at, "expires_at")
     if isinstance(message, Forget):
         check_forget(message)
     return message
@@ -183,7 +187,7 @@ def check_depth(payload: bytes) -> None:
     if payload.count(b"{") + payload.count(b"[") <= DEPTH_MAX:
         return
     depth = 0
-    for piece in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', payload):
+    for piece in _MARKS.finditer(payload):
         mark = piece[0]
         if mark in (b"{", b"["):
             depth += 1
@@ -210,6 +214,8 @@ def check_forget(forget: Forget) -> None:
         raise SchemaError("bad_field", message, ways[1])
     if forget.session is not None and forget.agent is None:
         raise SchemaError("bad_field", "session goes with agent only; nothing was erased", "session")
+    if forget.before is not None:
+        epoch_ms(forget.before, "before")
 
 
 def epoch_ms(value: datetime | float, field: str = "ts") -> int:
@@ -219,7 +225,7 @@ def epoch_ms(value: datetime | float, field: str = "ts") -> int:
         SchemaError: `bad_time` if outside years 1 to 9999.
     """
     if isinstance(value, datetime):
-        return int((value - _EPOCH).total_seconds() * 1000)
+        value = (value - _EPOCH) // timedelta(milliseconds=1)
     if not TS_MIN_MS <= value <= TS_MAX_MS:
         raise SchemaError("bad_time", f"{field} must be epoch milliseconds between years 1 and 9999", field)
     return int(value)

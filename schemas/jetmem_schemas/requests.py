@@ -19,6 +19,8 @@ QUERY_CHARS_MAX: Final = 8192
 WAIT_MS_MAX: Final = 60_000
 CURSOR_CHARS_MAX: Final = 512
 REQUEST_BYTES_MAX: Final = 256 * 1024
+#: Stream sequences are unsigned 64-bit; no stream ever gets this far.
+SEQ_MAX: Final = 2**63 - 1
 
 Limit = Annotated[int, Meta(ge=1, le=LIMIT_MAX)]
 Token = Annotated[str, Meta(pattern=TOKEN_PATTERN)]
@@ -29,7 +31,7 @@ Few = Annotated[list[Annotated[str, Meta(max_length=128)]], Meta(max_length=64)]
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What every question may say: read what I wrote (`after`, a PubAck's `seq`), wait up to `wait_ms`."""
 
-    after: Annotated[int, Meta(ge=0)] = 0
+    after: Annotated[int, Meta(ge=0, le=SEQ_MAX)] = 0
     wait_ms: Annotated[int, Meta(ge=0, le=WAIT_MS_MAX)] = 0
 
 
@@ -56,6 +58,7 @@ class Get(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Events by id."""
 
     ids: Annotated[list[Id], Meta(min_length=1, max_length=LIMIT_MAX)]
+    cursor: Cursor | None = None
 
 
 class Expand(Request, frozen=True, kw_only=True, omit_defaults=True):

@@ -163,6 +163,16 @@ def parse_query(subject: str) -> tuple[str, str]:
     return tenant, parts[3]
 
 
+def query_endpoint(verb: str) -> str:
+    """Where one verb is asked, for whatever tenant; what service discovery shows."""
+    return f"mem.*.query.{verb}"
+
+
+def discovery(verb: str, *names: str) -> str:
+    """Where NATS service discovery asks: all services, those of a name, or one (name, id)."""
+    return ".".join((SERVICE_DISCOVERY, verb, *names))
+
+
 def service(stage: str, partition: int | str, verb: str) -> str:
     """Where one stage asks another about a partition."""
     return f"memsvc.{stage}.{partition}.{verb}"

@@ -24,6 +24,7 @@ import msgspec
 
 from jetmem.client import Client, ClientError, Outgoing, Progress, Refused, TimedOut, Unavailable
 from jetmem.client import ids as client_ids
+from jetmem_schemas import subjects
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import PAYLOAD_BYTES_MAX, decode_json
 
@@ -82,12 +83,13 @@ class Source:
     def __init__(self, name: str) -> None:
         self._name = name
         self._raw: IO[bytes] | None = None
-        self._data: IO[bytes] | None = None
+        self._data: Any = None
         self._piped_bytes = 0
 
     def __enter__(self) -> Source:
         self._raw = sys.stdin.buffer if self._name == STDIN else Path(self._name).open("rb")
-        self._data = gzip.GzipFile(fileobj=self._raw) if self._name.endswith(".gz") else self._raw
+        zipped = self._name.endswith(".gz")
+        self._data = gzip.open(self._raw) if zipped else self._raw
         return self
 
     def __exit__(
@@ -117,10 +119,9 @@ class Source:
                 async for chunk in piped:
                     yield chunk
             return
-        data: Any = self._data
         try:
             # A local file: a read of this size takes less than a question to the event loop about threads.
-            while chunk := data.read(_CHUNK_BYTES):
+            while chunk := self._data.read(_CHUNK_BYTES):
                 yield chunk
         except (OSError, EOFError, zlib.error) as error:
             raise LoadError(f"{self._name} cannot be read to its end: {error}") from error
@@ -220,7 +221,8 @@ class Loader:
                 except SchemaError as error:
                     self._bad(number, error.code, _sentence(error.message, error.field))
                     continue
-                self._taken.add(str(out.tenant))
+                if subjects.is_token(str(out.tenant)):
+                    self._taken.add(str(out.tenant))
                 yield out
 
     def _refused(self, out: Outgoing, error: Refused) -> None:

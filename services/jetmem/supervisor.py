@@ -233,6 +233,7 @@ class Supervisor:
         """
         self.folder.open()
         try:
+            self._publish()
             await self._prepare()
             asking = asyncio.create_task(self._ask())
             try:

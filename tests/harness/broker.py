@@ -5,10 +5,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from jetmem.adapters.nats_server import ServerConfig, answers, command, find_binary, write_config
-
 from harness.ports import free_port
 from harness.waiting import until
+from jetmem.adapters.nats_server import ServerConfig, answers, command, find_binary, write_config
 
 
 class Broker:

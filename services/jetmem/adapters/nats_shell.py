@@ -235,5 +235,6 @@ class Shell:
         return Failure("internal", "the request failed by a fault of ours; it was logged")
 
 
-async def _raw(msg: Any) -> bytes:
-    return bytes(msg.body)
+async def _raw(msg: Any) -> Any:
+    """The whole message: without `apply_types` FastStream hands the handler what the decoder returns, nothing else."""
+    return msg

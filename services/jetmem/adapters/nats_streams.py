@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import json
+from typing import Any, Final, NamedTuple
 
+import nats.errors
 from nats.aio.client import Client
 
 from jetmem.adapters.nats_connect import NOT_FOUND, ApiError, api
 from jetmem.runtime import limits
-from jetmem.runtime.errors import Broken
+from jetmem.runtime.errors import Broken, Retryable
 from jetmem.runtime.settings import Common
 from jetmem_schemas import subjects
 from jetmem_schemas.events import PAYLOAD_BYTES_MAX
@@ -16,6 +18,7 @@ from jetmem_schemas.events import PAYLOAD_BYTES_MAX
 _NS: Final = 1_000_000_000
 #: JetStream: the stream name is already in use with a different configuration (someone was faster).
 _IN_USE: Final = 10058
+_SERVER_TROUBLE: Final = 500
 #: What decides whether a memory can be lost; other fields may be set by the operator.
 _CHECKED: Final = ("subjects", "subject_transform", "discard", "storage", "retention", "allow_atomic")
 
@@ -83,7 +86,7 @@ async def ensure(nc: Client, stream: str, common: Common) -> dict[str, Any]:
         info = await stream_info(nc, stream)
     except ApiError as error:
         if error.code != NOT_FOUND:
-            raise Broken(f"stream {stream}: {error}") from error
+            raise _refused(f"stream {stream}: {error}", error) from error
         info = await _create(nc, stream, wanted)
     for field in _CHECKED:
         if field in wanted and info["config"].get(field) != wanted[field]:
@@ -100,7 +103,12 @@ async def _create(nc: Client, stream: str, wanted: dict[str, Any]) -> dict[str, 
     except ApiError as error:
         if error.err_code == _IN_USE:
             return await stream_info(nc, stream)
-        raise Broken(f"stream {stream} cannot be created: {error}") from error
+        raise _refused(f"stream {stream} cannot be created: {error}", error) from error
+
+
+def _refused(text: str, error: ApiError) -> Retryable | Broken:
+    """5xx is the server's trouble of the moment (starting, electing, out of room); others are ours."""
+    return Retryable(text) if error.code >= _SERVER_TROUBLE else Broken(text)
 
 
 async def stream_info(nc: Client, stream: str) -> dict[str, Any]:
@@ -111,3 +119,25 @@ async def stream_info(nc: Client, stream: str) -> dict[str, Any]:
         Retryable: The broker did not answer.
     """
     return await api(nc, subjects.raw_stream_api("STREAM.INFO", stream))
+
+
+class Stored(NamedTuple):
+    """One stored message, with the headers that the server adds (`Nats-Sequence`, `Nats-Time-Stamp`)."""
+
+    headers: dict[str, str]
+    data: bytes
+
+
+async def next_message(nc: Client, stream: str, seq: int, subject: str = ">") -> Stored | None:
+    """The first message at or after a sequence whose subject fits, or None; the stream allows direct reads.
+
+    Raises:
+        Retryable: The broker did not answer.
+    """
+    body = json.dumps({"seq": seq, "next_by_subj": subject}).encode()
+    try:
+        reply = await nc.request(subjects.raw_stream_api("DIRECT.GET", stream), body, timeout=5)
+    except (nats.errors.Error, TimeoutError, OSError) as error:
+        raise Retryable(f"stream {stream} cannot be read: {error}") from error
+    headers = reply.headers or {}
+    return Stored(headers, reply.data) if "Nats-Sequence" in headers else None

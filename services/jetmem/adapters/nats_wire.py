@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import msgspec
-from jetmem_schemas import subjects
-from jetmem_schemas.internal import Facts, Heads, ScanReply, ScanRequest
 
 from jetmem.adapters.nats_reader import OrderedReader
 from jetmem.adapters.nats_shell import Shell
+from jetmem_schemas import subjects
+from jetmem_schemas.internal import Facts, Heads, ScanReply, ScanRequest
 
 _facts = msgspec.msgpack.Decoder(Facts).decode
 _heads = msgspec.msgpack.Decoder(Heads).decode

@@ -57,15 +57,9 @@ class TextIndex:
     """One tantivy index. `add`, `delete`, `commit` from one thread; `search` from any."""
 
     def __init__(self, path: Path, heap_bytes: int) -> None:
-        path.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._heap_bytes = heap_bytes
         self._schema = _schema()
-        try:
-            self._index = tantivy.Index(self._schema, path=str(path))
-            self._writer = self._index.writer(heap_bytes, 1)
-        except ValueError as error:
-            raise Broken(f"text index {path} cannot be opened: {error}") from error
-        self._index.config_reader("manual")
         self._analyzer = (
             TextAnalyzerBuilder(Tokenizer.simple())
             .filter(Filter.lowercase())
@@ -74,6 +68,21 @@ class TextIndex:
             .filter(Filter.remove_long(_TOKEN_CHARS_MAX))
             .build()
         )
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Open what is at `path` now: at first, and after it was replaced.
+
+        Raises:
+            Broken: Another process writes it, or it is damaged.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._index = tantivy.Index(self._schema, path=str(self.path))
+            self._writer = self._index.writer(self._heap_bytes, 1)
+        except ValueError as error:
+            raise Broken(f"text index {self.path} cannot be opened: {error}") from error
+        self._index.config_reader("manual")
         self._index.reload()
         self._searcher = self._index.searcher()
 
@@ -103,6 +112,11 @@ class TextIndex:
         """Remove one document, present or not; its words stay in the files until the index is rewritten."""
         self._writer.delete_documents_by_term("key", key)
 
+    def delete_range(self, first: int, end: int) -> None:
+        """Remove the documents with keys in [first, end)."""
+        span = Query.range_query(self._schema, "key", FieldType.Unsigned, first, end, include_upper=False)
+        self._writer.delete_documents_by_query(span)
+
     def commit(self, positions: dict[int, Head]) -> None:
         """Make everything since the last commit durable and searchable, together with these checkpoints."""
         for part, head in positions.items():
@@ -123,7 +137,7 @@ class TextIndex:
             query = Query.term_query(self._schema, "part", part)
             for _, address in self._searcher.search(query, 1, count=False).hits:
                 held = self._searcher.doc(address)
-                found[part] = Head(held.get_first("at_rseq"), held.get_first("at_seq"))
+                found[part] = Head(_number(held, "at_rseq"), _number(held, "at_seq"))
         return found
 
     def search(
@@ -200,6 +214,10 @@ def window(tenant: str, tokens: Sequence[str]) -> str:
 def date_of(ts_ms: int) -> str:
     """Date words of an event's time, for the index."""
     return lexical.date_words(_EPOCH + timedelta(milliseconds=ts_ms))
+
+
+def _number(document: Any, field: str) -> int:
+    return int(document.get_first(field))
 
 
 def _schema() -> Any:

@@ -12,6 +12,8 @@ from nats.aio.msg import Msg
 _TOO_LARGE: Final = 10054
 #: JetStream: atomic publish is disabled.
 _NOT_ATOMIC: Final = 10174
+#: JetStream: atomic publish batch is incomplete: a message was lost, or refused (only its own reply would say why).
+_INCOMPLETE: Final = 10176
 #: JetStream: atomic publish batch is too large (a server set to fewer than 1,000).
 _BATCH_TOO_LARGE: Final = 10199
 
@@ -22,6 +24,7 @@ class Outcome(Enum):
     STORED = "stored"
     OPENED = "opened"
     AGAIN = "again"
+    INCOMPLETE = "incomplete"
     NEVER = "never"
     NOT_ATOMIC = "not_atomic"
     TOO_MANY = "too_many"
@@ -68,5 +71,10 @@ def judge(msg: Msg) -> Answer:
     if ack.error is None:
         return Answer(Outcome.STORED, seq=ack.seq, batch=ack.batch is not None)
     reason = f"{ack.error.description} ({ack.error.err_code})"
-    special = {_TOO_LARGE: Outcome.NEVER, _NOT_ATOMIC: Outcome.NOT_ATOMIC, _BATCH_TOO_LARGE: Outcome.TOO_MANY}
+    special = {
+        _TOO_LARGE: Outcome.NEVER,
+        _NOT_ATOMIC: Outcome.NOT_ATOMIC,
+        _BATCH_TOO_LARGE: Outcome.TOO_MANY,
+        _INCOMPLETE: Outcome.INCOMPLETE,
+    }
     return Answer(special.get(ack.error.err_code, Outcome.AGAIN), reason=reason)

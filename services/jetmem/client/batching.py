@@ -30,6 +30,8 @@ BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
 BATCH_COMMIT: Final = "Nats-Batch-Commit"
 #: Sent and not yet committed, the one that is being committed included; the server takes 50 of all clients.
 STAGED_MAX: Final = 2
+#: A lost connection explains one; after the second some message is refused, and one by one shows which.
+INCOMPLETE_MAX: Final = 2
 
 
 class Receipts(msgspec.Struct, frozen=True):
@@ -179,6 +181,7 @@ class Publisher:
         """Have the oldest batch stored, whatever it takes, before anything after it is."""
         batch = self._staged[0]
         self._patience.reset()
+        incomplete = 0
         while True:
             try:
                 answer = await self._try(batch)
@@ -190,7 +193,8 @@ class Publisher:
                 return self._done(batch.messages, answer.seq, self._patience.attempts)
             if answer.outcome in (Outcome.NOT_ATOMIC, Outcome.STORED):
                 self._atomic = False
-            if answer.outcome is not Outcome.AGAIN:
+            incomplete += answer.outcome is Outcome.INCOMPLETE
+            if answer.outcome not in (Outcome.AGAIN, Outcome.INCOMPLETE) or incomplete >= INCOMPLETE_MAX:
                 await self._one_by_one(batch)
                 self._staged.popleft()
                 return None

@@ -63,7 +63,7 @@ class Board:
     def __exit__(self, *_: Any) -> None:
         if self._live:
             self._live.stop()
-        elif self._last and not self._ready:
+        elif self._last and self._last.processes and not self._ready:
             self._error.print(table(self._last))
 
     def show(self, state: State) -> None:

@@ -1,9 +1,167 @@
-"""Stub until its author delivers."""
+"""`jetmem load`."""
 
 from __future__ import annotations
 
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
 import typer
+
+from jetmem.console.calling import CONNECT_S, INTERRUPTED, LOCAL, NO_TENANT, Creds, Server, fail
+
+if TYPE_CHECKING:
+    from jetmem.loading import Loader, Report, Source
+
+#: Bad lines that are told one by one; the rest is counted.
+BAD_TOLD_MAX: Final = 20
+#: Without a terminal, how often a line says how far it is.
+_SAY_EVERY_S: Final = 5.0
+
+
+_Told = AbstractContextManager[Callable[["Report"], None]]
 
 
 def register(app: typer.Typer) -> None:
-    """Add nothing yet."""
+    """Add the command."""
+    app.command("load")(load)
+
+
+def load(
+    file: Annotated[str, typer.Argument(help="FILE.jsonl or FILE.jsonl.gz; - reads standard input.")],
+    wait: Annotated[str, typer.Option(help="stored, text or vector: until when to wait.")] = "stored",
+    give_up: Annotated[float, typer.Option(help="Seconds without any acknowledgement; 0 for never.")] = 300.0,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """Load lines {"tenant","agent","session","event":{…}}.
+
+    The same file may be loaded again: nothing is stored twice. A bad line is reported and the rest goes on; the
+    exit code is then 1.
+    """
+    from jetmem.client import ClientError
+    from jetmem.loading import LoadError, Source
+
+    if wait not in ("stored", "text", "vector"):
+        fail(f"--wait must be stored, text or vector, not {wait}", 2)
+    work = _Work(file, wait, give_up or None, server, creds)
+    try:
+        with Source(file) as source:
+            asyncio.run(work.run(source))
+    except OSError as error:
+        fail(f"{file} cannot be opened: {error.strerror}", 2)
+    except KeyboardInterrupt:
+        work.summary(f"interrupted; the same command goes on where it stopped: jetmem load {file}")
+        raise typer.Exit(INTERRUPTED) from None
+    except (ClientError, LoadError) as error:
+        work.summary(f"stopped: {getattr(error, 'message', error)}; run it again to go on: nothing is stored twice")
+        raise typer.Exit(1) from None
+    work.summary("")
+    raise typer.Exit(1 if work.bad else 0)
+
+
+class _Work:
+    """One run of the command, and what it says."""
+
+    def __init__(self, file: str, wait: str, give_up_s: float | None, server: str, creds: str) -> None:
+        self._file = file
+        self._wait = wait
+        self._give_up_s = give_up_s
+        self._server = server
+        self._creds = creds
+        self._loader: Loader | None = None
+        self._said = time.monotonic()
+        self._seen = ""
+
+    @property
+    def bad(self) -> int:
+        """Bad lines so far."""
+        return 0 if self._loader is None else self._loader.report.bad
+
+    async def run(self, source: Source) -> None:
+        """Connect, load, wait."""
+        from jetmem.client import connect
+        from jetmem.loading import Loader, wait_fresh
+
+        async with connect(
+            self._server, tenant=NO_TENANT, creds=self._creds or None, name="jetmem load", connect_timeout_s=CONNECT_S
+        ) as client:
+            with self._bar(source) as told:
+                self._loader = Loader(client, on_bad=self._on_bad, on_stored=told)
+                report = await self._loader.run(source, self._give_up_s)
+            if self._wait != "stored":
+                arm: Any = self._wait
+                for tenant, seq in report.last_seqs.items():
+                    await wait_fresh(client, tenant, seq, arm, self._on_waiting)
+
+    def summary(self, ending: str) -> None:
+        """The last lines on standard error."""
+        if self.bad > BAD_TOLD_MAX:
+            _say(f"{self.bad - BAD_TOLD_MAX} more bad lines")
+        if self._loader is not None:
+            report = self._loader.report
+            rate = report.stored / report.seconds if report.seconds else 0.0
+            _say(
+                f"{report.stored} events stored in {report.seconds:.1f} s ({rate:.0f}/s), "
+                f"{report.bad} bad lines, last sequence {report.last_seq}"
+            )
+        if ending:
+            _say(ending)
+
+    def _bar(self, source: Source) -> _Told:
+        return _Bar(source) if sys.stderr.isatty() else nullcontext(self._on_stored)
+
+    def _on_bad(self, number: int, code: str, reason: str) -> None:
+        if self.bad <= BAD_TOLD_MAX:
+            _say(f"line {number}: {code}: {reason}")
+
+    def _on_stored(self, report: Report) -> None:
+        if time.monotonic() - self._said >= _SAY_EVERY_S:
+            self._said = time.monotonic()
+            _say(f"{report.stored} events stored ({report.stored / report.seconds:.0f}/s)")
+
+    def _on_waiting(self, tenant: str, pending: int, obstacle: str) -> None:
+        seen = f"waiting for {self._wait} of {tenant}: {obstacle or f'{pending} texts without vector'}"
+        if seen != self._seen and (sys.stderr.isatty() or time.monotonic() - self._said >= _SAY_EVERY_S):
+            self._seen, self._said = seen, time.monotonic()
+            _say(seen)
+
+
+class _Bar:
+    """A progress bar on standard error; calling what it gives moves it."""
+
+    def __init__(self, source: Source) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._source = source
+        columns = (SpinnerColumn(), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+
+    def __enter__(self) -> Callable[[Report], None]:
+        self._progress.start()
+        task = self._progress.add_task("connecting", total=self._source.total)
+
+        def moved(report: Report) -> None:
+            rate = report.stored / report.seconds if report.seconds else 0.0
+            told = f"{report.stored:,} events  {rate:,.0f}/s" + (f"  {report.bad} bad" if report.bad else "")
+            self._progress.update(task, completed=self._source.position, description=told)
+
+        return moved
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,9 +1,288 @@
-"""Stub until its author delivers."""
+"""`jetmem search`, `get`, `expand`, `timeline`, `sessions`, `agents`, `status`, `publish`, `forget`."""
 
 from __future__ import annotations
 
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
 import typer
+
+from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, call, confirm, fail, for_people
+
+_AGO: Final = re.compile(r"(\d+)([smhdw])")
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+Limit = Annotated[int | None, typer.Option(help="How many at most.")]
+Cursor = Annotated[str | None, typer.Option(help="Go on where the last page ended.")]
+Agent = Annotated[str | None, typer.Option(help="Only of this agent.")]
+Session = Annotated[str | None, typer.Option(help="Only of this session.")]
+Author = Annotated[str | None, typer.Option(help="Only what this one said.")]
+Kind = Annotated[list[str] | None, typer.Option(help="Only of this kind; may be repeated.")]
+Role = Annotated[list[str] | None, typer.Option(help="Only of this role; may be repeated.")]
+Tag = Annotated[list[str] | None, typer.Option(help="Tag; may be repeated.")]
+Since = Annotated[str | None, typer.Option(help="From this time on: RFC 3339, a date, epoch ms, or 2h, 7d ago.")]
+Until = Annotated[str | None, typer.Option(help="Before this time.")]
+After = Annotated[int | None, typer.Option(help="Wait for what was published up to this sequence.")]
+WaitMs = Annotated[int | None, typer.Option(help="How long to wait for --after.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add nothing yet."""
+    """Add the commands."""
+    for command in (search, get, expand, timeline, sessions, agents, status, publish, forget):
+        app.command(command.__name__)(command)
+
+
+def search(
+    tenant: Tenant,
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    mode: Annotated[str, typer.Option(help="hybrid, text or vector.")] = "hybrid",
+    limit: Limit = None,
+    agent: Agent = None,
+    session: Session = None,
+    author: Author = None,
+    kind: Kind = None,
+    role: Role = None,
+    tag: Tag = None,
+    since: Since = None,
+    until: Until = None,
+    around: Annotated[int | None, typer.Option(help="Neighbours to show with each hit.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show what each hit was ranked by.")] = False,
+    cursor: Cursor = None,
+    after: After = None,
+    wait_ms: WaitMs = None,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """Find what was said, by words and by meaning."""
+    fields = {
+        **_filters(agent, session, author, kind, role, tag, since, until),
+        "query": question,
+        "mode": mode,
+        "limit": limit,
+        "around": around,
+        "cursor": cursor,
+        "explain": explain or None,
+        "after": after,
+        "wait_ms": wait_ms,
+    }
+    _ask("search", tenant, fields, as_json, server, creds)
+
+
+def get(
+    tenant: Tenant,
+    ids: Annotated[list[str], typer.Argument(help="Event ids.")],
+    after: After = None,
+    wait_ms: WaitMs = None,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """Show events by their ids."""
+    _ask("get", tenant, {"ids": ids, "after": after, "wait_ms": wait_ms}, as_json, server, creds)
+
+
+def expand(
+    tenant: Tenant,
+    event_id: Annotated[str, typer.Argument(metavar="ID", help="Event id.")],
+    before_events: Annotated[int | None, typer.Option(help="Events before it.")] = None,
+    after_events: Annotated[int | None, typer.Option(help="Events after it.")] = None,
+    within_minutes: Annotated[int | None, typer.Option(help="No further away than this.")] = None,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """Show one event with what came before and after."""
+    near = {"before_events": before_events, "after_events": after_events, "within_minutes": within_minutes}
+    _ask("expand", tenant, {"id": event_id, **near}, as_json, server, creds)
+
+
+def timeline(
+    tenant: Tenant,
+    limit: Limit = None,
+    order: Annotated[str, typer.Option(help="desc or asc.")] = "desc",
+    agent: Agent = None,
+    session: Session = None,
+    author: Author = None,
+    kind: Kind = None,
+    role: Role = None,
+    tag: Tag = None,
+    since: Since = None,
+    until: Until = None,
+    cursor: Cursor = None,
+    after: After = None,
+    wait_ms: WaitMs = None,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """Show events in the order of their time, the latest first."""
+    fields = {
+        **_filters(agent, session, author, kind, role, tag, since, until),
+        "limit": limit,
+        "order": order,
+        "cursor": cursor,
+        "after": after,
+        "wait_ms": wait_ms,
+    }
+    _ask("timeline", tenant, fields, as_json, server, creds)
+
+
+def sessions(
+    tenant: Tenant,
+    limit: Limit = None,
+    agent: Agent = None,
+    since: Since = None,
+    until: Until = None,
+    cursor: Cursor = None,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """List sessions, the latest first."""
+    fields = {"limit": limit, "agent": agent, "since": moment(since), "until": moment(until), "cursor": cursor}
+    _ask("sessions", tenant, fields, as_json, server, creds)
+
+
+def agents(
+    tenant: Tenant,
+    limit: Limit = None,
+    since: Since = None,
+    until: Until = None,
+    cursor: Cursor = None,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """List agents, the latest first."""
+    fields = {"limit": limit, "since": moment(since), "until": moment(until), "cursor": cursor}
+    _ask("agents", tenant, fields, as_json, server, creds)
+
+
+def status(tenant: Tenant, as_json: AsJson = False, server: Server = LOCAL, creds: Creds = "") -> None:
+    """Show how far each stage is for a tenant."""
+    _ask("status", tenant, {}, as_json, server, creds)
+
+
+def publish(
+    tenant: Tenant,
+    agent: Annotated[str, typer.Argument(help="Agent token.")],
+    session: Annotated[str, typer.Argument(help="Session token.")],
+    text: Annotated[str, typer.Argument(help="What was said; - reads standard input.")],
+    event_id: Annotated[str | None, typer.Option("--id", help="Unique for ever; made if not given.")] = None,
+    role: Annotated[str | None, typer.Option(help="user, assistant, system or tool.")] = None,
+    author: Annotated[str | None, typer.Option(help="Who said it.")] = None,
+    ts: Annotated[str | None, typer.Option(help="When: RFC 3339, a date, epoch ms, or 2h, 7d ago.")] = None,
+    kind: Annotated[str | None, typer.Option(help="message, note, tool_call, …")] = None,
+    tag: Tag = None,
+    importance: Annotated[float | None, typer.Option(help="0 to 1.")] = None,
+    supersedes: Annotated[str | None, typer.Option(help="Id of an event that this corrects.")] = None,
+    timeout: Annotated[float, typer.Option(help="Give up after so many seconds.")] = 30.0,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """Publish one event; done when it is on the broker's disk."""
+    import msgspec
+
+    if text == "-":
+        try:
+            text = sys.stdin.buffer.read().decode().rstrip("\n")
+        except UnicodeDecodeError as error:
+            fail(f"bad_utf8: standard input is not UTF-8 at byte {error.start}")
+    fields: dict[str, Any] = {"id": event_id, "role": role, "author": author, "ts": moment(ts), "kind": kind}
+    fields |= {"tags": tag or None, "importance": importance, "supersedes": supersedes}
+    given = {name: value for name, value in fields.items() if value is not None}
+    receipt = call(
+        server, creds, tenant, lambda c: c.publish(text, session=session, agent=agent, timeout_s=timeout, **given)
+    )
+    if for_people(as_json):
+        typer.echo(f"stored {receipt.id} as {receipt.seq}")
+    else:
+        typer.echo(msgspec.json.encode(receipt))
+
+
+def forget(
+    tenant: Tenant,
+    ids: Annotated[list[str] | None, typer.Option("--ids", help="Event id; may be repeated.")] = None,
+    agent: Annotated[str | None, typer.Option(help="All of this agent.")] = None,
+    session: Annotated[str | None, typer.Option(help="With --agent: only this session.")] = None,
+    author: Annotated[str | None, typer.Option(help="All that this one said.")] = None,
+    before: Annotated[str | None, typer.Option(help="All before this time.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything of the tenant.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; recorded.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """Erase for ever what one selector covers."""
+    selector: dict[str, Any] = {"ids": [i for each in ids or [] for i in each.split(",")] or None}
+    selector |= {"agent": agent, "session": session, "author": author, "before": moment(before)}
+    chosen = {name: value for name, value in selector.items() if value is not None} | (
+        {"all": True} if everything else {}
+    )
+    if not chosen:
+        fail("one of --ids, --agent, --author, --before, --all is needed; nothing was erased", 2)
+    if not yes and sys.stdin.isatty():
+        confirm(f"Erase for ever, of tenant {tenant}: {chosen}?", yes)
+    _ask("forget", tenant, {**chosen, "reason": reason or None}, as_json, server, creds)
+
+
+def moment(text: str | None) -> str | int | None:
+    """A time as people give it, as requests take it; what is not understood is left to the service to refuse."""
+    if text is None:
+        return None
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return int((time.time() - int(ago[1]) * _UNIT_S[ago[2]]) * 1000)
+    return f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) else text
+
+
+def _filters(
+    agent: str | None,
+    session: str | None,
+    author: str | None,
+    kind: list[str] | None,
+    role: list[str] | None,
+    tag: list[str] | None,
+    since: str | None,
+    until: str | None,
+) -> dict[str, Any]:
+    fields = {"agent": agent, "session": session, "author": author, "kind": kind or None, "role": role or None}
+    return {**fields, "tags": tag or None, "since": moment(since), "until": moment(until)}
+
+
+def _ask(verb: str, tenant: str, fields: dict[str, Any], as_json: bool, server: str, creds: str) -> None:
+    raw = call(server, creds, tenant, lambda client: client.ask(verb, fields))
+    if not for_people(as_json):
+        typer.echo(raw)
+        return
+    _show(verb, raw, str(fields.get("id", "")))
+
+
+def _show(verb: str, raw: bytes, at: str) -> None:
+    import msgspec
+    from rich.console import Console
+
+    from jetmem.console import tables
+    from jetmem_schemas import requests
+
+    reply: Any = msgspec.json.decode(raw, type=requests.VERBS[verb][1])
+    shows: dict[str, Callable[[], None]] = {
+        "search": lambda: tables.show_hits(console, reply),
+        "get": lambda: tables.show_events(console, reply.events, reply),
+        "timeline": lambda: tables.show_events(console, reply.events, reply),
+        "expand": lambda: tables.show_events(console, reply.events, reply, at),
+        "sessions": lambda: tables.show_sessions(console, reply),
+        "agents": lambda: tables.show_agents(console, reply),
+        "status": lambda: tables.show_status(console, reply),
+        "forget": lambda: tables.show_forget(console, reply),
+    }
+    console = Console()
+    shows[verb]()

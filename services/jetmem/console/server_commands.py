@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
 #: The background start gives up a little after the supervisor itself does.
 _DETACH_MARGIN_S: Final = 30.0
 _POLL_S: Final = 0.05
+#: A supervisor that has its lock writes at once what it is.
+_STATE_WITHIN_S: Final = 5.0
+
+T = TypeVar("T")
 
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder. [default: ~/.local/share/jetmem]")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings. [default: jetmem.toml in the data folder]")]
@@ -132,27 +137,36 @@ def down(data: Data = None) -> None:
     """Stop what `jetmem up` started on a data folder, and wait until it has ended."""
     from jetmem.adapters.data_folder import DataFolder
     from jetmem.console import configuration
+    from jetmem.supervisor import Timing
 
     folder = DataFolder(configuration.data_root(data, os.environ))
     if not folder.in_use():
         typer.echo(f"nothing runs on {folder.root}")
         return
-    state = folder.supervisor()
+    state = folder.supervisor() or _until(folder.supervisor, _STATE_WITHIN_S)
     if state is None:
         typer.echo(f"{folder.root} is in use, but by no process that says what it is; nothing was stopped", err=True)
         raise typer.Exit(1)
     began = time.monotonic()
-    os.kill(state.pid, signal.SIGTERM)
-    from jetmem.supervisor import Timing
-
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(state.pid, signal.SIGTERM)
     patience_s = Timing().stop_s * (len(state.processes) + 1)
-    while folder.in_use():
-        if time.monotonic() - began > patience_s:
-            typer.echo(f"process {state.pid} was told to stop and still runs after {patience_s:.0f} s", err=True)
-            raise typer.Exit(1)
-        time.sleep(_POLL_S)
+    if not _until(lambda: not folder.in_use(), patience_s):
+        typer.echo(f"process {state.pid} was told to stop and still runs after {patience_s:.0f} s", err=True)
+        raise typer.Exit(1)
     stopped = ", ".join(each.name for each in reversed(state.processes))
     typer.echo(f"stopped {stopped} in {time.monotonic() - began:.1f} s ({state.server}, {folder.root})")
+
+
+def _until(condition: Callable[[], T], patience_s: float) -> T | None:
+    """The first true value of `condition` within so many seconds."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(_POLL_S)
+    return None
 
 
 def run(

@@ -14,16 +14,17 @@ from jetmem_schemas.internal import Head
 from jetmem_schemas.subjects import partition_of
 
 FORMAT: Final = 1
-#: docs: Doc by (tenant, rseq) · ids: rseq by (tenant, id) · chain: rseq by (tenant, session number, position) ·
-#: sessions, authors: numbers of a tenant's sessions and authors · tenants: counters · pending: texts without a vector, in
-#: order · waiting: who waits for a text's vector · vectors: by (tenant, text hash) · refs: who has a text's vector ·
+#: docs: Doc by (tenant, rseq) · chain: rseq by (tenant, session number, position) ·
+#: sessions, authors: numbers of a tenant's sessions and authors · tenants: counters · pending: texts without a
+#: vector, in order · waiting: who waits for a text's vector · vectors: by (tenant, text hash) · refs: who has a text's vector ·
 #: rows: places of vectors in the tenant's matrix · redo: documents whose words must be indexed again · meta: checkpoint.
 FAMILIES: Final = (
-    "docs", "ids", "chain", "sessions", "authors", "tenants", "pending", "waiting",
+    "docs", "chain", "sessions", "authors", "tenants", "pending", "waiting",
     "vectors", "refs", "rows", "redo", "meta",
 )  # fmt: skip
 HASH_BYTES: Final = 16
-#: A text that cannot be embedded: this byte and the reason, instead of a vector.
+#: First byte of a stored vector, and of a text that cannot be embedded, whose reason follows.
+VECTOR_MARK: Final = b"v"
 EMPTY_MARK: Final = b"!"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -135,17 +136,15 @@ class Rows:
         return [_doc(raw) if raw else None for raw in found]
 
     def put_doc(self, batch: WriteSet, tenant: str, doc: Doc) -> None:
-        """Write a document, its id and its place."""
+        """Write a document and its place."""
         start = prefix(tenant)
         batch.put("docs", start + keys.u64(doc.rseq), _encode(doc))
-        batch.put("ids", start + doc.id.encode(), keys.u64(doc.rseq))
         batch.put("chain", place_key(tenant, doc.sid, doc.position), keys.u64(doc.rseq))
 
     def drop_doc(self, batch: WriteSet, tenant: str, doc: Doc) -> None:
-        """Remove a document, its id and its place."""
+        """Remove a document and its place."""
         start = prefix(tenant)
         batch.delete("docs", start + keys.u64(doc.rseq))
-        batch.delete("ids", start + doc.id.encode())
         batch.delete("chain", place_key(tenant, doc.sid, doc.position))
 
     def places(self, tenant: str, wanted: Sequence[tuple[int, int]]) -> list[int]:
@@ -172,8 +171,13 @@ class Rows:
             yield key.removeprefix(start).decode(), keys.from_u64(raw)
 
     def vector(self, tenant: str, text: bytes) -> bytes | None:
-        """The stored vector of a text, or its empty mark, or None."""
+        """The stored vector of a text with its mark, or None."""
         return self.store.get("vectors", prefix(tenant) + text)
+
+    def vectors(self, tenant: str, texts: Sequence[bytes]) -> list[bytes | None]:
+        """The stored vectors of many texts, in the order asked."""
+        start = prefix(tenant)
+        return self.store.get_many("vectors", [start + text for text in texts])
 
     def first_pending(self, tenant: str) -> tuple[int, int] | None:
         """(rseq, seq) of the first event that lacks a vector; None if all have theirs."""

@@ -43,14 +43,15 @@ class _Tags(msgspec.Struct):
 _tags = msgspec.json.Decoder(_Tags).decode
 
 
-def scan(record: Record, part: int, request: ScanRequest, checkpoint: int) -> ScanReply:
-    """A slice of a partition's log after a position, if that position is of this log."""
-    head = record.head(part)
+def scan(record: Record, part: int, request: ScanRequest, head: Head, checkpoint: int) -> ScanReply:
+    """A slice of a partition's log after a position, if that position is of this log; nothing beyond `head`."""
     if not _same_history(record, part, request, head):
         return ScanReply([], head, checkpoint, mismatch=True)
     entries: list[bytes] = []
     size = 0
-    for _, encoded in record.entries(part, request.after):
+    for rseq, encoded in record.entries(part, request.after):
+        if rseq > head.rseq:
+            break
         if entries and size + len(encoded) > request.bytes_max:
             break
         entries.append(encoded)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 from ulid import ULID
 
 from jetmem.runtime.errors import Poison
 from jetmem_schemas import subjects
+from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import FUTURE_MS_MAX, Event, Forget, Message, Time, decode, epoch_ms
 from jetmem_schemas.internal import EntryKind
 
@@ -116,9 +117,15 @@ def decide(candidate: Candidate, known: IdRow | None) -> Verdict:
 
 
 def same_content(one: bytes, other: bytes) -> bool:
-    """Whether two payloads are the same JSON, however spelt (order of keys, white space, escapes)."""
+    """Whether two payloads are the same JSON, however spelt (order of keys, white space, escapes).
+
+    A payload may hold, in fields that no schema reads, what cannot be decoded (1e999): then it is not the same.
+    """
     canonical = msgspec.json.Encoder(order="deterministic").encode
-    return canonical(msgspec.json.decode(one)) == canonical(msgspec.json.decode(other))
+    try:
+        return canonical(msgspec.json.decode(one)) == canonical(msgspec.json.decode(other))
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return False
 
 
 def entry_kind(kind: str) -> EntryKind:
@@ -152,7 +159,7 @@ def _summary(address: subjects.Address, message: Message) -> Summary:
     return Summary(address.kind, address.agent, address.session)
 
 
-def covers_dead(forget: Forget, source: str, id_: str, payload: bytes) -> bool:
+def covers_dead(forget: Forget, source: str, id_: str, payload: bytes, at: int) -> bool:
     """Whether a forget covers a dead letter, as far as its broken content tells.
 
     Args:
@@ -160,6 +167,7 @@ def covers_dead(forget: Forget, source: str, id_: str, payload: bytes) -> bool:
         source: The subject it was published to.
         id_: Its id, if it got that far.
         payload: Its bytes, which may be anything.
+        at: The broker's time of it, epoch ms; it counts where the payload says none that can be read.
     """
     if forget.all:
         return True
@@ -167,17 +175,21 @@ def covers_dead(forget: Forget, source: str, id_: str, payload: bytes) -> bool:
     if forget.agent is not None:
         same = len(parts) > 3 and parts[3] == forget.agent
         return same and (forget.session is None or (len(parts) > 4 and parts[4] == forget.session))
-    try:
-        said = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, RecursionError):
-        said = None
-    fields = said if isinstance(said, dict) else {}
+    fields = _fields_of(payload)
     if forget.ids is not None:
         return id_ in forget.ids or fields.get("id") in forget.ids
     if forget.author is not None:
         return fields.get("author") == forget.author
     try:
-        when = msgspec.convert(fields.get("ts"), Time)
-    except msgspec.ValidationError:
-        return False
-    return forget.before is not None and epoch_ms(when) < epoch_ms(forget.before)
+        ts = epoch_ms(msgspec.convert(fields.get("ts"), Time))
+    except (msgspec.ValidationError, SchemaError):
+        ts = at
+    return forget.before is not None and ts < epoch_ms(forget.before)
+
+
+def _fields_of(payload: bytes) -> dict[str, Any]:
+    try:
+        said = msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +26,10 @@ from jetmem_schemas.subjects import partition_of
 _encode = msgspec.msgpack.Encoder().encode
 #: Header values are one line of printable ASCII, and short.
 _HEADER_CHARS_MAX: Final = 500
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_ORIGINAL: Final = "Jetmem-Original-"
+#: The server refuses 64 KiB of headers for ever; half of it leaves room for ours.
+_ORIGINAL_CHARS_MAX: Final = 32 * 1024
 
 
 @dataclass(slots=True)
@@ -38,12 +43,20 @@ class Applied:
 
 
 class Recorder:
-    """Applies messages in the order of their sequence. One instance a reader; writer thread only."""
+    """Applies messages in the order of their sequence. One instance a reader; writer thread only.
+
+    Attributes:
+        checkpoint: Where the write in the making is; writer thread only.
+        synced: Where the disk is; replaced after each sync, after `heads`. What others are told.
+        heads: The last synced entry of each partition; replaced, never changed.
+    """
 
     def __init__(self, record: Record, reader: str) -> None:
         self.record = record
         self.reader = reader
         self.checkpoint = record.checkpoint(reader)
+        self.synced = self.checkpoint
+        self.heads = record.heads()
         self._outbox_next = _last_number(record, "outbox") + 1
 
     def apply(self, messages: Sequence[Message]) -> Applied:
@@ -68,18 +81,25 @@ class Recorder:
         return applied
 
     def adopt(self, created: str) -> None:
-        """Bind an empty record to the stream it will read, before the first message."""
-        self.checkpoint = Checkpoint(created, self.checkpoint.seq, self.checkpoint.at, self.checkpoint.erased)
-        write = self._begin()
-        self._mark(write)
-        self.record.store.write(write.batch, sync=True)
+        """Bind the record to the stream it will read from its first message on.
 
-    def mark_erased(self) -> None:
-        """Note that the checkpoint's own message is about to be erased, so that its absence is no alarm."""
-        self.checkpoint = msgspec.structs.replace(self.checkpoint, erased=True)
+        What is recorded already came from another stream: its sequences say nothing about this one.
+        """
         write = self._begin()
+        for part, head in self.heads.items():
+            write.batch.put("meta", b"base:" + keys.partition(part), keys.u64(head.rseq))
+        self._set(Checkpoint(created), write)
+
+    def mark_erased(self, seq: int) -> None:
+        """Note that the checkpoint's own message is about to be erased, so that its absence is no alarm."""
+        if seq == self.checkpoint.seq:
+            self._set(msgspec.structs.replace(self.checkpoint, erased=True), self._begin())
+
+    def _set(self, checkpoint: Checkpoint, write: Write) -> None:
+        self.checkpoint = checkpoint
         self._mark(write)
         self.record.store.write(write.batch, sync=True)
+        self.synced = checkpoint
 
     def _begin(self) -> Write:
         return Write(self.record, self.record.store.batch())
@@ -95,6 +115,8 @@ class Recorder:
         crashpoint("persist:after-write")
         self.record.store.sync()
         crashpoint("persist:after-sync")
+        self.heads = self.heads | write.heads
+        self.synced = self.checkpoint
         applied.facts.extend(facts)
         applied.heads.update(write.heads)
         applied.recorded += sum(len(f.entries) for f in facts)
@@ -162,7 +184,7 @@ class Recorder:
                 write.remember(candidate.tenant, candidate.id, core.IdRow(rseq, candidate.hash))
                 row = ForgetRow(candidate.tenant, message.seq, len(chosen), message.at, message.data)
                 write.batch.put("forgets", keys.tenant(part, candidate.tenant) + keys.u64(message.seq), _encode(row))
-                self._drop_outbox(write, candidate.tenant, forget, {g.id for g in gone})
+                self._drop_outbox(write, candidate.tenant, forget)
                 self.checkpoint = Checkpoint(previous.created, message.seq, message.at)
             self._commit(write, applied)
 
@@ -172,17 +194,17 @@ class Recorder:
             return [r.rseq for r in rows if r is not None and not r.forgotten]
         return [rseq for rseq, ts, summary in self.record.of_tenant(tenant) if core.selects(forget, summary, ts)]
 
-    def _drop_outbox(self, write: Write, tenant: str, forget: Forget, ids: set[str]) -> None:
+    def _drop_outbox(self, write: Write, tenant: str, forget: Forget) -> None:
         for key, raw in self.record.store.scan("outbox", b""):
             row = msgspec.msgpack.decode(raw, type=OutboxRow)
-            if row.tenant == tenant and core.covers_dead(forget, row.source, row.id, row.data):
+            if row.tenant == tenant and core.covers_dead(forget, row.source, row.id, row.data, row.at):
                 write.batch.delete("outbox", key)
+                write.batch.put("purge", keys.u64(row.seq), b"")
 
     def _dead(self, write: Write, message: Message, code: str, reason: str, field: str, id_: str = "") -> None:
         tenant = subjects.tenant_of(message.subject)
         source = subjects.published(message.subject)
-        headers = {f"Jetmem-Original-{k}": v for k, v in (message.headers or {}).items()}
-        headers |= {
+        headers = _original(message.headers) | {
             "Nats-Msg-Id": f"dead-{message.seq}-{message.at}",
             "Jetmem-Subject": _line(source),
             "Jetmem-Seq": str(message.seq),
@@ -192,15 +214,32 @@ class Recorder:
             "Jetmem-Field": _line(field),
             "Jetmem-Id": id_,
         }
-        row = OutboxRow(subjects.dead(code, tenant), headers, message.data, tenant, source, message.seq, id_)
+        row = OutboxRow(
+            subjects.dead(code, tenant), headers, message.data, tenant, source, message.seq, id_, message.at
+        )
         write.batch.put("outbox", keys.u64(self._outbox_next), _encode(row))
         write.outbox += 1
         self._outbox_next += 1
         metrics.dead_letters.labels(code).inc()
 
 
-def _line(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode().replace("\r", " ").replace("\n", " ")[:_HEADER_CHARS_MAX]
+def _original(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """The headers of a refused message, as far as the broker takes them again beside ours."""
+    kept: dict[str, str] = {}
+    room = _ORIGINAL_CHARS_MAX
+    for name, value in (headers or {}).items():
+        line = _line(value, room)
+        room -= len(name) + len(line) + len(_ORIGINAL)
+        if room < 0:
+            break
+        if _HEADER_NAME.fullmatch(name):
+            kept[_ORIGINAL + name] = line
+    return kept
+
+
+def _line(text: str, chars_max: int = _HEADER_CHARS_MAX) -> str:
+    ascii_only = text[:chars_max].encode("ascii", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else " " for c in ascii_only)[:chars_max]
 
 
 def _last_number(record: Record, family: str) -> int:

@@ -8,11 +8,14 @@ from typing import Any
 
 import msgspec
 import nats.errors
+from nats.js.errors import NoStreamResponseError
 
 from jetmem.adapters.nats_shell import Shell
+from jetmem.adapters.nats_streams import ensure
 from jetmem.persist.record import OutboxRow
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.errors import Broken, Retryable
 from jetmem.runtime.store import Store
 from jetmem_schemas import subjects
 
@@ -29,6 +32,12 @@ class Outbox:
         self._in_writer = in_writer
         self._wake = asyncio.Event()
         self._wake.set()
+        self._sending = asyncio.Lock()
+
+    async def settled(self) -> None:
+        """Return when no row that a forget may have dropped is on its way any more."""
+        async with self._sending:
+            return
 
     def wake(self) -> None:
         """Rows were written."""
@@ -40,13 +49,19 @@ class Outbox:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while rows := self._first_rows():
-                if await self._publish(rows):
+            while (outcome := await self._pass()) is not None:
+                if outcome:
                     wait_s = limits.RETRY_FIRST_S
                     continue
                 metrics.retried.labels("persist").inc()
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, limits.RETRY_LAST_S)
+
+    async def _pass(self) -> bool | None:
+        """Send the first rows: None if there are none, else whether all were acknowledged."""
+        async with self._sending:
+            rows = self._first_rows()
+            return await self._publish(rows) if rows else None
 
     def _first_rows(self) -> list[tuple[bytes, OutboxRow]]:
         rows: list[tuple[bytes, OutboxRow]] = []
@@ -65,10 +80,19 @@ class Outbox:
             self._shell.health.failed(error)
             self._shell.log.warning("outbox row not acknowledged", error=str(error), rows=len(failed))
         crashpoint("persist:before-outbox-clear")
-        await self._in_writer(lambda: self._remove([key for key, _ in done]))
+        if done:
+            await self._in_writer(lambda: self._remove([key for key, _ in done]))
         for _, row in done:
             await self._tell(row)
+        if any(isinstance(error, NoStreamResponseError) for error in failed):
+            await self._remake()
         return not failed
+
+    async def _remake(self) -> None:
+        try:
+            await ensure(self._shell.nc, subjects.DEAD, self._shell.common)
+        except (Retryable, Broken) as error:
+            self._shell.health.failed(error)
 
     async def _send(self, row: OutboxRow) -> Any:
         return await self._shell.nc.jetstream().publish(row.subject, row.data, headers=row.headers, timeout=5)

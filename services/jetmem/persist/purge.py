@@ -15,7 +15,7 @@ import msgspec
 
 from jetmem.adapters.nats_connect import NOT_FOUND, ApiError, api
 from jetmem.adapters.nats_shell import Shell
-from jetmem.adapters.nats_streams import stream_info
+from jetmem.adapters.nats_streams import next_message, stream_info
 from jetmem.domain import keys
 from jetmem.persist.core import covers_dead
 from jetmem.persist.handler import Recorder
@@ -27,8 +27,6 @@ from jetmem_schemas.events import Forget
 from jetmem_schemas.internal import Activity
 from jetmem_schemas.subjects import partition_of
 
-#: JetStream: no message found (for a delete).
-_GONE_ALREADY = 10043
 _CHUNK = 200
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -42,12 +40,14 @@ class Purge:
         settings: PersistSettings,
         recorder: Recorder,
         in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
+        outbox_settled: Callable[[], Awaitable[None]],
     ) -> None:
         self._shell = shell
         self._settings = settings
         self._recorder = recorder
         self._store = recorder.record.store
         self._in_writer = in_writer
+        self._outbox_settled = outbox_settled
 
     async def run(self) -> None:
         """Purge for ever, some seconds after each forget, so that several share one rewriting."""
@@ -61,12 +61,13 @@ class Purge:
     async def once(self) -> int:
         """Erase every copy that is due; returns how many forgets became `purged`."""
         waiting = [(k, r) for k, raw in self._store.scan("forgets", b"") if not (r := _row(raw)).purged]
-        erased = await self._erase_copies()
-        if not waiting and not erased:
+        await self._erase_copies()
+        if not waiting:
             return 0
+        await self._outbox_settled()
         for _, row in waiting:
             await self._erase_dead(row)
-        await self._in_writer(self._store.compact)
+        await asyncio.to_thread(self._store.compact)
         await self._in_writer(lambda: self._mark(waiting))
         return len(waiting)
 
@@ -91,17 +92,14 @@ class Purge:
             "purging": purging,
         }
 
-    async def _erase_copies(self) -> int:
-        erased = 0
+    async def _erase_copies(self) -> None:
         while rows := self._due():
-            for key in rows:
-                seq = keys.from_u64(key)
-                if seq == self._recorder.checkpoint.seq and not self._recorder.checkpoint.erased:
-                    await self._in_writer(self._recorder.mark_erased)
-                await self._delete(subjects.MEMORY, seq)
+            first = (await stream_info(self._shell.nc, subjects.MEMORY))["state"]["first_seq"]
+            there = [seq for key in rows if (seq := keys.from_u64(key)) >= first]
+            if self._recorder.synced.seq in there:
+                await self._in_writer(partial(self._recorder.mark_erased, self._recorder.synced.seq))
+            await asyncio.gather(*(self._delete(subjects.MEMORY, seq) for seq in there))
             await self._in_writer(partial(self._remove, rows))
-            erased += len(rows)
-        return erased
 
     def _due(self) -> list[bytes]:
         rows: list[bytes] = []
@@ -128,37 +126,21 @@ class Purge:
         try:
             await api(self._shell.nc, subjects.raw_stream_api("STREAM.MSG.DELETE", stream), {"seq": seq})
         except ApiError as error:
-            if error.code != NOT_FOUND and error.err_code not in (_GONE_ALREADY, 10037, 10057):
+            if error.code != NOT_FOUND and "not found" not in error.description:
                 raise
 
     async def _erase_dead(self, row: ForgetRow) -> None:
-        """Erase the dead letters that a forget covers: of its tenant, recorded before it."""
+        """Erase the dead letters that a forget covers, of its tenant, said before it, and their copies in MEMORY."""
         forget = msgspec.json.decode(row.body, type=Forget)
-        state = (await stream_info(self._shell.nc, subjects.DEAD))["state"]
-        seq = state["first_seq"]
-        while state["messages"] and seq <= state["last_seq"]:
-            found = await self._next_dead(seq, row.tenant)
-            if found is None:
-                return
-            seq, source, origin, id_, payload = found
-            if origin < row.seq and covers_dead(forget, source, id_, payload):
+        seq = 1
+        while found := await next_message(self._shell.nc, subjects.DEAD, seq, subjects.dead_filter(row.tenant)):
+            headers = found.headers
+            seq, origin = int(headers["Nats-Sequence"]), int(headers.get("Jetmem-Seq", "0"))
+            source, id_, at = (headers.get(f"Jetmem-{name}", "") for name in ("Subject", "Id", "Time"))
+            if origin < row.seq and covers_dead(forget, source, id_, found.data, int(at or "0")):
+                await self._delete(subjects.MEMORY, origin)
                 await self._delete(subjects.DEAD, seq)
             seq += 1
-
-    async def _next_dead(self, seq: int, tenant: str) -> tuple[int, str, int, str, bytes] | None:
-        body = msgspec.json.encode({"seq": seq, "next_by_subj": subjects.dead_filter(tenant)})
-        reply = await self._shell.nc.request(f"$JS.API.DIRECT.GET.{subjects.DEAD}", body, timeout=5)
-        headers = reply.headers or {}
-        if "Nats-Sequence" not in headers:
-            return None
-        origin = int(headers.get("Jetmem-Seq", "0"))
-        return (
-            int(headers["Nats-Sequence"]),
-            headers.get("Jetmem-Subject", ""),
-            origin,
-            headers.get("Jetmem-Id", ""),
-            reply.data,
-        )
 
 
 def _row(raw: bytes) -> ForgetRow:

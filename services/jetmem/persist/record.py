@@ -53,6 +53,7 @@ class OutboxRow(msgspec.Struct, frozen=True):
     source: str
     seq: int
     id: str = ""
+    at: int = 0
 
 
 class ForgetRow(msgspec.Struct, frozen=True):
@@ -102,8 +103,12 @@ class Record:
             yield keys.from_u64(key[1:]), value
 
     def covering(self, part: int, seq: int) -> int:
-        """The greatest `rseq` whose entry came from MEMORY sequence ≤ `seq`; 0 if none. 20 reads for a million."""
-        low, high = 0, self.head(part).rseq
+        """The greatest `rseq` whose entry came from MEMORY sequence ≤ `seq`; 0 if none. 20 reads for a million.
+
+        Entries of a MEMORY that was lost, and taken as lost, are covered by every sequence of the one after it.
+        """
+        base = self.store.get("meta", b"base:" + keys.partition(part))
+        low, high = keys.from_u64(base) if base else 0, self.head(part).rseq
         while low < high:
             middle = (low + high + 1) // 2
             entry = self.entry(part, middle)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from jetmem.adapters.nats_connect import NOT_FOUND, ApiError, api
@@ -19,53 +21,83 @@ _ADVICE = "restore both from the same time, or start with JETMEM_PERSIST_ACCEPT_
 class Source:
     """Checks before every consumer that nothing was lost between the checkpoint and the stream."""
 
-    def __init__(self, shell: Shell, settings: PersistSettings, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        shell: Shell,
+        settings: PersistSettings,
+        recorder: Recorder,
+        in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
+    ) -> None:
         self._shell = shell
         self._settings = settings
         self._recorder = recorder
+        self._in_writer = in_writer
 
-    async def verify(self) -> None:
+    async def verify(self) -> int:
         """Compare the stream with the checkpoint; adopts the stream when the record is empty.
 
+        With `accept_gap`, a stream that does not fit is read again from its first message: ids make what is
+        recorded already a repeat.
+
+        Returns:
+            The sequence to read on after.
+
         Raises:
-            Broken: The stream was replaced, restored from an older copy, or trimmed beyond the checkpoint.
+            Broken: The stream was removed, replaced, restored from an older copy, or trimmed beyond the checkpoint.
             Retryable: The broker did not answer.
         """
         try:
             info = await stream_info(self._shell.nc, subjects.MEMORY)
         except ApiError as error:
+            if error.code == NOT_FOUND:
+                raise Broken(f"MEMORY was removed from the broker; {_ADVICE}") from error
             raise Retryable(f"MEMORY: {error}") from error
-        checkpoint = self._recorder.checkpoint
-        if not checkpoint.created:
-            self._first(info)
-            self._recorder.adopt(info["created"])
-            return
+        try:
+            if self._recorder.synced.created:
+                await self._compare(info)
+            else:
+                self._first(info)
+                await self._in_writer(partial(self._recorder.adopt, info["created"]))
+        except Broken as error:
+            if not self._settings.accept_gap:
+                raise
+            self._shell.log.warning("gap accepted", error=str(error))
+            await self._in_writer(partial(self._recorder.adopt, info["created"]))
+        return self._recorder.synced.seq
+
+    async def _compare(self, info: dict[str, Any]) -> None:
+        checkpoint = self._recorder.synced
         if checkpoint.created != info["created"]:
             raise Broken(
                 f"MEMORY was replaced: made {info['created']}, the record is of {checkpoint.created}; {_ADVICE}"
             )
-        if self._settings.accept_gap or checkpoint.seq == 0:
-            return
+        if checkpoint.seq == 0:
+            return self._first(info)
         if info["state"]["last_seq"] < checkpoint.seq:
             last = info["state"]["last_seq"]
             raise Broken(
                 f"MEMORY ends at {last}, before the checkpoint {checkpoint.seq}: an older copy was restored; {_ADVICE}"
             )
-        await self._own_message(checkpoint.seq, checkpoint.at, checkpoint.erased)
+        if checkpoint.erased:
+            return self._erased(checkpoint.seq, info["state"]["first_seq"])
+        await self._own_message(checkpoint.seq, checkpoint.at)
+        return None
 
     def _first(self, info: dict[str, Any]) -> None:
         first = info["state"]["first_seq"]
-        if first > 1 and not self._settings.accept_gap:
+        if first > 1:
             raise Broken(f"the record is empty, but MEMORY begins at {first}: earlier messages are lost; {_ADVICE}")
 
-    async def _own_message(self, seq: int, at: int, erased: bool) -> None:
+    def _erased(self, seq: int, first: int) -> None:
+        if first > seq + 1:
+            raise Broken(f"MEMORY begins at {first}, beyond the checkpoint {seq}: it was trimmed by others; {_ADVICE}")
+
+    async def _own_message(self, seq: int, at: int) -> None:
         try:
             found = await api(self._shell.nc, subjects.raw_stream_api("STREAM.MSG.GET", subjects.MEMORY), {"seq": seq})
         except ApiError as error:
             if error.code != NOT_FOUND:
                 raise Retryable(f"MEMORY: {error}") from error
-            if erased:
-                return
             raise Broken(
                 f"MEMORY no longer holds the checkpoint's message {seq}: it was trimmed by others; {_ADVICE}"
             ) from error

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import msgspec
-import nats.errors
 
 from jetmem.adapters.nats_connect import ApiError, api
 from jetmem.adapters.nats_shell import Shell
-from jetmem.adapters.nats_streams import stream_info
+from jetmem.adapters.nats_streams import next_message, stream_info
 from jetmem.persist.handler import Recorder
 from jetmem.persist.settings import PersistSettings
 from jetmem.persist.source import go_epoch_ms
@@ -58,7 +56,7 @@ class Trim:
             first, last, checkpoint (sequences), bytes, keep_from (first sequence kept), removed (messages), dry_run.
         """
         info = await stream_info(self._shell.nc, subjects.MEMORY)
-        state, checkpoint = info["state"], self._recorder.checkpoint.seq
+        state, checkpoint = info["state"], self._recorder.synced.seq
         keep_from = await self._keep_from(state, checkpoint, info["config"].get("max_bytes", -1))
         removed = max(0, keep_from - state["first_seq"])
         if removed and not dry_run:
@@ -99,14 +97,7 @@ class Trim:
 
     async def _time_at(self, seq: int) -> tuple[int, int] | None:
         """(sequence, epoch ms) of the first message at or after `seq`."""
-        subject = f"$JS.API.DIRECT.GET.{subjects.MEMORY}"
-        try:
-            reply = await self._shell.nc.request(
-                subject, json.dumps({"seq": seq, "next_by_subj": ">"}).encode(), timeout=5
-            )
-        except (nats.errors.Error, TimeoutError) as error:
-            raise Retryable(f"MEMORY: {error}") from error
-        headers = reply.headers or {}
-        if "Nats-Time-Stamp" not in headers:
+        found = await next_message(self._shell.nc, subjects.MEMORY, seq)
+        if found is None:
             return None
-        return int(headers["Nats-Sequence"]), go_epoch_ms(headers["Nats-Time-Stamp"])
+        return int(found.headers["Nats-Sequence"]), go_epoch_ms(found.headers["Nats-Time-Stamp"])

@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from jetmem_schemas.internal import Entry, Facts, Head, Heads, ScanReply, ScanRequest, decode_entry
-
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.errors import RequestFailed, Retryable
 from jetmem.runtime.health import Health
 from jetmem.runtime.logs import logger
 from jetmem.runtime.outcomes import Outcome, outcome
+from jetmem_schemas.internal import Entry, Facts, Head, Heads, ScanReply, ScanRequest, decode_entry
 
 
 class Target(Protocol):
@@ -37,7 +36,7 @@ class Target(Protocol):
         """Forget everything of a partition: the log is another one."""
 
     def heard(self, part: int, head: Head, checkpoint: int) -> None:
-        """persist says where a partition ends and what of MEMORY it covers."""
+        """Persist says where a partition ends and what of MEMORY it covers."""
 
 
 class Wire(Protocol):

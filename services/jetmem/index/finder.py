@@ -1,0 +1,148 @@
+"""Find: candidates of each arm, their features, one ranking. Runs on the read pool, beside the writer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetmem.adapters.tantivy_text import TextIndex
+from jetmem.domain import fusion
+from jetmem.index.rows import Doc, Rows
+from jetmem.index.tenants import Tenant, Tenants
+from jetmem_schemas.internal import Filters, FindRequest, Found
+
+Place: TypeAlias = tuple[int, int]
+#: Hits of one field; 200 give the recall of 300 (domain/fusion.py).
+_TEXT_HITS: Final = 200
+_VECTOR_HITS: Final = 100
+
+
+@dataclass(slots=True)
+class Arms:
+    """What each arm found, by place in a session."""
+
+    turn: dict[Place, float]
+    window3: dict[Place, float]
+    window5: dict[Place, float]
+    near: list[Place]
+
+    def places(self) -> list[Place]:
+        """The union, each once, in a fixed order."""
+        return list(dict.fromkeys([*self.turn, *self.window3, *self.window5, *self.near]))
+
+
+class Finder:
+    """Answers one question from words and vectors."""
+
+    def __init__(self, rows: Rows, text: TextIndex, tenants: Tenants) -> None:
+        self._rows = rows
+        self._text = text
+        self._tenants = tenants
+
+    def vectors_fit(self, request: FindRequest) -> bool:
+        """Whether the question's vector can be compared with the stored ones."""
+        return bool(request.vector) and request.model == self._rows.model()
+
+    def find(self, request: FindRequest) -> list[Found]:
+        """The best events for a question, best first, at most `limit`."""
+        tenant = self._tenants.get(request.tenant)
+        vector = np.frombuffer(request.vector, dtype=np.float32) if self.vectors_fit(request) else None
+        mode: fusion.Mode = request.mode if vector is not None else "text"
+        arms = self._arms(request, tenant, vector if mode != "text" else None, words=mode != "vector")
+        places = arms.places()
+        numbers = self._rows.places(request.tenant, places)
+        held = self._rows.docs(request.tenant, numbers)
+        kept = [(p, d) for p, d in zip(places, held, strict=True) if d is not None and _fits(d, request.filters)]
+        if not kept:
+            return []
+        features = self._features(request, tenant, arms, kept, vector)
+        near = set(arms.near)
+        best = fusion.rank(features, mode)[: request.limit]
+        return [_found(kept[i], score, features, i, near) for i, score in best]
+
+    def _arms(self, request: FindRequest, tenant: Tenant, vector: NDArray[np.float32] | None, *, words: bool) -> Arms:
+        arms = Arms({}, {}, {}, [])
+        if words:
+            self._by_words(request, tenant, arms)
+        if vector is not None:
+            shelf, filters = tenant.shelf, request.filters
+            who = tenant.authors.get(filters.author, -1) if filters.author else None
+            mask = shelf.mask(filters, tenant.sids(filters), who)
+            rows = shelf.search(vector, max(_VECTOR_HITS, request.limit), mask)
+            sids, positions = shelf.columns["sid"][rows], shelf.columns["position"][rows]
+            arms.near = list(dict.fromkeys(zip(sids.tolist(), positions.tolist(), strict=True)))
+        return arms
+
+    def _by_words(self, request: FindRequest, tenant: Tenant, arms: Arms) -> None:
+        """Hits on events, and on windows, whose middle may be another author's: those are narrowed afterwards."""
+        tokens = self._text.analyze(request.query)
+        around = Filters(agent=request.filters.agent, session=request.filters.session)
+        limit = max(_TEXT_HITS, request.limit)
+        docs = tenant.row.docs
+        for hit in self._text.search(request.tenant, tokens, "w1", limit, tenant_docs=docs, filters=request.filters):
+            arms.turn[(hit.session, hit.position)] = hit.score
+        for field, reach, into in (("w3", 1, arms.window3), ("w5", 2, arms.window5)):
+            hits = self._text.search(request.tenant, tokens, field, limit, tenant_docs=docs, filters=around)
+            last = {hit.session: tenant.newest.get(hit.session, hit.position) for hit in hits}
+            into.update(fusion.centre([(h.session, h.position, h.score) for h in hits], last, reach))
+
+    def _features(
+        self,
+        request: FindRequest,
+        tenant: Tenant,
+        arms: Arms,
+        kept: Sequence[tuple[Place, Doc]],
+        vector: NDArray[np.float32] | None,
+    ) -> fusion.Features:
+        places = [place for place, _ in kept]
+        named = tenant.named_in(request.query)
+        nothing = np.full(len(places), np.nan)
+        cosines = [nothing, nothing, nothing]
+        if vector is not None:
+            steps = (0, -1, 1)
+            cosines = [tenant.shelf.cosines(vector, [(s, p + step) for s, p in places]) for step in steps]
+        return fusion.Features(
+            order=np.array([doc.rseq for _, doc in kept], dtype=np.int64),
+            session=np.array([sid for sid, _ in places], dtype=np.int64),
+            turn=_column(arms.turn, places),
+            window3=_column(arms.window3, places),
+            window5=_column(arms.window5, places),
+            named=np.array([doc.who in named for _, doc in kept], dtype=np.bool_),
+            cosine=cosines[0],
+            cosine_before=cosines[1],
+            cosine_after=cosines[2],
+        )
+
+
+def _column(scores: dict[Place, float], places: Sequence[Place]) -> NDArray[np.float64]:
+    return np.array([scores.get(place, 0.0) for place in places], dtype=np.float64)
+
+
+def _fits(doc: Doc, filters: Filters) -> bool:
+    return (
+        filters.agent in ("", doc.agent)
+        and filters.session in ("", doc.session)
+        and filters.author in ("", doc.author)
+        and (not filters.kinds or doc.kind in filters.kinds)
+        and (not filters.roles or doc.role in filters.roles)
+        and set(filters.tags) <= set(doc.tags)
+        and (filters.since is None or doc.ts >= filters.since)
+        and (filters.until is None or doc.ts < filters.until)
+    )
+
+
+def _found(kept: tuple[Place, Doc], score: float, features: fusion.Features, i: int, near: set[Place]) -> Found:
+    place, doc = kept
+    words = features.turn[i] or features.window3[i] or features.window5[i]
+    arms = [name for name, hit in (("text", bool(words)), ("vector", place in near)) if hit]
+    scores = {
+        "turn": float(features.turn[i]), "window3": float(features.window3[i]), "window5": float(features.window5[i]),
+        "named": float(features.named[i]),
+    }  # fmt: skip
+    if not np.isnan(features.cosine[i]):
+        scores["cosine"] = float(features.cosine[i])
+    return Found(doc.id, score, arms, scores)

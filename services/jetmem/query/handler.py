@@ -1,0 +1,206 @@
+"""Gather, decide, answer: one coroutine for each verb."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+
+from jetmem.query import core
+from jetmem.query.core import Standing
+from jetmem.query.discovery import Tally
+from jetmem.query.forgetting import forget
+from jetmem.query.patience import Patience, cover
+from jetmem.query.ports import Stages
+from jetmem.query.progress import status
+from jetmem.query.searching import search
+from jetmem.query.settings import QuerySettings
+from jetmem.runtime import metrics
+from jetmem.runtime.clock import Clock
+from jetmem.runtime.errors import RequestFailed
+from jetmem_schemas.errors import SchemaError
+from jetmem_schemas.internal import Activity, ActivityReply, ActivityRequest, FetchedItem, FetchRequest, TimelineRequest
+from jetmem_schemas.requests import (
+    AgentItem,
+    Agents,
+    AgentsReply,
+    EventsReply,
+    Expand,
+    ExpandReply,
+    ForgetReply,
+    ForgetRequest,
+    Get,
+    Reply,
+    Search,
+    SearchReply,
+    SessionItem,
+    Sessions,
+    SessionsReply,
+    Status,
+    StatusReply,
+    Timeline,
+)
+
+_encode = msgspec.json.Encoder().encode
+#: `get` asks persist for so many at once; 1,000 ids of long events would make it read for nothing.
+_GET_AT_ONCE: Final = 200
+_MINUTE_MS: Final = 60_000
+Verb = Callable[[str, Any, Standing, Patience], Awaitable[Reply]]
+
+
+class Query:
+    """Answers questions. Keeps nothing between them but counts for service discovery."""
+
+    def __init__(self, stages: Stages, settings: QuerySettings, clock: Clock, tally: Tally) -> None:
+        self._stages = stages
+        self._settings = settings
+        self._clock = clock
+        self._tally = tally
+        self._verbs: dict[str, Verb] = {
+            "search": self._search,
+            "get": self._get,
+            "expand": self._expand,
+            "timeline": self._timeline,
+            "sessions": self._sessions,
+            "agents": self._agents,
+            "status": self._status,
+            "forget": self._forget,
+        }
+
+    async def answer(self, subject: str, payload: bytes) -> tuple[str, str, bytes, dict[str, str]]:
+        """Answer one raw request, as `Shell.respond` wants it.
+
+        Raises:
+            RequestFailed: Refused or not answerable; its texts fit a header.
+        """
+        began = self._clock.monotonic()
+        code = "internal"
+        try:
+            body = await self._answer(subject, payload)
+            code = "ok"
+        except (SchemaError, RequestFailed) as error:
+            code = error.code
+            raise core.one_line(error) from error
+        finally:
+            self._tally.count(core.verb_label(subject), code, self._clock.monotonic() - began)
+        return "ok", core.verb_label(subject), body, {}
+
+    async def _answer(self, subject: str, payload: bytes) -> bytes:
+        tenant, verb, request = core.parse(subject, payload)
+        patience = Patience(self._clock, request.wait_ms, self._settings.service_timeout_s)
+        reply = await self._verbs[verb](tenant, request, Standing(request.after), patience)
+        for arm in reply.degraded:
+            metrics.degraded.labels(arm).inc()
+        return _encode(reply)
+
+    async def _search(self, tenant: str, request: Search, standing: Standing, patience: Patience) -> SearchReply:
+        return await search(self._stages, self._settings, tenant, request, standing, patience)
+
+    async def _status(self, tenant: str, request: Status, standing: Standing, patience: Patience) -> StatusReply:
+        return await status(self._stages, tenant, request, standing, patience)
+
+    async def _forget(self, tenant: str, request: ForgetRequest, standing: Standing, patience: Patience) -> ForgetReply:
+        return await forget(self._stages, self._clock, self._settings, tenant, request, patience)
+
+    async def _get(self, tenant: str, request: Get, standing: Standing, patience: Patience) -> EventsReply:
+        """Events by id, in the order asked; `missing` speaks of this page only."""
+        ids = list(dict.fromkeys(request.ids))
+        place = core.place_of(request.cursor, core.digest_of(tenant, "get", request))
+        await cover(self._stages, tenant, standing, patience)
+        asked = ids[place.at : place.at + _GET_AT_ONCE]
+        reply = await self._stages.fetch(FetchRequest(tenant, asked), patience.timeout_s())
+        standing.seen("record", reply.checkpoint)
+        items = [core.item(each.entry) for each in reply.items]
+        count = core.fitting(items)
+        held = {each.id for each in items[:count]}
+        whole = count == len(items) and not reply.cut
+        seen = len(asked) if whole else asked.index(items[count - 1].id) + 1
+        done = place.at + seen
+        return EventsReply(
+            **standing.common(patience.took_ms()),
+            events=items[:count],
+            missing=[id_ for id_ in asked[:seen] if id_ not in held],
+            cursor=core.cursor_to(place.digest, done) if done < len(ids) else msgspec.UNSET,
+        )
+
+    async def _expand(self, tenant: str, request: Expand, standing: Standing, patience: Patience) -> ExpandReply:
+        await cover(self._stages, tenant, standing, patience)
+        within_ms = request.within_minutes * _MINUTE_MS
+        asked = FetchRequest(tenant, [request.id], request.before_events, request.after_events, within_ms)
+        reply = await self._stages.fetch(asked, patience.timeout_s())
+        standing.seen("record", reply.checkpoint)
+        if not reply.items:
+            raise RequestFailed("not_found", "nothing is recorded under this id", "id")
+        found: FetchedItem = reply.items[0]
+        event = core.item(found.entry)
+        before, after = core.around(event, [core.item(e) for e in found.before], [core.item(e) for e in found.after])
+        return ExpandReply(
+            **standing.common(patience.took_ms()),
+            event=event,
+            before=before,
+            after=after,
+            events=[*before, event, *after],
+        )
+
+    async def _timeline(self, tenant: str, request: Timeline, standing: Standing, patience: Patience) -> EventsReply:
+        f = core.filters_of(request)
+        place = core.place_of(request.cursor, core.digest_of(tenant, "timeline", request))
+        await cover(self._stages, tenant, standing, patience)
+        asked = TimelineRequest(
+            tenant, request.limit, request.order == "desc", f.agent, f.session, f.author, f.kinds, f.roles, f.tags,
+            f.since, f.until, place.key,
+        )  # fmt: skip
+        reply = await self._stages.timeline(asked, patience.timeout_s())
+        items = [core.item(entry) for entry in reply.entries]
+        count = core.fitting(items)
+        if count < len(items):
+            # persist alone can say where the page after a shorter one begins.
+            shorter = msgspec.structs.replace(asked, limit=count)
+            reply = await self._stages.timeline(shorter, patience.timeout_s())
+            items = [core.item(entry) for entry in reply.entries]
+        standing.seen("record", reply.checkpoint)
+        cursor = core.cursor_to(place.digest, key=reply.cursor) if reply.cursor else msgspec.UNSET
+        return EventsReply(**standing.common(patience.took_ms()), events=items, cursor=cursor)
+
+    async def _sessions(self, tenant: str, request: Sessions, standing: Standing, patience: Patience) -> SessionsReply:
+        page, cursor = await self._activity("sessions", tenant, request, standing, patience)
+        found = [
+            SessionItem(
+                id=each.session,
+                agent=each.agent,
+                events=each.events,
+                first=core.time_text(each.first),
+                last=core.time_text(each.last),
+            )
+            for each in page
+        ]
+        return SessionsReply(**standing.common(patience.took_ms()), sessions=found, cursor=cursor)
+
+    async def _agents(self, tenant: str, request: Agents, standing: Standing, patience: Patience) -> AgentsReply:
+        page, cursor = await self._activity("agents", tenant, request, standing, patience)
+        found = [
+            AgentItem(
+                id=each.agent,
+                events=each.events,
+                sessions=each.sessions,
+                first=core.time_text(each.first),
+                last=core.time_text(each.last),
+            )
+            for each in page
+        ]
+        return AgentsReply(**standing.common(patience.took_ms()), agents=found, cursor=cursor)
+
+    async def _activity(
+        self, verb: str, tenant: str, request: Sessions | Agents, standing: Standing, patience: Patience
+    ) -> tuple[list[Activity], str | msgspec.UnsetType]:
+        since, until = core.span_of(request.since, request.until)
+        place = core.place_of(request.cursor, core.digest_of(tenant, verb, request))
+        await cover(self._stages, tenant, standing, patience)
+        agent = request.agent or "" if isinstance(request, Sessions) else ""
+        asked = ActivityRequest(tenant, request.limit, agent, since, until, place.key)
+        ask = self._stages.sessions if verb == "sessions" else self._stages.agents
+        reply: ActivityReply = await ask(asked, patience.timeout_s())
+        standing.seen("record", reply.checkpoint)
+        cursor = core.cursor_to(place.digest, key=reply.cursor) if reply.cursor else msgspec.UNSET
+        return reply.items, cursor

@@ -1,0 +1,99 @@
+"""`status`: how far each stage is for one tenant. A stage that does not answer is `down`, never an error."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from jetmem.query.core import Standing
+from jetmem.query.patience import Patience, cover
+from jetmem.query.ports import Stages
+from jetmem.runtime.errors import RequestFailed
+from jetmem_schemas.internal import AppliedRequest, StageStatus
+from jetmem_schemas.requests import StageItem, Status, StatusReply
+
+STAGES: Final = ("persist", "embed", "index")
+#: Arms that are gone when a stage is.
+_ARMS: Final = {"persist": ["record"], "embed": ["vector"], "index": ["text", "vector"]}
+#: Shorter than an answer's patience: a supervisor asks this while stages start.
+_STATUS_S: Final = 1.5
+
+
+async def status(stages: Stages, tenant: str, request: Status, standing: Standing, patience: Patience) -> StatusReply:
+    """Answer from whoever answers; with `after`, first wait until every arm has it, vectors included."""
+    await _barrier(stages, tenant, standing, patience)
+    asking = asyncio.gather(*(_ask(stages, name, tenant, patience) for name in STAGES))
+    others, dead = await asyncio.gather(asking, _dead_letters(stages, tenant, patience))
+    answers = [*others, await stages.own_status()]
+    counts = {name: answer.counts if answer else {} for name, answer in zip(STAGES, answers, strict=False)}
+    for name, answer in zip(STAGES, answers, strict=False):
+        if answer is None:
+            standing.without(_ARMS[name])
+    for arm, stage, key in (
+        ("record", "persist", "checkpoint"),
+        ("text", "index", "text_seq"),
+        ("vector", "index", "vector_seq"),
+    ):
+        if key in counts[stage]:
+            standing.seen(arm, int(counts[stage][key]))
+    items = [_item(name, answer) for name, answer in zip((*STAGES, "query"), answers, strict=True)]
+    held = counts["persist"]
+    return StatusReply(
+        **standing.common(patience.took_ms()),
+        stages=items,
+        events=int(held.get("events", 0)),
+        sessions=int(held.get("sessions", 0)),
+        agents=int(held.get("agents", 0)),
+        purging=int(held.get("purging", 0)),
+        pending_vectors=int(counts["index"].get("pending_vectors", 0)),
+        dead_letters=dead,
+    )
+
+
+async def _barrier(stages: Stages, tenant: str, standing: Standing, patience: Patience) -> None:
+    try:
+        covered = await cover(stages, tenant, standing, patience)
+    except RequestFailed:
+        standing.late(["record"])
+        return
+    if covered is None or not covered.covered:
+        return
+    request = AppliedRequest(tenant, covered.rseq, patience.wait_ms(), vectors=True)
+    try:
+        reply = await stages.applied(request, patience.timeout_s(waiting=True, reserve_s=_STATUS_S))
+    except RequestFailed:
+        standing.late(["text", "vector"])
+        return
+    standing.arm_at("text", reply.text.seq, late="text" in reply.late)
+    standing.arm_at("vector", reply.vector.seq, late="vector" in reply.late)
+    standing.late([arm for arm in ("text", "vector") if arm in reply.late])
+
+
+async def _ask(stages: Stages, name: str, tenant: str, patience: Patience) -> StageStatus | None:
+    timeout_s = min(_STATUS_S, patience.timeout_s())
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await stages.status(name, tenant, timeout_s)
+    except (RequestFailed, TimeoutError):
+        return None
+
+
+async def _dead_letters(stages: Stages, tenant: str, patience: Patience) -> int:
+    try:
+        return await stages.dead_letters(tenant, min(_STATUS_S, patience.timeout_s()))
+    except RequestFailed:
+        return 0
+
+
+def _item(name: str, answer: StageStatus | None) -> StageItem:
+    """What a tenant may see: an error's words may hold another tenant's, its kind does not."""
+    if answer is None:
+        return StageItem(id=name, stage=name, state="down", detail="no answer", lag=0)
+    return StageItem(
+        id=answer.instance,
+        stage=answer.stage,
+        state="ok" if answer.healthy else "degraded",
+        detail=answer.detail.partition(":")[0],
+        lag=answer.lag,
+        last_error=answer.last_error.partition(":")[0],
+    )

@@ -1,0 +1,250 @@
+"""`search`: encode the question beside waiting for the record, find, fetch, answer; or the next tier."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from jetmem.query import core
+from jetmem.query.core import Place, Standing
+from jetmem.query.highlights import marker
+from jetmem.query.patience import Patience, cover
+from jetmem.query.ports import Stages
+from jetmem.query.settings import QuerySettings
+from jetmem.runtime import limits
+from jetmem.runtime.errors import RequestFailed
+from jetmem_schemas.internal import (
+    CoverReply,
+    EncodeReply,
+    EncodeRequest,
+    FetchedItem,
+    FetchReply,
+    FetchRequest,
+    Filters,
+    FindReply,
+    FindRequest,
+    Found,
+    TimelineReply,
+    TimelineRequest,
+    decode_entry,
+)
+from jetmem_schemas.requests import LIMIT_MAX, Hit, Search, SearchReply
+
+#: Kept back from a slow index, so that the next tier can still answer.
+_NEXT_TIER_S: Final = 1.5
+#: An index whose hits persist mostly no longer holds is asked for more this often.
+_ROUNDS_MAX: Final = 3
+_RECENT: Final = "recent"
+
+
+@dataclass(slots=True)
+class _Ask:
+    """One search on its way."""
+
+    tenant: str
+    request: Search
+    filters: Filters
+    place: Place
+    standing: Standing
+    patience: Patience
+
+
+@dataclass(slots=True)
+class _Page:
+    """Held hits, each with its place in the ranking; `at` is the first place not looked at."""
+
+    at: int
+    held: list[tuple[int, Found, FetchedItem]] = field(default_factory=list)
+    bytes: int = 0
+    full: bool = False
+
+
+async def search(
+    stages: Stages, settings: QuerySettings, tenant: str, request: Search, standing: Standing, patience: Patience
+) -> SearchReply:
+    """Answer one search by the best tier that answers.
+
+    Raises:
+        SchemaError: A filter is wrong.
+        RequestFailed: `bad_cursor`; persist does not answer; or a ranked page is continued without the index.
+    """
+    filters = core.filters_of(request)
+    place = core.place_of(request.cursor, core.digest_of(tenant, "search", request))
+    ask = _Ask(tenant, request, filters, place, standing, patience)
+    if place.key:
+        await cover(stages, tenant, standing, patience)
+        return await _recent(stages, ask)
+    encoded, covered = await asyncio.gather(
+        _encode(stages, settings, request), cover(stages, tenant, standing, patience)
+    )
+    if encoded is None and request.mode != "text":
+        standing.without(["vector"])
+    try:
+        return await _ranked(stages, ask, encoded, covered)
+    except _IndexDown as error:
+        if place.at:
+            raise RequestFailed("unavailable", "the index does not answer; ask again with the same cursor") from error
+    return await _recent(stages, ask)
+
+
+class _IndexDown(Exception):
+    """The index does not answer: the next tier does."""
+
+
+async def _encode(stages: Stages, settings: QuerySettings, request: Search) -> EncodeReply | None:
+    if request.mode == "text":
+        return None
+    timeout_s = settings.encode_timeout_s
+    try:
+        async with asyncio.timeout(timeout_s):
+            reply = await stages.encode(EncodeRequest([request.query]), timeout_s)
+    except (RequestFailed, TimeoutError):
+        return None
+    return reply if reply.vectors and reply.vectors[0] else None
+
+
+async def _find(
+    stages: Stages, ask: _Ask, encoded: EncodeReply | None, covered: CoverReply | None, limit: int
+) -> FindReply:
+    mode = ask.request.mode if encoded else "text"
+    request = FindRequest(
+        ask.tenant,
+        ask.request.query,
+        mode,
+        limit,
+        encoded.vectors[0] if encoded else b"",
+        encoded.model if encoded else "",
+        ask.filters,
+        covered.rseq if covered and covered.covered else 0,
+        ask.patience.wait_ms(),
+    )
+    timeout_s = ask.patience.timeout_s(waiting=True, reserve_s=_NEXT_TIER_S)
+    try:
+        async with asyncio.timeout(timeout_s):
+            reply = await stages.find(request, timeout_s)
+    except (RequestFailed, TimeoutError) as error:
+        raise _IndexDown from error
+    if core.mode_of(mode, reply.missing) == "none":
+        raise _IndexDown
+    return reply
+
+
+async def _ranked(stages: Stages, ask: _Ask, encoded: EncodeReply | None, covered: CoverReply | None) -> SearchReply:
+    """Answer from the index; what persist no longer holds is left out and made up for."""
+    limit = core.find_limit(ask.place.at, ask.request.limit)
+    page = _Page(ask.place.at)
+    reply = first = await _find(stages, ask, encoded, covered, limit)
+    for _ in range(_ROUNDS_MAX):
+        await _fill(stages, ask, reply.hits, page)
+        used_up = not page.full and page.at >= len(reply.hits) >= limit
+        if not used_up or limit > core.OFFSET_MAX or ask.patience.left_s() <= _NEXT_TIER_S:
+            break
+        try:
+            reply = await _find(stages, ask, encoded, None, limit * 4)
+        except _IndexDown:
+            break
+        limit *= 4
+    wanted = ask.request.mode if encoded else "text"
+    _note(ask.standing, wanted, first)
+    more = len(page.held) > ask.request.limit or page.at < len(reply.hits) or len(reply.hits) >= limit
+    return _reply(ask, core.mode_of(wanted, first.missing), page, more=more)
+
+
+def _note(standing: Standing, wanted: str, reply: FindReply) -> None:
+    arms = core.wanted_arms(wanted)
+    standing.arm_at("text", reply.text.seq, late="text" in reply.late or "text" not in arms)
+    standing.arm_at("vector", reply.vector.seq, late="vector" in reply.late or "vector" not in arms)
+    standing.without([arm for arm in reply.missing if arm in arms])
+    standing.late([arm for arm in reply.late if arm in arms])
+
+
+async def _fill(stages: Stages, ask: _Ask, found: Sequence[Found], page: _Page) -> None:
+    """Fetch on from `page.at` until the page and one more are held, or nothing is left."""
+    wanted = ask.request.limit + 1
+    step = wanted
+    asked = False
+    while not page.full and (page.at < len(found) or not asked):
+        chunk = found[page.at : page.at + max(step, wanted - len(page.held))]
+        reply = await _fetch(stages, ask, [f.id for f in chunk])
+        asked = True
+        before = len(page.held)
+        _take(page, chunk, reply)
+        page.full = len(page.held) >= wanted or page.bytes > limits.REPLY_BYTES_MAX
+        # Mostly erased: look further ahead each time instead of asking once for each.
+        step = step * 2 if len(page.held) == before else max(wanted - len(page.held), core.FIND_SLACK)
+        step = min(step, LIMIT_MAX)
+        if ask.patience.left_s() <= 0:
+            return
+
+
+def _take(page: _Page, chunk: Sequence[Found], reply: FetchReply) -> None:
+    items = {decode_entry(each.entry).id: each for each in reply.items}
+    last = page.at
+    for place, found in enumerate(chunk, page.at):
+        if found.id in items:
+            each = items[found.id]
+            page.held.append((place, found, each))
+            page.bytes += len(each.entry) + sum(map(len, each.before)) + sum(map(len, each.after))
+            last = place + 1
+    page.at = last if reply.cut and items else page.at + len(chunk)
+
+
+async def _fetch(stages: Stages, ask: _Ask, ids: list[str]) -> FetchReply:
+    near = ask.request.around
+    reply = await stages.fetch(FetchRequest(ask.tenant, ids, near, near), ask.patience.timeout_s())
+    ask.standing.seen("record", reply.checkpoint)
+    return reply
+
+
+def _reply(ask: _Ask, mode: str, page: _Page, *, more: bool) -> SearchReply:
+    marks = marker(ask.request.query)
+    shown = page.held[: ask.request.limit]
+    hits = [core.hit(f, e.entry, e.before, e.after, marks, explain=ask.request.explain) for _, f, e in shown]
+    count = core.fitting(hits)
+    upto = page.held[count][0] if count < len(page.held) else page.at
+    goes_on = (more or count < len(page.held)) and upto <= core.OFFSET_MAX
+    cursor = core.cursor_to(ask.place.digest, upto) if goes_on else msgspec.UNSET
+    return _search_reply(ask, mode, hits[:count], cursor)
+
+
+def _search_reply(ask: _Ask, mode: str, hits: list[Hit], cursor: str | msgspec.UnsetType) -> SearchReply:
+    return SearchReply(**ask.standing.common(ask.patience.took_ms()), mode=mode, hits=hits, cursor=cursor)
+
+
+async def _recent(stages: Stages, ask: _Ask) -> SearchReply:
+    """The last tier: the newest events that pass the filters, from persist."""
+    ask.standing.without(core.wanted_arms(ask.request.mode))
+    page = await _newest(stages, ask, ask.request.limit)
+    hits = await _recent_hits(stages, ask, page.entries)
+    count = core.fitting(hits)
+    if count < len(page.entries):
+        page = await _newest(stages, ask, count)
+    cursor = core.cursor_to(ask.place.digest, key=page.cursor) if page.cursor else msgspec.UNSET
+    return _search_reply(ask, _RECENT, hits[:count], cursor)
+
+
+async def _newest(stages: Stages, ask: _Ask, limit: int) -> TimelineReply:
+    f = ask.filters
+    request = TimelineRequest(
+        ask.tenant, limit, True, f.agent, f.session, f.author, f.kinds, f.roles, f.tags, f.since, f.until, ask.place.key
+    )
+    reply = await stages.timeline(request, ask.patience.timeout_s())
+    ask.standing.seen("record", reply.checkpoint)
+    return reply
+
+
+async def _recent_hits(stages: Stages, ask: _Ask, entries: list[bytes]) -> list[Hit]:
+    marks = marker(ask.request.query)
+    items = [FetchedItem(entry) for entry in entries]
+    if ask.request.around and entries:
+        reply = await _fetch(stages, ask, [decode_entry(entry).id for entry in entries])
+        near = {decode_entry(each.entry).id: each for each in reply.items}
+        items = [near.get(decode_entry(each.entry).id, each) for each in items]
+    return [
+        core.hit(Found(decode_entry(e.entry).id, 0.0, [_RECENT], {}), e.entry, e.before, e.after, marks, explain=False)
+        for e in items
+    ]

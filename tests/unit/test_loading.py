@@ -1,0 +1,95 @@
+"""Reading files of events."""
+
+import asyncio
+import gzip
+
+import pytest
+from jetmem import loading
+from jetmem.loading import LINE_BYTES_MAX, LoadError, Source, lines, made_id, parse
+from jetmem_schemas.errors import SchemaError
+
+
+def _lines(*chunks):
+    async def given():
+        for chunk in chunks:
+            yield chunk
+
+    async def collect():
+        return [pair async for pair in lines(given())]
+
+    return asyncio.run(collect())
+
+
+def _chunks(path):
+    async def collect():
+        with Source(str(path)) as source:
+            return b"".join([chunk async for chunk in source.chunks()]), source.total, source.position
+
+    return asyncio.run(collect())
+
+
+def test_lines_are_numbered_across_chunks():
+    assert _lines(b"a\nb", b"c\n\nd") == [(1, b"a"), (2, b"bc"), (3, b""), (4, b"d")]
+    assert _lines() == []
+
+
+def test_a_line_that_is_too_long_is_not_held():
+    big = b"x" * (LINE_BYTES_MAX + 1)
+    assert _lines(b"a\n", big, big, b"\nb\n") == [(1, b"a"), (2, None), (3, b"b")]
+    assert _lines(big) == [(1, None)]
+
+
+def test_plain_and_compressed_files_are_read(tmp_path):
+    content = b"line\n" * 100_000
+    plain, packed = tmp_path / "a.jsonl", tmp_path / "a.jsonl.gz"
+    plain.write_bytes(content)
+    packed.write_bytes(gzip.compress(content))
+    assert _chunks(plain) == (content, len(content), len(content))
+    data, total, position = _chunks(packed)
+    assert data == content
+    assert total == position == packed.stat().st_size
+
+
+@pytest.mark.parametrize("cut", [lambda b: b[:-20], lambda b: b[:50] + b"garbage" + b[60:], lambda b: b"no gzip"])
+def test_a_damaged_compressed_file_is_said_to_be(tmp_path, cut):
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(cut(gzip.compress(bytes(range(256)) * 100)))
+    with pytest.raises(LoadError):
+        _chunks(path)
+
+
+def test_a_line_becomes_what_is_published_verbatim():
+    out = parse(7, b'{"tenant":"t","agent":"a","session":"s","event":{ "text": "x", "u": 1 }}')
+    assert (out.tenant, out.agent, out.session, out.number) == ("t", "a", "s", 7)
+    assert out.event == b'{ "text": "x", "u": 1 }'
+
+
+def test_made_ids_depend_on_everything():
+    args = [("t", "a", "s", 1, b"e"), ("u", "a", "s", 1, b"e"), ("t", "b", "s", 1, b"e"), ("t", "a", "z", 1, b"e")]
+    args += [("t", "a", "s", 2, b"e"), ("t", "a", "s", 1, b"f")]
+    made = {made_id(*each) for each in args}
+    assert len(made) == 6
+    assert all(len(each) == 26 for each in made)
+    assert made_id(*args[0]) == made_id(*args[0])
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b"nope", "bad_json"),
+        (b"[]", "bad_field"),
+        (b'{"agent":"a","session":"s","event":{}}', "missing_field"),
+        (b'{"tenant":5,"agent":"a","session":"s","event":{}}', "bad_field"),
+        (b'{"tenant":"\xff","agent":"a","session":"s","event":{}}', "bad_utf8"),
+        (None, "too_large"),
+    ],
+)
+def test_a_bad_line_has_a_code(line, code):
+    with pytest.raises(SchemaError) as error:
+        parse(1, line)
+    assert error.value.code == code
+
+
+def test_a_file_that_is_not_there_is_an_os_error():
+    with pytest.raises(FileNotFoundError), loading.Source("/nowhere/at/all"):
+        pass
