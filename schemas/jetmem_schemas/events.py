@@ -36,7 +36,7 @@ Name = Annotated[str, Meta(max_length=256)]
 Tags = Annotated[list[Annotated[str, Meta(min_length=1, max_length=128)]], Meta(max_length=64)]
 Meta64 = Annotated[dict[Annotated[str, Meta(max_length=128)], Scalar], Meta(max_length=64)]
 Role = Literal["user", "assistant", "system", "tool"]
-Kind = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
+Kind = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$(?!\n)")]
 
 #: Kinds that are nothing without their text.
 TEXT_KINDS: Final = frozenset({"message", "note", "tool_result"})

@@ -300,16 +300,14 @@ decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
 
 class AppliedRequest(msgspec.Struct, frozen=True):
-    """Has a projection applied entry `rseq`, in every arm, erasures included? Waits up to `wait_ms`.
+    """Has a projection applied entry `rseq`, in every arm? Waits up to `wait_ms`.
 
-    With `vectors`, the vector arm must also have the vectors of all texts of the tenant up to there (`status`
-    waits for that); without, it need not: a forget does not wait for a backlog of embeddings.
+    What the entry erased is gone then; vectors of a backlog are not waited for, `AppliedReply.vector` tells of them.
     """
 
     tenant: str
     rseq: int
     wait_ms: int
-    vectors: bool = False
 
 
 class AppliedReply(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import nats
 import pytest
+
 from harness.broker import Broker
 from harness.waiting import until_async
 from jetmem.adapters import nats_streams
@@ -254,7 +255,8 @@ def test_what_the_broker_alone_finds_too_large_is_refused_and_the_rest_stored(br
 ACCOUNTS = """
 accounts { A { jetstream: enabled, users: [
   {user: root, password: root}
-  {user: alice, password: pw, permissions: {publish: ["mem.acme.event.alice.*", "mem.acme.query.*"], subscribe: ["_I.alice.>"]}}
+  {user: alice, password: pw, permissions: {
+    publish: ["mem.acme.event.alice.*", "mem.acme.query.*"], subscribe: ["_I.alice.>"]}}
 ] } }
 """
 

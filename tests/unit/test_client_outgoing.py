@@ -3,11 +3,12 @@
 import json
 
 import pytest
+from ulid import ULID
+
 from jetmem.client import NotStored, Outgoing, Refused, connect
 from jetmem.client.ids import Ids, encode
 from jetmem.client.outgoing import prepare
 from jetmem_schemas.events import PAYLOAD_BYTES_MAX, Event
-from ulid import ULID
 
 
 def _prepare(event, session="s1", **rest):

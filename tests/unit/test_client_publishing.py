@@ -3,6 +3,9 @@
 import asyncio
 
 import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
 from jetmem.client import Outgoing, Refused
 from jetmem.client.acks import Outcome, judge
 from jetmem.client.batching import BATCH_BYTES_MAX, BATCH_EVENTS_MAX
@@ -10,8 +13,6 @@ from jetmem.client.ids import Ids
 from jetmem.client.outgoing import Prepared, prepare
 from jetmem.client.publishing import WAVE_MAX, Patience, waves
 from jetmem.client.sources import Batcher
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 
 def _answer(data=b"", headers=None):

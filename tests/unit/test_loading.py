@@ -4,6 +4,7 @@ import asyncio
 import gzip
 
 import pytest
+
 from jetmem import loading
 from jetmem.loading import LINE_BYTES_MAX, LoadError, Source, lines, made_id, parse
 from jetmem_schemas.errors import SchemaError

@@ -66,6 +66,50 @@ async def api(nc: Client, subject: str, body: dict[str, Any] | None = None, time
     return answer
 
 
+#: What a tap gets: subject, reply, payload and header bytes as they came; must not block or raise.
+Tap = Callable[[bytes, bytes, bytes, bytes], None]
+_TAPS = "_jetmem_taps"
+
+
+def taps(nc: Client) -> dict[int, Tap]:
+    """Subscriptions of a connection (by id) whose messages are taken off the wire as they are.
+
+    nats-py parses every header and passes every message through a queue and a task, which costs more than all
+    persist does with it; and headers that it cannot parse end its read loop, so that one message of anyone would
+    keep every reader from the stream for ever. Both ends here; `tests/contract/test_nats_py.py` watches the
+    private method that this replaces.
+    """
+    held: dict[int, Tap] | None = getattr(nc, _TAPS, None)
+    if held is not None:
+        return held
+    table: dict[int, Tap] = {}
+    theirs = nc._process_msg
+
+    async def process(sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        tap = table.get(sid)
+        if tap is not None:
+            return tap(subject, reply, data, headers)
+        try:
+            await theirs(sid, subject, reply, data, headers)
+        except Exception as error:  # the sender's headers; the message cannot be read, the connection must live
+            await nc._error_cb(error)
+        return None
+
+    setattr(nc, _TAPS, table)
+    nc._process_msg = process  # type: ignore[method-assign]
+    return table
+
+
+def parse_headers(raw: bytes) -> dict[str, str]:
+    """Headers off the wire, whatever they hold: lines that are none are left out, the last of a name stays."""
+    found: dict[str, str] = {}
+    for line in raw.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon and name.strip():
+            found[name.strip().decode("utf-8", "replace")] = value.strip().decode("utf-8", "replace")
+    return found
+
+
 async def check_server(nc: Client) -> None:
     """Refuse a broker that is too old.
 

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+import nats.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from jetmem.adapters.nats_connect import ApiError, api
+from jetmem.adapters.nats_connect import ApiError, api, parse_headers, taps
 from jetmem.runtime import limits
 from jetmem.runtime.errors import Retryable
 from jetmem_schemas import subjects
@@ -32,21 +32,28 @@ class Delivered(NamedTuple):
 
     subject: str
     data: bytes
-    headers: dict[str, str] | None
+    header_bytes: bytes
     seq: int
     at: int
     pending: int
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Parsed when asked for, which for most messages is never."""
+        return parse_headers(self.header_bytes)
 
 
 class OrderedReader:
     """Reads one stream in order. Not thread-safe; one `fetch` at a time.
 
-    `verify` runs before each consumer is made: it raises if the stream is not the one `position` belongs to.
+    `verify` runs before each consumer is made: it raises if the stream is not the one `position` belongs to, and
+    may return the position to read on after.
     `from_now` begins at the next message each time a consumer is made: what is missed is the caller's to notice.
 
     Attributes:
         position: Sequence of the last message handed out.
         remade: How often the consumer was made anew (the first time not counted).
+        alive: Whether the consumer was heard of in the last `fetch`.
     """
 
     def __init__(
@@ -57,10 +64,11 @@ class OrderedReader:
         *,
         subject: str = "",
         from_now: bool = False,
-        verify: Callable[[], Awaitable[None]] | None = None,
+        verify: Callable[[], Awaitable[int | None]] | None = None,
     ) -> None:
         self.position = position
         self.remade = -1
+        self.alive = False
         self._nc = nc
         self._stream = stream
         self._subject = subject
@@ -93,6 +101,7 @@ class OrderedReader:
                 await asyncio.wait_for(self._arrived.wait(), limits.READ_HEARTBEAT_S * 2.5)
             except TimeoutError:
                 self._valid = False  # not even a heartbeat: connection or consumer is gone
+        self.alive = self._valid
         taken: list[Delivered] = []
         while self._buffer and len(taken) < limits.READ_BATCH:
             taken.append(self._buffer.popleft())
@@ -101,12 +110,22 @@ class OrderedReader:
         self._pull_more()
         return taken
 
+    def rewind(self, position: int) -> None:
+        """Read again from behind `position`: what was handed out since was not used."""
+        self.position = position
+        self._valid = False
+
     async def close(self) -> None:
         """Forget the consumer."""
         self._valid = False
-        if self._sub is not None and not self._nc.is_closed:
-            await self._sub.unsubscribe()
-            self._sub = None
+        sub, self._sub = self._sub, None
+        if sub is None:
+            return
+        taps(self._nc).pop(sub._id, None)
+        try:
+            await sub.unsubscribe()
+        except (nats.errors.Error, OSError):  # the connection is closed or closing, and the subscription with it
+            return
 
     async def _make(self) -> None:
         await self.close()
@@ -116,7 +135,8 @@ class OrderedReader:
         self._reconnects = self._nc.stats["reconnects"]
         self.remade += 1
         if self._verify is not None:
-            await self._verify()
+            start = await self._verify()
+            self.position = self.position if start is None else start
         config: dict[str, Any] = {
             "deliver_policy": "new" if self._from_now else "by_start_sequence",
             "ack_policy": "none",
@@ -129,7 +149,8 @@ class OrderedReader:
         if self._subject:
             config["filter_subject"] = self._subject
         self._inbox = self._nc.new_inbox()
-        self._sub = await self._nc.subscribe(self._inbox, cb=self._on_message)
+        self._sub = await self._nc.subscribe(self._inbox, cb=_tapped)
+        taps(self._nc)[self._sub._id] = self._on_message
         body = {"stream_name": self._stream, "config": config}
         try:
             made = await api(self._nc, subjects.raw_stream_api("CONSUMER.CREATE", self._stream), body)
@@ -156,26 +177,26 @@ class OrderedReader:
         except Exception:  # a closed or draining connection: the next fetch finds out
             self._valid = False
 
-    async def _on_message(self, msg: Msg) -> None:
-        if msg.subject == self._inbox and not msg.reply:
-            self._on_status(msg)
+    def _on_message(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if not reply:
+            self._on_status(headers)
         elif self._valid:
-            self._accept(msg)
+            self._accept(subject, reply, data, headers)
         self._arrived.set()
 
-    def _on_status(self, msg: Msg) -> None:
-        headers = msg.headers or {}
-        status = headers.get("Status", "")
+    def _on_status(self, headers: bytes) -> None:
+        """A line of the server's: `NATS/1.0 408 Request Timeout`."""
+        _, _, line = headers.partition(b"\r\n")[0].decode("ascii", "replace").partition(" ")
+        status, _, text = line.strip().partition(" ")
         if status == "100":
             return
-        text = headers.get("Description", "")
         if status in _PULL_ENDS or "MaxBytes" in text or "Batch Completed" in text:
             self._open = 0
             return
         self._valid = False
 
-    def _accept(self, msg: Msg) -> None:
-        parts = msg.reply.split(".")
+    def _accept(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        parts = reply.decode().split(".")
         first = 2 if len(parts) == 9 else 4
         if parts[first + 1] != self._consumer:
             return
@@ -186,11 +207,15 @@ class OrderedReader:
         self._open -= 1
         self._buffer.append(
             Delivered(
-                msg.subject,
-                msg.data,
-                msg.headers,
+                subject.decode(),
+                bytes(data),
+                bytes(headers or b""),
                 int(parts[first + 3]),
                 int(parts[first + 5]) // 1_000_000,
                 int(parts[first + 6]),
             )
         )
+
+
+async def _tapped(msg: Any) -> None:
+    """Never called: the messages of this subscription are taken by its tap."""

@@ -19,7 +19,7 @@ from faststream.nats import NatsBroker, NatsMessage
 from faststream.nats.response import NatsResponse
 from nats.aio.client import Client
 
-from jetmem.adapters.nats_connect import check_server, connect_options
+from jetmem.adapters.nats_connect import check_server, connect_options, taps
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock, SystemClock
 from jetmem.runtime.errors import Broken, Poison, RequestFailed, Retryable
@@ -172,6 +172,7 @@ class Shell:
     @asynccontextmanager
     async def _lifespan(self) -> Any:
         await self.broker.connect()
+        taps(self.nc)  # from here on no sender's headers can end the connection
         try:
             await self._start()
             yield

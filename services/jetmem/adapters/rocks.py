@@ -32,7 +32,7 @@ class Batch:
         self.raw.delete(key, self._handles[family])
 
     def __len__(self) -> int:
-        return self.raw.len()
+        return int(self.raw.len())
 
 
 class Rocks:

@@ -195,6 +195,8 @@ class Link:
             connecting.result()
             self._inbox = self._nc.new_inbox()
             await self._nc.subscribe(self._inbox + ".*", cb=self._on_answer)
+            # Twice: nats-py writes the PING past what is pending, so the first may overtake the subscription.
+            await self._nc.flush()
             await self._nc.flush()
         except (nats.errors.Error, OSError) as error:
             raise Unavailable(f"cannot reach {self._options.server}: {error}") from error

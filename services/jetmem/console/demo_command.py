@@ -1,9 +1,238 @@
-"""Stub until its author delivers."""
+"""`jetmem demo`: the pipeline in a temporary folder, the shipped sample, a few questions, and a clean stop."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jetmem.client import Client
+    from jetmem.supervisor import Supervisor
+    from jetmem_schemas.requests import Item, Reply, SearchReply
+
+TENANT: Final = "demo"
+#: Lines of `questions.jsonl` that are asked: exact words, a correction, a price that changed, a detail deep in a
+#: long text, who said it, and two that share no word with their answer.
+ASKED: Final = (0, 1, 2, 4, 6, 13, 14)
+ASKED_AGENT: Final = ("Who was chosen for the text messages, and at what price?", "research")
+_WIDTH: Final = 100
+_TEXT_CHARS: Final = 260
+_ANSWERS: Final = 3
+_INDENT: Final = 5
+_START_HINT: Final = "starting (the first start on a machine prepares the model, about a minute)"
 
 
 def register(app: typer.Typer) -> None:
-    """Add nothing yet."""
+    """Add the command."""
+    app.command("demo")(demo)
+
+
+def demo() -> None:
+    """Start a pipeline in a temporary folder, load the sample, ask it questions, stop."""
+    from rich.console import Console
+
+    from jetmem.console import configuration
+
+    environ = {"JETMEM_EMBED_CACHE": str(_model_cache()), **os.environ}
+    settings = configuration.load(None, environ)
+    console = Console(highlight=False)
+    console.width = min(_WIDTH, console.width) if console.is_terminal else _WIDTH
+    root = Path(tempfile.mkdtemp(prefix="jetmem-demo-"))
+    try:
+        asyncio.run(_Demo(console, root).run(settings, environ))
+    except Exception:
+        typer.echo(f"the data folder and its logs are kept in {root}", err=True)
+        raise
+    except BaseException:
+        shutil.rmtree(root, ignore_errors=True)
+        raise
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def _model_cache() -> Path:
+    """Outside the temporary folder, so that only the first demo prepares the model."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "jetmem"
+
+
+class _Demo:
+    """One run."""
+
+    def __init__(self, console: Console, root: Path) -> None:
+        self._console = console
+        self._root = root
+
+    async def run(self, settings: dict[str, Any], environ: dict[str, str]) -> None:
+        """All of it.
+
+        Raises:
+            StartFailed: The pipeline did not start.
+            KeyboardInterrupt: Interrupted; everything was stopped first.
+        """
+        from jetmem import client
+        from jetmem.console import configuration
+        from jetmem.supervisor import Plan, Supervisor
+
+        plan = Plan(root=self._root, port=0, common=settings[""], nats=settings[configuration.NATS], environ=environ)
+        supervisor = Supervisor(plan)
+        async with _running(supervisor, self._start(supervisor)):
+            async with client.connect(supervisor.url, tenant=TENANT, name="jetmem demo") as memory:
+                await self._load(memory)
+                await self._ask(memory)
+            stopping = time.perf_counter()
+        self._say(f"\nStopped everything cleanly in {time.perf_counter() - stopping:.1f} s.", "bold")
+        self._next()
+
+    async def _start(self, supervisor: Supervisor) -> None:
+        began = time.perf_counter()
+        self._wait(_START_HINT)
+        await supervisor.ready.wait()
+        names = ", ".join(each.name for each in supervisor.running())
+        self._say(f"Ready in {time.perf_counter() - began:.1f} s at {supervisor.url}: {names}.", "bold")
+
+    async def _load(self, memory: Client) -> None:
+        """Load the sample and say how fast it was there, and how fast it could be found."""
+        from jetmem.loading import Loader, Source, wait_fresh
+
+        began = time.perf_counter()
+        with resources.as_file(resources.files("jetmem.sample") / "events.jsonl") as path, Source(str(path)) as source:
+            loader = Loader(memory, on_bad=lambda *_: None, on_stored=lambda _: None)
+            report = await loader.run(source, 60.0)
+        self._say(
+            f"Loaded {report.stored} events of a team's work in {report.seconds * 1000:.0f} ms "
+            f"({report.stored / report.seconds:,.0f}/s), each on disk before it was acknowledged."
+        )
+        self._wait("embedding")
+        await wait_fresh(memory, TENANT, report.last_seq, "text", lambda *_: None)
+        text_s = time.perf_counter() - began
+        await wait_fresh(memory, TENANT, report.last_seq, "vector", lambda *_: None)
+        vector_s = time.perf_counter() - began
+        self._say(f"All found by words after {text_s:.1f} s, by meaning after {vector_s:.1f} s.")
+
+    async def _ask(self, memory: Client) -> None:
+        import msgspec
+
+        text = (resources.files("jetmem.sample") / "questions.jsonl").read_text(encoding="utf-8")
+        lines = [msgspec.json.decode(line) for line in text.splitlines()]
+        right = 0
+        for number in ASKED:
+            question, evidence = lines[number]["question"], set(lines[number]["evidence"])
+            reply = await self._search(memory, question, evidence)
+            right += any(hit.id in evidence for hit in reply.hits)
+        question, agent = ASKED_AGENT
+        await self._search(memory, question, set(), agent=agent)
+        began = time.perf_counter()
+        page = await memory.timeline(limit=_ANSWERS)
+        self._question("The latest events (timeline)", "", page, began)
+        for item in page.events:
+            self._item("", item, "")
+        self._say(
+            f"\n✓ marks what the sample says is the evidence: among the first {_ANSWERS} for {right} of {len(ASKED)}."
+        )
+
+    async def _search(self, memory: Client, question: str, evidence: set[str], **filters: str) -> SearchReply:
+        began = time.perf_counter()
+        reply = await memory.search(question, limit=_ANSWERS, **filters)
+        self._question(question, " ".join(f"{name}={value}" for name, value in filters.items()), reply, began)
+        for hit in reply.hits:
+            self._item("✓" if hit.id in evidence else "", hit, f"{hit.score:.3f}  {'+'.join(hit.arms)}")
+        return reply
+
+    def _question(self, question: str, filters: str, reply: Reply, began: float) -> None:
+        from rich.text import Text
+
+        self._console.print(
+            Text.assemble("\n", (question, "bold cyan"), (f"  {filters}" if filters else "", "magenta"))
+        )
+        took = f"   {(time.perf_counter() - began) * 1000:.1f} ms, of which {reply.took_ms:.1f} ms in the service"
+        self._say(took + (f"; without {', '.join(reply.degraded)}" if reply.degraded else ""), "dim")
+
+    def _item(self, mark: str, item: Item, ranked: str) -> None:
+        from rich.text import Text
+
+        from jetmem.console import tables
+
+        said = tables.snippet(item)
+        said.truncate(_TEXT_CHARS, overflow="ellipsis")
+        head = Text.assemble(
+            (f" {mark or ' '} ", "bold green"),
+            (tables.who(item), "bold"),
+            f"  {tables.when(item.ts)}  ",
+            (item.id, "green"),
+            f"  {item.agent}/{item.session}",
+            (f"  {ranked}" if ranked else "", "dim"),
+            (f"  corrects {item.supersedes}" if item.supersedes else "", "yellow"),
+        )
+        for line in (head, *said.wrap(self._console, self._console.width - _INDENT)):
+            line.rstrip()
+            self._console.print(line if line is head else Text.assemble(" " * _INDENT, line), soft_wrap=True)
+
+    def _next(self) -> None:
+        self._say(
+            "\nNext: keep a pipeline running with `jetmem up`, then in another terminal\n"
+            "  jetmem publish acme alice s1 'the build is green again'\n"
+            "  jetmem search acme 'is the build broken?'\n"
+            "  jetmem load FILE.jsonl --wait vector\n"
+            "From code: jetmem.client, or plain NATS subjects from any language; see README.md."
+        )
+
+    def _say(self, text: str, style: str = "") -> None:
+        self._console.print(text, style=style, markup=False)
+
+    def _wait(self, text: str) -> None:
+        """Say on a terminal what is waited for. No spinner: its thread would own the children started meanwhile."""
+        if self._console.is_terminal:
+            self._console.print(f"{text} …", style="dim", markup=False)
+
+
+@asynccontextmanager
+async def _running(supervisor: Supervisor, starting: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Supervise while the body runs; a signal, or an end of the supervisor, ends the body too."""
+    interrupted = False
+    body = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        if interrupted:
+            supervisor.stop()
+        interrupted = True
+        if body is not None:
+            body.cancel()
+
+    def ended(_: asyncio.Task[None]) -> None:
+        if body is not None and not stopping:
+            body.cancel()
+
+    stopping = False
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    running = asyncio.create_task(supervisor.run())
+    running.add_done_callback(ended)
+    try:
+        await starting
+        yield
+    except asyncio.CancelledError:
+        if running.done():
+            running.result()  # why it ended, rather than that the body was cancelled
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        stopping = True
+        supervisor.stop()
+        await asyncio.gather(running, return_exceptions=True)
+        starting.close()

@@ -84,6 +84,7 @@ def _detached(root: Path, arguments: list[str], patience_s: float) -> int:
     """Start `jetmem up` in a session of its own; wait until it is ready or has failed; its exit code, 0 for ready."""
     from jetmem.adapters.data_folder import DataFolder, Refused
     from jetmem.adapters.processes import rotate
+    from jetmem.supervisor import up_command
 
     folder = DataFolder(root)
     if folder.in_use():

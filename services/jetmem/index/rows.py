@@ -16,8 +16,8 @@ from jetmem_schemas.subjects import partition_of
 FORMAT: Final = 1
 #: docs: Doc by (tenant, rseq) · chain: rseq by (tenant, session number, position) ·
 #: sessions, authors: numbers of a tenant's sessions and authors · tenants: counters · pending: texts without a
-#: vector, in order · waiting: who waits for a text's vector · vectors: by (tenant, text hash) · refs: who has a text's vector ·
-#: rows: places of vectors in the tenant's matrix · redo: documents whose words must be indexed again · meta: checkpoint.
+#: vector, in order · waiting: who waits for a vector · vectors: by (tenant, text hash) · refs: who has a vector ·
+#: rows: places of vectors in the matrix · redo: documents whose words must be indexed again · meta: checkpoint.
 FAMILIES: Final = (
     "docs", "chain", "sessions", "authors", "tenants", "pending", "waiting",
     "vectors", "refs", "rows", "redo", "meta",

@@ -125,11 +125,10 @@ def timeline(record: Record, request: TimelineRequest, checkpoint: int) -> Timel
     if by_session:
         prefix = keys.under(prefix, request.agent, request.session)
     entries: list[bytes] = []
-    size = looked_at = 0
+    size = 0
     last = b""
-    for key, value in _in_range(record, family, prefix, request):
-        looked_at += 1
-        if looked_at > _LOOKED_AT_MAX:
+    for looked_at, (key, value) in enumerate(_in_range(record, family, prefix, request)):
+        if looked_at >= _LOOKED_AT_MAX:
             return TimelineReply(entries, last, checkpoint)
         entry = _matching(record, part, key, value, request)
         if entry is not None:

@@ -26,7 +26,7 @@ from jetmem.persist.trim import Trim, TrimRequest
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.crashpoints import crashpoint
-from jetmem.runtime.errors import Retryable
+from jetmem.runtime.errors import Broken, Retryable
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
 from jetmem_schemas import subjects
@@ -35,6 +35,7 @@ from jetmem_schemas.internal import (
     CoverReply,
     CoverRequest,
     FetchRequest,
+    Head,
     Heads,
     ScanRequest,
     StageStatus,
@@ -57,8 +58,10 @@ def build(
     """Build the process; nothing is connected before `run`, the store is opened at once.
 
     Raises:
-        Broken: The store is in use or of a newer format.
+        Broken: The store is in use or of a newer format, or more than one shard is asked for.
     """
+    if common.shards != 1:
+        raise Broken("persist runs as one shard; reading one partition per consumer is not built yet")
     shell = Shell("persist", common, clock=clock, broker=broker)
     held = store or Rocks(Path(common.data) / "persist", FAMILIES, format_version=FORMAT)
     persist = Persist(shell, settings, held)
@@ -76,14 +79,13 @@ class Persist:
         self.recorder = Recorder(self.record, _READER)
         self.writer = ThreadPoolExecutor(1, "writer")
         self.readers = ThreadPoolExecutor(settings.read_threads, "reader")
-        self.source = Source(shell, settings, self.recorder)
+        self.source = Source(shell, settings, self.recorder, self.in_writer)
         self.outbox = Outbox(shell, store, self.in_writer)
         self.trim = Trim(shell, settings, self.recorder)
-        self.purge = Purge(shell, settings, self.recorder, self.in_writer)
+        self.purge = Purge(shell, settings, self.recorder, self.in_writer, self.outbox.settled)
         self._moved = asyncio.Event()
         # heads tell what was announced, not what is stored: a reader that heard all must not look behind
-        self._announced = self.record.heads()
-        self._announced_to = self.recorder.checkpoint.seq
+        self._announced = Heads(self.recorder.synced.seq, self.recorder.heads)
 
     def wire(self) -> None:
         """Add loops and endpoints to the shell."""
@@ -106,12 +108,7 @@ class Persist:
             "status": Endpoint(dict[str, Any], self._status),
             "trim": Endpoint(TrimRequest, self.trim.answer),
         }
-        if shell.common.shards == 1:
-            shell.serve(subjects.service_all("persist", "*"), table)
-            return
-        for part in shell.partitions(subjects.PARTITIONS):
-            shell.serve(subjects.service_all("persist", part), table)
-        shell.serve(subjects.service_all("persist", "all"), table)
+        shell.serve(subjects.service_all("persist", "*"), table)
 
     async def in_writer(self, work: Callable[[], T]) -> T:
         """Run on the one thread that writes."""
@@ -124,17 +121,23 @@ class Persist:
 
     async def _read(self) -> None:
         """The spine: read in order, write once, announce. Retries the same batch, never skips ahead."""
-        reader = OrderedReader(self.shell.nc, subjects.MEMORY, self.recorder.checkpoint.seq, verify=self.source.verify)
+        reader = OrderedReader(self.shell.nc, subjects.MEMORY, self.recorder.synced.seq, verify=self.source.verify)
+        health = self.shell.health
         while True:
             try:
                 messages = await reader.fetch()
+                if _jumps(messages, self.recorder.synced.seq):
+                    await self.source.verify()
             except Retryable as error:
-                self.shell.health.failed(error)
+                health.failed(error)
+                health.behind(max(health.lag, 1))
+                reader.rewind(self.recorder.synced.seq)
                 await asyncio.sleep(limits.RETRY_FIRST_S)
                 continue
             if messages:
                 await self._apply(messages)
-            self.shell.health.progressed(messages[-1].pending if messages else 0)
+            if messages or reader.alive:
+                health.progressed(messages[-1].pending if messages else 0)
 
     async def _apply(self, messages: list[Delivered]) -> None:
         metrics.received.labels("persist").inc(len(messages))
@@ -148,20 +151,22 @@ class Persist:
             self.outbox.wake()
 
     async def _announce(self, applied: Applied) -> None:
-        for facts in applied.facts:
-            await self.shell.nc.publish(subjects.record(facts.partition), encode(facts))
-            metrics.emitted.labels("persist").inc(len(facts.entries))
-            self._announced[facts.partition] = applied.heads[facts.partition]
-        self._announced_to = self.recorder.checkpoint.seq
+        """Best effort: the heads tell who misses facts, and he scans them."""
+        try:
+            for facts in applied.facts:
+                await self.shell.nc.publish(subjects.record(facts.partition), encode(facts))
+                metrics.emitted.labels("persist").inc(len(facts.entries))
+        except (nats.errors.Error, OSError) as error:
+            self.shell.health.failed(error)
+        self._announced = Heads(self.recorder.synced.seq, self.recorder.heads)
         crashpoint("persist:after-announce")
 
     async def _announce_heads(self) -> None:
         """Say each second, acknowledged, where every partition ends; make RECORD again if the broker lost it."""
         js = self.shell.nc.jetstream()
         while True:
-            heads = Heads(self._announced_to, dict(self._announced))
             try:
-                await js.publish(subjects.RECORD_HEADS, encode(heads), timeout=2)
+                await js.publish(subjects.RECORD_HEADS, encode(self._announced), timeout=2)
             except (NoStreamResponseError, nats.errors.NoRespondersError):
                 await self._remake_record()
             except (nats.errors.Error, TimeoutError, OSError) as error:
@@ -178,12 +183,13 @@ class Persist:
         return await asyncio.get_running_loop().run_in_executor(self.readers, work)
 
     async def _scan(self, part: int, request: ScanRequest) -> Any:
-        at = self.recorder.checkpoint.seq
-        return await self._in_reader(lambda: answers.scan(self.record, part, request, at))
+        at = self.recorder.synced.seq
+        head = self.recorder.heads.get(part, Head())
+        return await self._in_reader(lambda: answers.scan(self.record, part, request, head, at))
 
     async def _cover(self, part: int, request: CoverRequest) -> CoverReply:
         deadline = self.shell.clock.monotonic() + request.wait_ms / 1000
-        while (at := self.recorder.checkpoint.seq) < request.after:
+        while (at := self.recorder.synced.seq) < request.after:
             left = deadline - self.shell.clock.monotonic()
             if left <= 0:
                 break
@@ -192,7 +198,7 @@ class Persist:
                 await asyncio.wait_for(moved.wait(), min(left, 0.25))
             except TimeoutError:
                 continue
-        head = await self._in_reader(lambda: self.record.head(part))
+        head = self.recorder.heads.get(part, Head())
         if not request.after:
             return CoverReply(True, 0, head, at)
         covered = at >= request.after
@@ -200,23 +206,23 @@ class Persist:
         return CoverReply(covered, rseq, head, at)
 
     async def _fetch(self, part: int, request: FetchRequest) -> Any:
-        at = self.recorder.checkpoint.seq
+        at = self.recorder.synced.seq
         return await self._in_reader(lambda: answers.fetch(self.record, request, at))
 
     async def _timeline(self, part: int, request: TimelineRequest) -> Any:
-        at = self.recorder.checkpoint.seq
+        at = self.recorder.synced.seq
         return await self._in_reader(lambda: answers.timeline(self.record, request, at))
 
     async def _sessions(self, part: int, request: ActivityRequest) -> Any:
-        at = self.recorder.checkpoint.seq
+        at = self.recorder.synced.seq
         return await self._in_reader(lambda: answers.activity(self.record, request, at, agents=False))
 
     async def _agents(self, part: int, request: ActivityRequest) -> Any:
-        at = self.recorder.checkpoint.seq
+        at = self.recorder.synced.seq
         return await self._in_reader(lambda: answers.activity(self.record, request, at, agents=True))
 
     async def _status(self, part: int, request: dict[str, Any]) -> StageStatus:
-        counts: dict[str, int | float | str] = {"checkpoint": self.recorder.checkpoint.seq}
+        counts: dict[str, int | float | str] = {"checkpoint": self.recorder.synced.seq}
         tenant = str(request.get("tenant", ""))
         if tenant:
             counts |= await self._in_reader(lambda: self.purge.counts(tenant))
@@ -230,3 +236,8 @@ class Persist:
         self.writer.shutdown(wait=True)
         self.readers.shutdown(wait=True)
         self.record.store.close()
+
+
+def _jumps(messages: list[Delivered], after: int) -> bool:
+    """Whether sequences are missing: erased ones may be, but so may be a part that others trimmed."""
+    return bool(messages) and messages[-1].seq - after != len(messages)

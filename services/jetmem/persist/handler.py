@@ -20,7 +20,7 @@ from jetmem.runtime.errors import Poison
 from jetmem_schemas import subjects
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import Forget
-from jetmem_schemas.internal import Entry, Facts, Forgotten, Head
+from jetmem_schemas.internal import Entry, Facts, Forgotten
 from jetmem_schemas.subjects import partition_of
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -39,7 +39,6 @@ class Applied:
     facts: list[Facts]
     outbox: bool
     recorded: int
-    heads: dict[int, Head]
 
 
 class Recorder:
@@ -64,7 +63,7 @@ class Recorder:
 
         Messages at or below the checkpoint change nothing. A forget is a write of its own, in its place.
         """
-        applied = Applied([], False, 0, {})
+        applied = Applied([], False, 0)
         write = self._begin()
         for message in messages:
             if message.seq <= self.checkpoint.seq:
@@ -108,6 +107,8 @@ class Recorder:
         write.batch.put("meta", b"reader:" + self.reader.encode(), _encode(self.checkpoint))
 
     def _commit(self, write: Write, applied: Applied) -> None:
+        if self.checkpoint == self.synced and not len(write.batch):
+            return
         self._mark(write)
         facts = write.finish()
         crashpoint("persist:before-write")
@@ -118,7 +119,6 @@ class Recorder:
         self.heads = self.heads | write.heads
         self.synced = self.checkpoint
         applied.facts.extend(facts)
-        applied.heads.update(write.heads)
         applied.recorded += sum(len(f.entries) for f in facts)
         applied.outbox = applied.outbox or write.outbox > 0
 
@@ -164,7 +164,7 @@ class Recorder:
         metrics.persisted.labels(candidate.kind).inc()
 
     def _forget(self, candidate: core.Candidate, forget: Forget, message: Message, applied: Applied) -> None:
-        """Erase what a forget covers: entries of at most 500 ids, each its own write; the checkpoint goes with the last."""
+        """Erase what a forget covers: entries of at most 500 ids, each its own write, the checkpoint with the last."""
         part = partition_of(candidate.tenant)
         chosen = self._selected(candidate.tenant, forget)
         chunks = [chosen[i : i + limits.FORGET_IDS_MAX] for i in range(0, len(chosen), limits.FORGET_IDS_MAX)] or [[]]
@@ -223,11 +223,11 @@ class Recorder:
         metrics.dead_letters.labels(code).inc()
 
 
-def _original(headers: Mapping[str, str] | None) -> dict[str, str]:
+def _original(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers of a refused message, as far as the broker takes them again beside ours."""
     kept: dict[str, str] = {}
     room = _ORIGINAL_CHARS_MAX
-    for name, value in (headers or {}).items():
+    for name, value in headers.items():
         line = _line(value, room)
         room -= len(name) + len(line) + len(_ORIGINAL)
         if room < 0:

@@ -1,4 +1,4 @@
-"""Is MEMORY still the stream that our checkpoint belongs to?"""
+"""Whether MEMORY is still the stream that our checkpoint belongs to."""
 
 from __future__ import annotations
 

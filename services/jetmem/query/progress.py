@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import msgspec
+
 from jetmem.query.core import Standing
 from jetmem.query.patience import Patience, cover
 from jetmem.query.ports import Stages
 from jetmem.runtime.errors import RequestFailed
-from jetmem_schemas.internal import AppliedRequest, StageStatus
+from jetmem_schemas.internal import AppliedReply, AppliedRequest, StageStatus
 from jetmem_schemas.requests import StageItem, Status, StatusReply
 
 STAGES: Final = ("persist", "embed", "index")
@@ -17,6 +19,9 @@ STAGES: Final = ("persist", "embed", "index")
 _ARMS: Final = {"persist": ["record"], "embed": ["vector"], "index": ["text", "vector"]}
 #: Shorter than an answer's patience: a supervisor asks this while stages start.
 _STATUS_S: Final = 1.5
+
+#: Vectors of a backlog come by the second.
+_POLL_S: Final = 0.1
 
 
 async def status(stages: Stages, tenant: str, request: Status, standing: Standing, patience: Patience) -> StatusReply:
@@ -58,15 +63,32 @@ async def _barrier(stages: Stages, tenant: str, standing: Standing, patience: Pa
         return
     if covered is None or not covered.covered:
         return
-    request = AppliedRequest(tenant, covered.rseq, patience.wait_ms(), vectors=True)
-    try:
-        reply = await stages.applied(request, patience.timeout_s(waiting=True, reserve_s=_STATUS_S))
-    except RequestFailed:
+    reply = await _applied(stages, AppliedRequest(tenant, covered.rseq, 0), patience)
+    if reply is None:
         standing.late(["text", "vector"])
         return
-    standing.arm_at("text", reply.text.seq, late="text" in reply.late)
-    standing.arm_at("vector", reply.vector.seq, late="vector" in reply.late)
-    standing.late([arm for arm in ("text", "vector") if arm in reply.late])
+    behind = reply.vector.rseq < covered.rseq
+    late = [arm for arm, is_late in (("text", "text" in reply.late), ("vector", behind)) if is_late]
+    standing.arm_at("text", reply.text.seq, late="text" in late)
+    standing.arm_at("vector", reply.vector.seq, late=behind)
+    standing.late(late)
+
+
+async def _applied(stages: Stages, request: AppliedRequest, patience: Patience) -> AppliedReply | None:
+    """Ask until both arms have it, vectors too, or the wait is over; the last reply counts."""
+    reply: AppliedReply | None = None
+    while True:
+        asked = msgspec.structs.replace(request, wait_ms=patience.wait_ms())
+        try:
+            reply = await stages.applied(asked, patience.timeout_s(waiting=True, reserve_s=_STATUS_S))
+        except RequestFailed:
+            if not patience.wait_ms():
+                return reply
+        if reply is not None and (reply.vector.rseq >= request.rseq and not reply.late):
+            return reply
+        if not patience.wait_ms():
+            return reply
+        await asyncio.sleep(_POLL_S)
 
 
 async def _ask(stages: Stages, name: str, tenant: str, patience: Patience) -> StageStatus | None:

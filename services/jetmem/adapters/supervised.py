@@ -1,0 +1,131 @@
+"""One child process that is kept running: what is known of it, and when it is started again."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from jetmem.adapters import processes
+from jetmem.adapters.data_folder import Running
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """How patient the supervisor is.
+
+    Attributes:
+        restart_first_s: Delay before the first restart; it doubles with each death.
+        restart_last_s: … up to this.
+        healthy_reset_s: A process healthy for so long starts again from the first delay.
+        failures_told: Starts without becoming healthy after which a person is told.
+        ready_within_s: `up` gives up after this if a process keeps failing.
+        alive_within_s: … and after this even if all live and are only slow (the first start exports a model).
+        stop_s: From SIGTERM to SIGKILL; longer than a stage drains.
+    """
+
+    restart_first_s: float = 0.2
+    restart_last_s: float = 10.0
+    healthy_reset_s: float = 30.0
+    failures_told: int = 5
+    ready_within_s: float = 60.0
+    alive_within_s: float = 300.0
+    stop_s: float = 25.0
+
+
+class Child:
+    """One supervised process and what is known of it."""
+
+    def __init__(
+        self, name: str, argv: Sequence[str], environ: Mapping[str, str], log: Path, http_port: int, timing: Timing
+    ) -> None:
+        self.name = name
+        self.log = log
+        self.http_port = http_port
+        self.state = "waiting"
+        self.detail = ""
+        self.restarts = 0
+        self.failures = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self._argv = argv
+        self._environ = dict(environ)
+        self._timing = timing
+        self._deaths = 0
+        self._restart_at = 0.0
+        self._healthy_since: float | None = None
+        self._log_from = 0
+
+    def start(self) -> None:
+        """Start it once; a failure to start counts as a death."""
+        processes.rotate(self.log)
+        self._log_from = self.log.stat().st_size if self.log.exists() else 0
+        self._healthy_since = None
+        self.state, self.detail = "starting", ""
+        try:
+            self.process = processes.spawn(self._argv, self._environ, self.log)
+        except OSError as error:
+            self._died(f"cannot be started: {error}", time.monotonic())
+        self._environ.pop("JETMEM_CRASH", None)  # a test's crash point is armed in the first life only
+
+    def tick(self, now: float) -> str:
+        """Notice a death, restart when due; returns a sentence for a person, or ""."""
+        if self.process is not None and self.process.poll() is not None:
+            code, self.process = self.process.returncode, None
+            return self._died(processes.last_line(self.log, self._log_from) or _exit(code), now)
+        if self.state == "restarting" and now >= self._restart_at:
+            self.restarts += 1
+            self.start()
+        if self._healthy_since is not None and now - self._healthy_since > self._timing.healthy_reset_s:
+            self._deaths = 0
+        return ""
+
+    def judged(self, healthy: bool, detail: str, now: float) -> None:
+        """Take in what `/healthz` said."""
+        if self.process is None:
+            return
+        if healthy:
+            self.failures = 0
+            self._healthy_since = self._healthy_since or now
+            self.state, self.detail = "ok", ""
+        elif self._healthy_since is None and self.state == "starting":
+            self.detail = "" if detail == "starting" else detail
+        else:
+            self._healthy_since = None
+            self.state, self.detail = "unhealthy", detail
+
+    def running(self) -> Running:
+        """For the table and the state file."""
+        return Running(
+            name=self.name,
+            pid=self.process.pid if self.process else 0,
+            state=self.state,
+            restarts=self.restarts,
+            http_port=self.http_port,
+            detail=self.detail,
+        )
+
+    def _died(self, why: str, now: float) -> str:
+        was_healthy = self._healthy_since is not None
+        delay = min(self._timing.restart_first_s * 2**self._deaths, self._timing.restart_last_s)
+        self._deaths = min(self._deaths + 1, 32)
+        self.failures = 0 if was_healthy else self.failures + 1
+        self._healthy_since = None
+        self._restart_at = now + delay
+        self.state, self.detail = "restarting", why
+        if was_healthy:
+            return f"{self.name} ended and is restarted in {delay:g} s: {why}"
+        if self.failures == self._timing.failures_told:
+            return f"{self.name} failed to start {self.failures} times, last: {why}; log {self.log}; trying on"
+        return ""
+
+
+def _exit(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"ended by signal {-code}"

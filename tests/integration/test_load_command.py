@@ -1,0 +1,132 @@
+"""`jetmem load` as a process: exit codes, interruption, a broker that goes away."""
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import nats
+import pytest
+
+from harness.broker import Broker
+from harness.waiting import until
+from jetmem.adapters import nats_streams
+from jetmem.client import connect
+from jetmem.runtime.settings import Common
+from jetmem_schemas import subjects
+
+
+@pytest.fixture
+def broker():
+    async def fill(url):
+        nc = await nats.connect(url, allow_reconnect=False)
+        await nats_streams.ensure(nc, subjects.MEMORY, Common())
+        await nc.close()
+
+    with Broker() as running:
+        asyncio.run(fill(running.url))
+        yield running
+
+
+def _line(number):
+    return json.dumps({"tenant": "t", "agent": "a", "session": "s", "event": {"text": f"{number}"}}) + "\n"
+
+
+def _command(broker, *arguments):
+    return [sys.executable, "-m", "jetmem", "load", *arguments, "--server", broker.url]
+
+
+def _count(broker):
+    async def read():
+        nc = await nats.connect(broker.url, allow_reconnect=False)
+        info = await nc.jetstream().stream_info(subjects.MEMORY)
+        await nc.close()
+        return info.state.messages
+
+    return asyncio.run(read())
+
+
+def test_a_bad_line_is_told_and_the_exit_code_is_1(broker, tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(_line(i) for i in range(5)) + "nope\n" * 30)
+    done = subprocess.run(_command(broker, str(file)), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "line 6: bad_json: " in done.stderr
+    assert "10 more bad lines" in done.stderr
+    assert "5 events stored" in done.stderr
+    assert _count(broker) == 5
+
+
+def test_usage_errors_exit_with_2(broker, tmp_path):
+    for arguments in (["/no/such/file"], [str(tmp_path), "--wait", "never"]):
+        done = subprocess.run(_command(broker, *arguments), capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+
+
+def test_ctrl_c_ends_it_and_says_how_to_go_on(broker):
+    process = subprocess.Popen(_command(broker, "-"), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdin.write("".join(_line(i) for i in range(100)).encode())
+    process.stdin.flush()
+    until(lambda: _count(broker) == 100, "what came through the pipe is stored though it stays open")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"events stored" in errors
+    assert b"goes on" in errors
+
+
+def test_a_terminal_sees_a_bar(broker, tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(_line(i) for i in range(2_000)))
+    reading, writing = pty.openpty()
+    done = subprocess.run(_command(broker, str(file)), stderr=writing, timeout=60, env=os.environ | {"TERM": "xterm"})
+    os.close(writing)
+    shown = os.read(reading, 65536)
+    os.close(reading)
+    assert done.returncode == 0
+    assert b"2,000 events" in shown
+
+
+def test_a_broker_that_is_not_there_is_one_sentence(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text(_line(1))
+    command = [sys.executable, "-m", "jetmem", "load", str(file), "--server", "nats://127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "cannot reach nats://127.0.0.1:1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_killed_and_started_again_stores_every_line_under_one_id(broker, tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(_line(i) for i in range(60_000)))
+    process = subprocess.Popen(_command(broker, str(file)), stderr=subprocess.DEVNULL)
+    until(lambda: _count(broker) > 3_000, "the load is under way")
+    process.kill()
+    process.wait()
+    assert subprocess.run(_command(broker, str(file)), stderr=subprocess.DEVNULL, timeout=60).returncode == 0
+
+    async def ids():
+        nc = await nats.connect(broker.url, allow_reconnect=False)
+        total = (await nc.jetstream().stream_info(subjects.MEMORY)).state.messages
+        sub = await nc.jetstream().subscribe("", stream=subjects.MEMORY, ordered_consumer=True)
+        found = {json.loads((await sub.next_msg(timeout=10)).data)["id"] for _ in range(total)}
+        await nc.close()
+        return total, found
+
+    total, found = asyncio.run(ids())
+    assert total > 60_000
+    assert len(found) == 60_000
+
+
+def test_many_tenants_over_one_connection(broker):
+    async def run():
+        async with connect(broker.url, tenant="one") as client:
+            await client.publish("x", session="s")
+            other = client.as_tenant("two")
+            return (await other.publish("x", session="s")).seq, other.tenant
+
+    assert asyncio.run(run()) == (2, "two")
