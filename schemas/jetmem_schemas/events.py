@@ -227,7 +227,7 @@ def epoch_ms(value: datetime | float, field: str = "ts") -> int:
     if isinstance(value, datetime):
         value = (value - _EPOCH) // timedelta(milliseconds=1)
     if not TS_MIN_MS <= value <= TS_MAX_MS:
-        raise SchemaError("bad_time", f"{field} must be epoch milliseconds between years 1 and 9999", field)
+        raise SchemaError("bad_time", f"{field} must be between years 1 and 9999", field)
     return int(value)
 
 

@@ -22,7 +22,9 @@ NONE: Final = "_"
 
 MEMORY_SUBJECTS: Final = tuple(f"mem.*.{kind}.>" for kind in KINDS)
 MEMORY_SOURCE: Final = "mem.*.*.*.*"
-MEMORY_DESTINATION: Final = f"memp.{{{{partition({PARTITIONS},1)}}}}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}.{{{{wildcard(4)}}}}"
+MEMORY_DESTINATION: Final = ".".join(
+    ("memp", f"{{{{partition({PARTITIONS},1)}}}}", *(f"{{{{wildcard({n})}}}}" for n in range(1, 5)))
+)
 RECORD_SUBJECTS: Final = ("memrec.*",)
 RECORD_HEADS: Final = "memrec.heads"
 EMBED_SUBJECTS: Final = ("memjob.embed.*",)

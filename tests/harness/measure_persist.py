@@ -48,6 +48,10 @@ async def fill(nc, path, count):
     return sent
 
 
+def size_of(folder):
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
 async def main(broker, path, count, profile):
     nc = await nats.connect(broker.url)
     sent = await fill(nc, path, count)
@@ -56,7 +60,7 @@ async def main(broker, path, count, profile):
     if profile:
         command = [sys.executable, "-m", "cProfile", "-o", profile, "-m", "jetmem", "run", "persist"]
     environ = {**os.environ, "JETMEM_SERVER": broker.url, "JETMEM_DATA": str(data)}
-    with subprocess.Popen(command, env=environ) as process:
+    with subprocess.Popen(command, env=environ) as process:  # noqa: ASYNC220 - it is to run beside this
         began = 0.0
 
         async def checkpoint():
@@ -77,8 +81,7 @@ async def main(broker, path, count, profile):
         print(f"{(at - first_at) / (now - first_now):,.0f} events/s over {at - first_at:,} in {now - first_now:.2f} s")
         process.terminate()
         process.wait(30)
-    usage = sum(f.stat().st_size for f in data.rglob("*") if f.is_file())
-    print(f"store {usage / 1e6:.0f} MB; {Path('/proc/loadavg').read_text().strip()}")
+    print(f"store {size_of(data) / 1e6:.0f} MB; load {os.getloadavg()}")
     await nc.close()
 
 

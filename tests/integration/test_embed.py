@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import nats
 import numpy as np
+import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -15,6 +16,7 @@ from harness.broker import Broker
 from harness.waiting import until_async
 from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.nats_streams import ensure
+from jetmem.embed import replies
 from jetmem.embed.app import build
 from jetmem.embed.settings import EmbedSettings
 from jetmem.runtime import limits
@@ -33,7 +35,7 @@ from jetmem_schemas.internal import (
 )
 
 REPLY = subjects.service("index", 0, "vectors")
-STREAM = "$JS.API.STREAM.INFO.EMBED"
+STREAM = subjects.raw_stream_api("STREAM.INFO", subjects.EMBED)
 
 
 class Asker:
@@ -135,7 +137,9 @@ def encoded_texts(encoder: FakeEncoder) -> list[str]:
     return [text for texts, interactive in encoder.calls for text in texts if not interactive]
 
 
-def test_vectors_arrive_and_the_job_is_acknowledged_only_when_stored() -> None:
+def test_vectors_arrive_and_the_job_is_acknowledged_only_when_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "STORE_TIMEOUT_S", 0.5)
+
     async def main(broker: Broker) -> None:
         encoder = FakeEncoder()
         async with asking(broker) as asker, embed(broker, encoder):
@@ -175,10 +179,10 @@ def test_waiting_for_an_asker_never_makes_a_text_be_given_up() -> None:
     async def main(broker: Broker) -> None:
         async with asking(broker) as asker:
             await asker.leave()
-            for _restart in range(limits.JOB_GIVE_UP_AFTER + 1):
+            for restart in range(limits.JOB_GIVE_UP_AFTER + 1):
                 # each process forgets what the last one knew: only the broker's count goes on
                 async with embed(broker, FakeEncoder()) as shell:
-                    if not _restart:
+                    if not restart:
                         await asker.ask("one", "two")
                     await until_async(lambda: _async("not running" in shell.health.last_error), "it was tried")
             async with embed(broker, FakeEncoder()):
@@ -341,9 +345,11 @@ def test_a_deleted_consumer_is_noticed() -> None:
         async with asking(broker) as asker, embed(broker, FakeEncoder()):
             await asker.ask("before")
             await asker.got("before")
-            names = msgspec.json.decode((await asker.nc.request("$JS.API.CONSUMER.NAMES.EMBED", b"")).data)
+            names = msgspec.json.decode(
+                (await asker.nc.request(subjects.raw_stream_api("CONSUMER.NAMES", subjects.EMBED), b"")).data
+            )
             for name in names["consumers"]:
-                await asker.nc.request(f"$JS.API.CONSUMER.DELETE.EMBED.{name}", b"")
+                await asker.nc.request(subjects.raw_stream_api("CONSUMER.DELETE", f"{subjects.EMBED}.{name}"), b"")
             await asker.ask("after")
             await asker.got("after")
 

@@ -246,12 +246,14 @@ class WorkQueue:
     def _on_status(self, msg: Msg) -> None:
         headers = msg.headers or {}
         status = headers.get("Status", "")
-        if status == "100":
+        text = headers.get("Description", "")
+        # A batch that was delivered whole was counted already, and the next pull may be open.
+        if status == "100" or "Batch Completed" in text:
             return
         self._open = 0
         if status in ("404", "408"):
             self.pending = 0  # the pull ended unfilled: nothing waits
-        elif "MaxBytes" not in headers.get("Description", ""):
+        elif "MaxBytes" not in text:
             self._lost()
 
     def _deliver(self, msg: Msg) -> None:

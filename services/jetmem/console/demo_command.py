@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from jetmem_schemas.requests import Item, Reply, SearchReply
 
 TENANT: Final = "demo"
-#: Lines of `questions.jsonl` that are asked: exact words, a correction, a price that changed, a detail deep in a
-#: long text, who said it, and two that share no word with their answer.
-ASKED: Final = (0, 1, 2, 4, 6, 13, 14)
-ASKED_AGENT: Final = ("Who was chosen for the text messages, and at what price?", "research")
+#: Lines of `questions.jsonl` that are asked: exact words, a price that changed, who said it, a preference behind a
+#: description, an author named, one that shares no word with its answer, and when.
+ASKED: Final = (0, 2, 6, 7, 10, 13, 15)
+ASKED_AGENT: Final = ("What does the correction of the price say?", "research")
 _WIDTH: Final = 100
 _TEXT_CHARS: Final = 260
 _ANSWERS: Final = 3
@@ -207,10 +207,10 @@ async def _running(supervisor: Supervisor, starting: Coroutine[Any, Any, None]) 
 
     def interrupt() -> None:
         nonlocal interrupted
-        if interrupted:
-            supervisor.stop()
         interrupted = True
-        if body is not None:
+        if stopping:
+            supervisor.stop()  # the second time: hurry
+        elif body is not None:
             body.cancel()
 
     def ended(_: asyncio.Task[None]) -> None:
@@ -236,3 +236,5 @@ async def _running(supervisor: Supervisor, starting: Coroutine[Any, Any, None]) 
         supervisor.stop()
         await asyncio.gather(running, return_exceptions=True)
         starting.close()
+    if interrupted:
+        raise KeyboardInterrupt

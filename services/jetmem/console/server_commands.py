@@ -17,6 +17,8 @@ import typer
 #: The background start gives up a little after the supervisor itself does.
 _DETACH_MARGIN_S: Final = 30.0
 _POLL_S: Final = 0.05
+#: Libraries that report home unless told not to; onnxruntime reads its name when it is imported.
+SILENCED: Final = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
 #: A supervisor that has its lock writes at once what it is.
 _STATE_WITHIN_S: Final = 5.0
 
@@ -194,6 +196,8 @@ def run(
 
 def _run_stage(stage: str, settings: Mapping[str, Any]) -> int:
     """Run it to its end; 0 after a clean stop, 1 when it could not go on."""
+    for name in SILENCED:
+        os.environ.setdefault(name, "1")
     import uvloop
 
     from jetmem import flow

@@ -100,9 +100,14 @@ class Windows:
         await self.queue.pause()
 
     async def give_back(self) -> None:
-        """Wait for what is being sent; let others have what was taken and not begun."""
+        """Wait for what is being sent; let others have what was taken and not begun.
+
+        What was begun and not finished is left over by a broken encoder: it is delivered again soon, and counted.
+        """
         await self.replies.idle()
         await self._put_back_waiting()
+        for held in list(self.held.values()):
+            await self.replies.again(held)
 
     async def keep(self) -> None:
         """Tell the broker, for ever, that the jobs held are in work."""

@@ -93,6 +93,11 @@ class Replies:
         await self._queue.nak(held.work, max(self.away_s(held.job), core.AWAY_FIRST_S))
         self._held.pop(held.work.key, None)
 
+    async def again(self, held: Held) -> None:
+        """Have it delivered again soon, and this delivery counted."""
+        await self._queue.nak(held.work, core.away_s(held.work.deliveries))
+        self._held.pop(held.work.key, None)
+
     async def refuse(self, work: Work, reason: str) -> None:
         """Never deliver it again: it is no job."""
         self._shell.log.error("job refused", reason=reason, bytes=len(work.data))
@@ -142,8 +147,7 @@ class Replies:
 
     async def _later(self, held: Held, error: Exception) -> None:
         self._shell.health.failed(error)
-        await self._queue.nak(held.work, core.away_s(held.work.deliveries))
-        self._held.pop(held.work.key, None)
+        await self.again(held)
 
     async def _done(self, held: Held) -> None:
         await self._queue.ack(held.work)

@@ -77,8 +77,8 @@ def parse(subject: str, payload: bytes) -> tuple[str, str, Request]:
 
 def verb_label(subject: str) -> str:
     """The metric label of a refused request: a verb we have, or `unknown`."""
-    verb = subject.rsplit(".", 1)[-1]
-    return verb if verb in VERBS else "unknown"
+    parts = subject.split(".")
+    return parts[3] if len(parts) == 4 and parts[3] in VERBS else "unknown"
 
 
 def one_line(error: SchemaError | RequestFailed) -> RequestFailed:
@@ -194,7 +194,7 @@ class Standing:
 
     def without(self, arms: Iterable[str]) -> None:
         """Arms that this answer should have had."""
-        self.degraded += [arm for arm in arms if arm not in self.degraded]
+        self.degraded = list(dict.fromkeys([*self.degraded, *arms]))
 
     def late(self, arms: Sequence[str]) -> None:
         """Arms that did not reach `after` in time."""

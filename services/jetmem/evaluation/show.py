@@ -1,0 +1,60 @@
+"""What a person sees while it runs and afterwards; no thread of its own is started (children belong to the main one)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_REDRAW_S: Final = 0.2
+
+
+class Told:
+    """Says what is being done, on standard error: standard output is for figures."""
+
+    def __init__(self, console: Console | None) -> None:
+        self.console = console
+        self._began = time.perf_counter()
+
+    def say(self, text: str) -> None:
+        """One line with the seconds since the start."""
+        if self.console is not None:
+            self.console.print(f"{time.perf_counter() - self._began:6.1f} s  {text}", style="dim", markup=False)
+
+
+@contextmanager
+def progress(told: Told, text: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show how far something is; call what it yields after each step."""
+    if told.console is None or not told.console.is_terminal:
+        told.say(text)
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=told.console, auto_refresh=False, transient=True)
+    task = bar.add_task(text, total=total)
+    drawn = 0.0
+
+    def step() -> None:
+        nonlocal drawn
+        bar.advance(task)
+        if time.perf_counter() - drawn > _REDRAW_S:
+            drawn = time.perf_counter()
+            bar.refresh()
+
+    with bar:
+        yield step
+
+
+def facts(told: Mapping[str, str]) -> Table:
+    """Names and values, two columns."""
+    shown = Table(box=None, show_header=False, pad_edge=False)
+    shown.add_column(style="dim", no_wrap=True)
+    shown.add_column(overflow="fold")
+    for name, value in told.items():
+        shown.add_row(name, value)
+    return shown

@@ -1,0 +1,202 @@
+"""The other stages as query sees them, in memory: each can be down, slow or behind."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from jetmem.runtime.errors import RequestFailed
+from jetmem_schemas.events import Event, Forget
+from jetmem_schemas.internal import (
+    Activity,
+    ActivityReply,
+    ActivityRequest,
+    AppliedReply,
+    AppliedRequest,
+    CoverReply,
+    CoverRequest,
+    EncodeReply,
+    EncodeRequest,
+    Entry,
+    FetchedItem,
+    FetchReply,
+    FetchRequest,
+    FindReply,
+    FindRequest,
+    Found,
+    Head,
+    StageStatus,
+    TimelineReply,
+    TimelineRequest,
+)
+
+encode = msgspec.msgpack.encode
+
+
+class FakeClock:
+    """Stands still unless told, so that deadlines are decided by the test."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def now_ms(self) -> int:
+        return 1_700_000_000_000
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@dataclass
+class FakeStages:
+    """`query.ports.Stages`.
+
+    Attributes:
+        down: Stages that nobody runs.
+        hangs: Calls (`find`, `encode`, `fetch`, …) that never answer by themselves.
+        erased_ids: Found by the index, no longer held by persist.
+        cut_at: Items after which a fetch says `cut`.
+        reached: MEMORY sequence up to which persist has read.
+        lost_acks: Publishes that are stored but not acknowledged.
+    """
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    entries: dict[str, list[Entry]] = field(default_factory=dict)
+    down: set[str] = field(default_factory=set)
+    hangs: set[str] = field(default_factory=set)
+    erased_ids: set[str] = field(default_factory=set)
+    cut_at: int = 0
+    reached: int = 0
+    ranking: list[str] | None = None
+    late: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    vector_rseq: int | None = None
+    lost_acks: int = 0
+    last_error: str = ""
+    published: list[tuple[str, bytes]] = field(default_factory=list)
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+
+    def add(self, tenant: str, id_: str, text: str, **fields: Any) -> None:
+        self.reached += 1
+        body = msgspec.json.encode(Event(text=text, id=id_, **fields))
+        held = self.entries.setdefault(tenant, [])
+        at = 1_700_000_000_000 + self.reached * 1000
+        held.append(
+            Entry(len(held) + 1, self.reached, at, "event", tenant, "alice", "s1", id_, at, body),
+        )
+
+    async def _called(self, stage: str, verb: str, request: Any, timeout_s: float) -> None:
+        self.calls.append((verb, request))
+        if stage in self.down:
+            raise RequestFailed("unavailable", f"stage {stage} is not running")
+        if verb in self.hangs:
+            self.clock.now += timeout_s
+            await asyncio.sleep(0)
+            raise RequestFailed("timeout", f"stage {stage} did not answer")
+
+    def _held(self, tenant: str) -> list[Entry]:
+        return [e for e in self.entries.get(tenant, []) if e.id not in self.erased_ids]
+
+    async def cover(self, tenant: str, request: CoverRequest, timeout_s: float) -> CoverReply:
+        await self._called("persist", "cover", request, timeout_s)
+        held = self.entries.get(tenant, [])
+        head = Head(held[-1].rseq, held[-1].seq) if held else Head()
+        if self.reached < request.after:
+            self.clock.now += request.wait_ms / 1000
+            return CoverReply(False, 0, head, self.reached)
+        return CoverReply(True, max([e.rseq for e in held if e.seq <= request.after], default=0), head, self.reached)
+
+    async def fetch(self, request: FetchRequest, timeout_s: float) -> FetchReply:
+        await self._called("persist", "fetch", request, timeout_s)
+        held = self._held(request.tenant)
+        items = []
+        for id_ in request.ids:
+            for at, entry in enumerate(held):
+                if entry.id == id_:
+                    before = held[max(0, at - request.before) : at]
+                    after = held[at + 1 : at + 1 + request.after]
+                    items.append(FetchedItem(encode(entry), [encode(e) for e in before], [encode(e) for e in after]))
+            if self.cut_at and len(items) == self.cut_at and id_ != request.ids[-1]:
+                return FetchReply(items, self.reached, cut=True)
+        return FetchReply(items, self.reached)
+
+    async def timeline(self, request: TimelineRequest, timeout_s: float) -> TimelineReply:
+        await self._called("persist", "timeline", request, timeout_s)
+        order = self._held(request.tenant)[:: -1 if request.descending else 1]
+        start = int(request.cursor or b"0")
+        page = order[start : start + request.limit]
+        end = start + len(page)
+        return TimelineReply([encode(e) for e in page], str(end).encode() if end < len(order) else b"", self.reached)
+
+    async def sessions(self, request: ActivityRequest, timeout_s: float) -> ActivityReply:
+        await self._called("persist", "sessions", request, timeout_s)
+        held = self._held(request.tenant)
+        items = [Activity("alice", "s1", len(held), held[0].ts, held[-1].ts)] if held else []
+        return ActivityReply(items, b"more" if items and not request.cursor else b"", self.reached)
+
+    async def agents(self, request: ActivityRequest, timeout_s: float) -> ActivityReply:
+        await self._called("persist", "agents", request, timeout_s)
+        held = self._held(request.tenant)
+        return ActivityReply(
+            [Activity("alice", "", len(held), held[0].ts, held[-1].ts, 1)] if held else [], b"", self.reached
+        )
+
+    async def erased(self, tenant: str, seq: int, timeout_s: float) -> int:
+        await self._called("persist", "erased", seq, timeout_s)
+        return 2
+
+    async def find(self, request: FindRequest, timeout_s: float) -> FindReply:
+        await self._called("index", "find", request, timeout_s)
+        ids = self.ranking if self.ranking is not None else [e.id for e in self.entries.get(request.tenant, [])]
+        arms = ["text", "vector"] if request.mode == "hybrid" else [request.mode]
+        hits = [Found(id_, 1 / (place + 1), arms, {"turn": 1.0}) for place, id_ in enumerate(ids[: request.limit])]
+        head = self._head(request.tenant)
+        return FindReply(hits, head, self._vector_head(head), self.late if request.rseq else [], self.missing, 0.1)
+
+    def _head(self, tenant: str) -> Head:
+        held = self.entries.get(tenant, [])
+        return Head(held[-1].rseq, held[-1].seq) if held else Head()
+
+    def _vector_head(self, head: Head) -> Head:
+        return head if self.vector_rseq is None else Head(self.vector_rseq, self.vector_rseq)
+
+    async def applied(self, request: AppliedRequest, timeout_s: float) -> AppliedReply:
+        await self._called("index", "applied", request, timeout_s)
+        self.clock.now += request.wait_ms / 1000 if self.late else 0.0
+        head = self._head(request.tenant)
+        return AppliedReply(head, self._vector_head(head), self.late)
+
+    async def encode(self, request: EncodeRequest, timeout_s: float) -> EncodeReply:
+        await self._called("embed", "encode", request, timeout_s)
+        return EncodeReply("model", [b"\0" * 8])
+
+    async def status(self, stage: str, tenant: str, timeout_s: float) -> StageStatus:
+        await self._called(stage, "status", tenant, timeout_s)
+        held = self._held(tenant)
+        counts: dict[str, dict[str, int | float | str]] = {
+            "persist": {"checkpoint": self.reached, "events": len(held), "sessions": 1, "agents": 1, "purging": 0},
+            "index": {"pending_vectors": 3, "text_seq": 2, "vector_seq": 1},
+            "embed": {},
+        }
+        return StageStatus(stage, f"{stage}-0", True, "ok", 0, self.last_error, counts[stage])
+
+    async def own_status(self) -> StageStatus:
+        return StageStatus("query", "query-0", True, "ok", 0, "", {})
+
+    async def dead_letters(self, tenant: str, timeout_s: float) -> int:
+        await self._called("broker", "dead_letters", tenant, timeout_s)
+        return 4
+
+    async def publish(self, subject: str, body: bytes, timeout_s: float) -> int:
+        await self._called("broker", "publish", (subject, body), timeout_s)
+        self.published.append((subject, body))
+        if len(self.published) <= self.lost_acks:
+            self.clock.now += 0.5
+            raise RequestFailed("unavailable", "no acknowledgement")
+        self.reached += 1
+        tenant = subject.split(".")[1]
+        self.erased_ids |= set(msgspec.json.decode(body, type=Forget).ids or [])
+        held = self.entries.setdefault(tenant, [])
+        held.append(Entry(len(held) + 1, self.reached, 0, "forgot", tenant, "_", "_", f"f{self.reached}", 0, b""))
+        self.erased_ids.add(held[-1].id)
+        return self.reached

@@ -1,0 +1,731 @@
+"""persist as a process against a real broker."""
+
+import asyncio
+import json
+import socket
+from pathlib import Path
+
+import msgspec
+import nats
+import nats.js.errors
+import pytest
+
+from harness.broker import Broker
+from harness.persist_process import PersistProcess, client, run
+from harness.proxy import Proxy
+from harness.waiting import until_async
+from jetmem_schemas import subjects
+from jetmem_schemas.internal import Facts, Forgotten, Heads, decode_entry
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One broker and one persist for the tests that only talk to them, each in a tenant of its own."""
+    with (
+        Broker() as broker,
+        PersistProcess(broker, tmp_path_factory.mktemp("persist"), persist_purge_delay_s=0.1) as persist,
+    ):
+        yield broker, persist
+
+
+@pytest.fixture
+def own(tmp_path):
+    with Broker() as broker, PersistProcess(broker, tmp_path / "data", persist_purge_delay_s=0.1) as persist:
+        yield broker, persist
+
+
+def on(pair, body):
+    async def go():
+        async with client(pair[0]) as c:
+            await body(c)
+
+    run(go())
+
+
+def grep(word: bytes, *folders: Path) -> list[str]:
+    return sorted(str(f) for folder in folders for f in folder.rglob("*") if f.is_file() and word in f.read_bytes())
+
+
+# recorded, announced, answered
+
+
+def test_a_plain_publish_is_recorded_and_announced(shared):
+    async def body(c):
+        heard = []
+
+        async def hear(msg):
+            heard.append(msg)
+
+        await c.nc.subscribe("memrec.*", cb=hear)
+        await c.nc.flush()
+        seq = await c.publish(b'{"text":"hello"}', "mem.plain.event.alice.s1")
+        await c.recorded(seq)
+        (entry,) = await c.entries("plain")
+        assert (entry.kind, entry.tenant, entry.agent, entry.session) == ("event", "plain", "alice", "s1")
+        assert (entry.body, entry.seq, entry.rseq, entry.ts) == (b'{"text":"hello"}', seq, 1, entry.at)
+        part = subjects.partition_of("plain")
+
+        async def announced():
+            facts = [msgspec.msgpack.decode(m.data, type=Facts) for m in heard if m.subject == subjects.record(part)]
+            return [f for f in facts if f.partition == part]
+
+        (fact,) = await until_async(announced, "the fact on RECORD")
+        assert (fact.first, fact.before_seq) == (1, 0)
+        assert [decode_entry(e) for e in fact.entries] == [entry]
+
+        async def heads():
+            found = [msgspec.msgpack.decode(m.data, type=Heads) for m in heard if m.subject == subjects.RECORD_HEADS]
+            return [h for h in found if h.checkpoint >= seq]
+
+        head = (await until_async(heads, "heads on RECORD"))[0]
+        assert (head.heads[part].rseq, head.heads[part].seq) == (1, seq)
+
+    on(shared, body)
+
+
+def test_partitions_of_the_broker_are_those_of_subjects(shared):
+    async def body(c):
+        tenants = ["a", "A", "acme", "Zoo-9_x", "t" * 64, "_x"] + [f"tenant{n}" for n in range(100)]
+        for tenant in tenants:
+            seq = await c.publish({"text": "x"}, f"mem.{tenant}.event.alice.s1")
+            stored = await c.js.get_msg(subjects.MEMORY, seq)
+            assert stored.subject.split(".")[1] == str(subjects.partition_of(tenant)), tenant
+
+    on(shared, body)
+
+
+def test_answers_and_cursors(shared):
+    async def body(c):
+        base = (await c.ask("cover", "ans", after=0, wait_ms=0)).head.rseq
+        for number in range(7):
+            event = {"id": f"e{number}", "text": f"line {number}", "ts": 1000 + number, "author": "AB"[number % 2]}
+            seq = await c.publish(event, f"mem.ans.event.bot{number % 2}.s{number % 3}")
+        await c.recorded(seq)
+        cover = await c.ask("cover", "ans", after=seq, wait_ms=0)
+        assert cover.covered and cover.rseq == cover.head.rseq == base + 7
+        assert not (await c.ask("cover", "ans", after=seq + 10**6, wait_ms=1)).covered
+        found = await c.ask("fetch", "ans", tenant="ans", ids=["e5", "nope", "e1"])
+        assert [decode_entry(i.entry).id for i in found.items] == ["e5", "e1"]
+        near = await c.ask("fetch", "ans", tenant="ans", ids=["e3"], before=5, after=5)
+        assert near.items[0].before == [] and near.items[0].after == []
+        pages, cursor = [], b""
+        while True:
+            page = await c.ask("timeline", "ans", tenant="ans", limit=3, descending=True, cursor=cursor)
+            pages.append([decode_entry(e).id for e in page.entries])
+            cursor = page.cursor
+            if not cursor:
+                break
+        assert pages == [["e6", "e5", "e4"], ["e3", "e2", "e1"], ["e0"]]
+        page = await c.ask("timeline", "ans", tenant="ans", limit=9, descending=False, since=1002, until=1005)
+        assert [decode_entry(e).id for e in page.entries] == ["e2", "e3", "e4"]
+        page = await c.ask("timeline", "ans", tenant="ans", limit=9, descending=False, author="B")
+        assert [decode_entry(e).id for e in page.entries] == ["e1", "e3", "e5"]
+        first = await c.ask("sessions", "ans", tenant="ans", limit=4)
+        rest = await c.ask("sessions", "ans", tenant="ans", limit=4, cursor=first.cursor)
+        assert [(s.agent, s.session, s.events) for s in first.items + rest.items] == [
+            ("bot0", "s0", 2), ("bot1", "s2", 1), ("bot0", "s1", 1),
+            ("bot1", "s0", 1), ("bot0", "s2", 1), ("bot1", "s1", 1),
+        ]  # fmt: skip
+        assert first.cursor and not rest.cursor
+        agents = (await c.ask("agents", "ans", tenant="ans", limit=9)).items
+        assert [(a.agent, a.events, a.sessions, a.first, a.last) for a in agents] == [
+            ("bot0", 4, 3, 1000, 1006),
+            ("bot1", 3, 3, 1001, 1005),
+        ]
+        assert (await c.ask("scan", "ans", after=10**6, after_seq=0)).mismatch
+        assert (await c.ask("scan", "ans", after=3, after_seq=10**9)).mismatch
+        counts = (await c.ask("status", tenant="ans")).counts
+        assert (counts["events"], counts["sessions"], counts["agents"]) == (7, 6, 2)
+
+    on(shared, body)
+
+
+def test_neighbours_of_one_session(shared):
+    async def body(c):
+        for number in range(9):
+            seq = await c.publish({"id": f"e{number}", "text": "x", "ts": number}, "mem.near.event.bot.s")
+        await c.recorded(seq)
+        (item,) = (await c.ask("fetch", "near", tenant="near", ids=["e4"], before=2, after=3)).items
+        assert [decode_entry(e).id for e in item.before] == ["e2", "e3"]
+        assert [decode_entry(e).id for e in item.after] == ["e5", "e6", "e7"]
+
+    on(shared, body)
+
+
+def test_a_large_session_comes_in_slices_that_fit(shared):
+    async def body(c):
+        for number in range(6):
+            seq = await c.publish({"id": f"e{number}", "text": str(number) * 400_000}, "mem.large.event.bot.s")
+        await c.recorded(seq)
+        assert [e.id for e in await c.entries("large")] == [f"e{n}" for n in range(6)]
+        page = await c.ask("timeline", "large", tenant="large", limit=100, descending=False)
+        assert 1 <= len(page.entries) < 6 and page.cursor
+
+    on(shared, body)
+
+
+def test_a_malformed_cursor_is_an_error(shared):
+    async def body(c):
+        with pytest.raises(AssertionError, match="bad_cursor"):
+            await c.ask("timeline", "ans", tenant="ans", limit=1, descending=True, cursor=b"x")
+
+    on(shared, body)
+
+
+# bad input
+
+
+def test_refused_input_is_in_dead_with_bytes_headers_and_code(shared):
+    cases = [
+        ("mem.dl.event.alice.s1", b"not json", "bad_json"),
+        ("mem.dl.event.alice.s1", b'{"text":"\xff"}', "bad_utf8"),
+        ("mem.dl.event.alice.s1", b'{"text":1}', "bad_field"),
+        ("mem.dl.event.alice.s1", b"{}", "missing_field"),
+        ("mem.dl.event.alice.s1", b'{"text":"a","ts":99999999999999}', "bad_time"),
+        ("mem.dl.event.alice.s1", b"[" * 1000, "too_deep"),
+        ("mem.dl.event.alice.s1.more", b'{"text":"a"}', "bad_subject"),
+        ("mem.dl.event.alice", b'{"text":"a"}', "bad_subject"),
+        ("mem.dl.event.al+ice.s1", b'{"text":"a"}', "bad_subject"),
+        ("mem.dl.derived.alice.toc", b"{}", "unsupported"),
+        ("mem.dl.forget._._", b"{}", "empty_forget"),
+    ]
+
+    async def body(c):
+        told = []
+
+        async def hear(msg):
+            told.append(json.loads(msg.data))
+
+        await c.nc.subscribe("mem.dl.notify.>", cb=hear)
+        for subject, payload, _ in cases:
+            seq = await c.publish(payload, subject, **{"X-Trace": "t1", "Nats-Expected-Stream": "MEMORY"})
+        await c.recorded(seq)
+
+        async def there():
+            found = [m for m in await c.dead() if m.subject.endswith(".dl")]
+            return found if len(found) == len(cases) else None
+
+        found = await until_async(there, "all dead letters")
+        for message, (subject, payload, code) in zip(found, cases, strict=True):
+            assert message.subject == subjects.dead(code, "dl")
+            assert message.data == payload
+            assert message.headers["Jetmem-Code"] == code
+            assert message.headers["Jetmem-Subject"] == subject
+            assert message.headers["Jetmem-Original-X-Trace"] == "t1"
+            assert message.headers["Jetmem-Reason"]
+            assert (await c.js.get_msg(subjects.MEMORY, int(message.headers["Jetmem-Seq"]))).data == payload
+        assert await c.entries("dl") == []
+
+        async def all_told():
+            return len(told) == len(cases)
+
+        await until_async(all_told, "the tenant is told")
+        assert [t["code"] for t in told] == [code for _, _, code in cases]
+
+    on(shared, body)
+
+
+def test_a_tenant_that_is_no_token_goes_to_nobody(shared):
+    async def body(c):
+        seq = await c.publish(b'{"text":"a"}', "mem.t+.event.alice.s1")
+
+        async def there():
+            return [m for m in await c.dead() if m.headers["Jetmem-Seq"] == str(seq)]
+
+        (found,) = await until_async(there, "the dead letter")
+        assert found.subject == subjects.dead("bad_subject", "_")
+
+    on(shared, body)
+
+
+def test_identity_is_for_ever(shared):
+    async def body(c):
+        await c.publish({"id": "x", "text": "first"}, "mem.idy.event.alice.s1")
+        await c.publish(b'{ "text": "first", "id": "x" }', "mem.idy.event.alice.s1")
+        await c.publish({"id": "x", "text": "second"}, "mem.idy.event.alice.s1")
+        seq = await c.publish({"id": "x", "text": "first"}, "mem.idy.event.alice.s2")
+        await c.recorded(seq)
+        assert [e.body for e in await c.entries("idy")] == [b'{"id":"x","text":"first"}']
+
+        async def there():
+            found = [m for m in await c.dead() if m.subject == subjects.dead("conflict", "idy")]
+            return found if len(found) == 2 else None
+
+        found = await until_async(there, "two conflicts")
+        assert [m.headers["Jetmem-Id"] for m in found] == ["x", "x"]
+
+    on(shared, body)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"NATS/1.0\r\nno colon here\r\n\r\n",
+        b"NATS/1.0\r\n: no name\r\n\r\n",
+        b"NATS/1.0\r\nX-\xff: \xfe\r\n\r\n",
+        b"NATS/1.0 503\r\n\r\n",
+        b"NATS/1.0 \xff\xff\xff\r\n\r\n",
+        b"NATS/1.0",
+        b"abcd",
+        b"NATS/1.0\r\nStatus: 409\r\nDescription: Consumer Deleted\r\n\r\n",
+        b"NATS/1.0\r\nX-Bad Name: y\r\nX-Long: " + b"z" * 60_000 + b"\r\n\r\n",
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("payload", [b'{"text":"a"}', b"no"])
+def test_no_headers_stop_the_reader(shared, headers, payload):
+    """A message with headers that no library would send; raw, because no library sends them."""
+
+    async def body(c):
+        before = (await c.js.stream_info(subjects.MEMORY)).state.last_seq
+        await asyncio.to_thread(raw_publish, shared[0].port, "mem.hdr.event.alice.s1", headers, payload)
+        seq = await c.publish({"text": "after it"}, "mem.hdr.event.alice.s1")
+        assert seq >= before + 1
+        await c.recorded(seq)
+        if seq == before + 2 and payload == b"no":
+
+            async def there():
+                return [m for m in await c.dead() if (m.headers or {}).get("Jetmem-Seq") == str(before + 1)]
+
+            assert await until_async(there, "its dead letter")
+
+    on(shared, body)
+    assert shared[1].running()
+
+
+def raw_publish(port, subject, headers, payload):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        wire = sock.makefile("rwb")
+        wire.readline()
+        wire.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
+        wire.write(b"HPUB %s %d %d\r\n" % (subject.encode(), len(headers), len(headers) + len(payload)))
+        wire.write(headers + payload + b"\r\nPING\r\n")
+        wire.flush()
+        while line := wire.readline():
+            if line.startswith((b"PONG", b"-ERR")):
+                return
+
+
+# forget
+
+
+def filled(c, tenant):
+    async def fill():
+        for number in range(6):
+            event = {"id": f"e{number}", "text": f"secret{number}", "author": "AB"[number % 2], "ts": 1000 + number}
+            seq = await c.publish(event, f"mem.{tenant}.event.bot{number % 2}.s{number // 3}")
+        await c.recorded(seq)
+
+    return fill()
+
+
+FORGETS = {
+    "fids": ({"ids": ["e1", "e4", "never"]}, {"e1", "e4"}),
+    "fagent": ({"agent": "bot0"}, {"e0", "e2", "e4"}),
+    "fsession": ({"agent": "bot0", "session": "s1"}, {"e4"}),
+    "fauthor": ({"author": "B"}, {"e1", "e3", "e5"}),
+    "fbefore": ({"before": 1002}, {"e0", "e1"}),
+    "fall": ({"all": True}, {f"e{n}" for n in range(6)}),
+}
+
+
+@pytest.mark.parametrize("tenant", FORGETS)
+def test_forget_erases_what_it_selects_and_its_neighbours_stay(shared, tenant):
+    request, gone = FORGETS[tenant]
+    stay = {f"e{n}" for n in range(6)} - gone
+
+    async def body(c):
+        await filled(c, tenant)
+        other = await c.publish({"id": "e1", "text": "elsewhere"}, f"mem.{tenant}x.event.bot0.s1")
+        await c.recorded(other)
+        seq = await c.forget(tenant, **request)
+        await check(c)
+        told = (await c.entries(tenant))[-1]
+        assert told.kind == "forgot" and told.seq == seq
+        body = msgspec.msgpack.decode(told.body, type=Forgotten)
+        assert set(body.ids) == gone and body.last
+        for number in range(6):  # published again: a forgotten id stays forgotten
+            event = {"id": f"e{number}", "text": f"secret{number}", "author": "AB"[number % 2], "ts": 1000 + number}
+            last = await c.publish(event, f"mem.{tenant}.event.bot{number % 2}.s{number // 3}")
+        await c.recorded(last)
+        await check(c)
+
+    async def check(c):
+        ids = [f"e{n}" for n in range(6)]
+        found = await c.ask("fetch", tenant, tenant=tenant, ids=ids)
+        assert {decode_entry(i.entry).id for i in found.items} == stay
+        page = await c.ask("timeline", tenant, tenant=tenant, limit=100, descending=False)
+        assert {decode_entry(e).id for e in page.entries} == stay
+        sessions = (await c.ask("sessions", tenant, tenant=tenant, limit=100)).items
+        assert sum(s.events for s in sessions) == len(stay)
+        found = await c.ask("fetch", tenant + "x", tenant=tenant + "x", ids=["e1"])
+        assert len(found.items) == 1
+
+    on(shared, body)
+
+
+def test_forgotten_stays_forgotten_over_a_restart_and_a_replay(own, tmp_path):
+    broker, persist = own
+
+    async def body(c):
+        await filled(c, "acme")
+        await c.forget(agent="bot0")
+
+    async def check(c):
+        found = await c.ask("fetch", tenant="acme", ids=[f"e{n}" for n in range(6)])
+        assert {decode_entry(i.entry).id for i in found.items} == {"e1", "e3", "e5"}
+
+    on(own, body)
+    on(own, check)
+    persist.kill()
+    persist.start()
+    on(own, check)
+    persist.stop()
+    with PersistProcess(broker, tmp_path / "from-nothing"):
+
+        async def again(c):
+            await c.recorded((await c.js.stream_info(subjects.MEMORY)).state.last_seq)
+            await check(c)
+
+        on(own, again)
+
+
+def test_a_forget_of_more_than_one_entry_holds(own):
+    async def body(c):
+        futures = [
+            await c.js.publish_async("mem.acme.event.bot.s", b'{"id":"e%d","text":"w"}' % n) for n in range(1201)
+        ]
+        await asyncio.gather(*futures)
+        await c.recorded(1201)
+        await c.forget(all=True)
+        told = [
+            msgspec.msgpack.decode(e.body, type=Forgotten) for e in (await c.entries())[1201:] if e.kind == "forgot"
+        ]
+        assert [(len(t.ids), t.last) for t in told] == [(500, False), (500, False), (201, True)]
+        assert (await c.ask("timeline", tenant="acme", limit=9, descending=False)).entries == []
+        assert (await c.ask("agents", tenant="acme", limit=9)).items == []
+
+    on(own, body)
+
+
+def test_purged_means_that_no_file_holds_it(own):
+    broker, persist = own
+    folders = (broker.data / "nats", persist.data / "persist")
+
+    async def body(c):
+        await c.publish({"id": "a", "text": "unutterable"})
+        await c.publish({"id": "a", "text": "unutterable"})
+        await c.publish(b'{"id":"a", "text":"unutterable"}')
+        await c.publish({"id": "a", "text": "unspeakable"})
+        await c.publish({"id": "b", "text": "harmless"})
+        seq = await c.publish(b'{"id":"a","text":["unmentionable"]}')
+        await c.recorded(seq)
+        await c.dead_count(2)
+        words = (b"unutterable", b"unspeakable", b"unmentionable")
+        for word in words:
+            assert grep(word, folders[0])
+        assert grep(words[0], folders[1])
+        await c.purged(await c.forget(ids=["a"]))
+        for word in words:
+            assert grep(word, *folders) == []
+        assert grep(b"harmless", folders[0]) and grep(b"harmless", folders[1])
+        assert await c.dead() == []
+        await c.publish({"id": "a", "text": "unutterable"})
+        last = await c.publish({"id": "a", "text": "ineffable"})
+        await c.recorded(last)
+
+        async def nowhere():
+            return not grep(words[0], *folders) and not grep(b"ineffable", *folders)
+
+        await until_async(nowhere, "later repeats are erased too")
+        assert (await c.js.stream_info(subjects.MEMORY)).state.last_seq == last
+
+    on(own, body)
+    persist.kill()
+    persist.start()  # the checkpoint's own message was erased: no alarm
+
+    async def goes_on(c):
+        await c.recorded(await c.publish({"id": "c", "text": "next"}))
+        assert [decode_entry(i.entry).id for i in (await c.ask("fetch", tenant="acme", ids=["a", "b", "c"])).items] == [
+            "b",
+            "c",
+        ]
+
+    on(own, goes_on)
+
+
+# the outbox
+
+
+def test_dead_letters_wait_while_dead_is_full_or_gone(own):
+    broker, _ = own
+
+    async def body(c):
+        config = (await c.js.stream_info(subjects.DEAD)).config
+        config.max_bytes = 1
+        await c.js.update_stream(config)
+        for number in range(3):
+            seq = await c.publish(b"nonsense %d" % number)
+        good = await c.publish({"id": "good", "text": "x"})
+        await c.recorded(good)
+        assert len((await c.ask("fetch", tenant="acme", ids=["good"])).items) == 1
+        assert await c.dead() == []
+        config.max_bytes = 10**6
+        await c.js.update_stream(config)
+        found = await c.dead_count(3)
+        assert [m.data for m in found] == [b"nonsense 0", b"nonsense 1", b"nonsense 2"]
+        await c.js.delete_stream(subjects.DEAD)
+        seq = await c.publish(b"nonsense 3")
+        await c.recorded(seq)
+
+        async def again():
+            try:
+                return await c.dead()
+            except nats.js.errors.NotFoundError:
+                return None
+
+        (found,) = await until_async(again, "DEAD is made again")
+        assert found.data == b"nonsense 3"
+
+    on(own, body)
+
+
+def test_the_outbox_is_sent_after_a_restart(own):
+    broker, persist = own
+
+    async def fill(c):
+        config = (await c.js.stream_info(subjects.DEAD)).config
+        config.max_bytes = 1
+        await c.js.update_stream(config)
+        await c.recorded(await c.publish(b"nonsense"))
+        persist.kill()
+        config.max_bytes = 10**6
+        await c.js.update_stream(config)
+        persist.start()
+        (found,) = await c.dead_count(1)
+        assert found.data == b"nonsense"
+
+    on(own, fill)
+
+
+# restarts, losses
+
+
+def test_restarts_of_the_broker_and_of_persist(own):
+    broker, persist = own
+
+    async def body(c):
+        for round_ in range(3):
+            await c.recorded(await c.publish({"id": f"r{round_}", "text": "x"}))
+            if round_ == 0:
+                await asyncio.to_thread(broker.restart)
+            else:
+                persist.kill() if round_ == 1 else persist.stop()
+                persist.start()
+
+            async def back(number=round_):
+                try:
+                    return await c.publish({"id": f"b{number}", "text": "x"})
+                except (nats.errors.Error, nats.js.errors.Error):
+                    return None
+
+            await c.recorded(await until_async(back, "the broker is back"))
+
+        async def record_back():
+            try:
+                return (await c.js.stream_info(subjects.RECORD)).state.messages
+            except nats.js.errors.NotFoundError:
+                return None
+
+        await until_async(record_back, "RECORD is made again, heads are in it")
+        entries = await c.entries()
+        assert [e.id for e in entries] == ["r0", "b0", "r1", "b1", "r2", "b2"]
+
+    on(own, body)
+    assert persist.stop() == 0
+
+
+def test_a_broker_that_comes_late_is_waited_for(tmp_path):
+    broker = Broker()
+    persist = PersistProcess(broker, tmp_path / "data")
+    with persist, broker:
+        on((broker, persist), lambda c: c.recorded(0))
+
+
+def stops_saying(persist, text):
+    assert persist.ended() != 0
+    assert text in persist.said()
+
+
+def test_a_stream_made_again_stops_persist(own):
+    broker, persist = own
+
+    async def body(c):
+        await c.recorded(await c.publish({"text": "x"}))
+        await c.js.delete_stream(subjects.MEMORY)
+
+    on(own, body)
+    stops_saying(persist, "MEMORY was removed")
+    persist.start()  # makes the missing stream, and then knows that it is not the one
+    stops_saying(persist, "MEMORY was replaced")
+    persist.start(persist_accept_gap="true")
+
+    async def accepted(c):
+        seq = await c.publish({"id": "new", "text": "y"})
+        assert seq == 1
+        await c.recorded(seq)
+        cover = await c.ask("cover", after=seq, wait_ms=0)
+        assert cover.covered and cover.rseq == 2
+        assert [e.rseq for e in await c.entries()] == [1, 2]
+
+    on(own, accepted)
+
+
+def test_a_stream_trimmed_beyond_the_checkpoint_stops_persist(own):
+    broker, persist = own
+
+    async def body(c):
+        for _ in range(5):
+            seq = await c.publish({"text": "x"})
+        await c.recorded(seq)
+        persist.stop()
+        for _ in range(5):
+            seq = await c.publish({"text": "y"})
+        await c.js.purge_stream(subjects.MEMORY, seq=8)
+
+    on(own, body)
+    persist.start()
+    stops_saying(persist, "no longer holds the checkpoint's message 5")
+
+
+def test_an_older_copy_of_the_stream_stops_persist(own, tmp_path):
+    import shutil
+
+    broker, persist = own
+
+    async def body(c):
+        await c.recorded(await c.publish({"text": "x"}))
+
+    on(own, body)
+    broker.stop()
+    shutil.copytree(broker.data / "nats", tmp_path / "copy")
+    broker.start()
+    on(own, body)
+    persist.stop()
+    broker.stop()
+    shutil.rmtree(broker.data / "nats")
+    shutil.copytree(tmp_path / "copy", broker.data / "nats")
+    broker.start()
+    persist.start()
+    stops_saying(persist, "MEMORY ends at 1, before the checkpoint 2")
+
+
+def test_a_foreign_stream_configuration_stops_persist(tmp_path):
+    with Broker() as broker:
+
+        async def make():
+            nc = await nats.connect(broker.url)
+            await nc.jetstream().add_stream(name=subjects.MEMORY, subjects=list(subjects.MEMORY_SUBJECTS))
+            await nc.close()
+
+        run(make())
+        with PersistProcess(broker, tmp_path / "data") as persist:
+            stops_saying(persist, "is needed; correct or remove it")
+
+
+# trim, full
+
+
+def test_trim_keeps_the_checkpoints_own_message(tmp_path):
+    with (
+        Broker() as broker,
+        PersistProcess(broker, tmp_path / "data", persist_keep_hours=0, persist_trim_every_s=3600) as persist,
+    ):
+
+        async def body(c):
+            for number in range(10):
+                seq = await c.publish({"id": f"e{number}", "text": "x"})
+            await c.recorded(seq)
+            dry = await c.ask("trim", dry_run=True)
+            assert (dry["keep_from"], dry["removed"], dry["dry_run"]) == (10, 9, True)
+            assert (await c.js.stream_info(subjects.MEMORY)).state.messages == 10
+            assert (await c.ask("trim"))["removed"] == 9
+            state = (await c.js.stream_info(subjects.MEMORY)).state
+            assert (state.first_seq, state.last_seq) == (10, 10)
+            assert len(await c.entries()) == 10
+            persist.kill()
+            persist.start()
+
+        async def after(c):
+            await c.recorded(await c.publish({"text": "y"}))
+            assert len(await c.entries()) == 11
+
+        on((broker, persist), body)
+        on((broker, persist), after)
+
+
+def test_trim_keeps_the_window(own):
+    async def body(c):
+        for _ in range(3):
+            seq = await c.publish({"text": "x"})
+        await c.recorded(seq)
+        assert (await c.ask("trim"))["removed"] == 0
+
+    on(own, body)
+
+
+def test_memory_refuses_when_full_and_takes_again_after_trimming(tmp_path):
+    with (
+        Broker() as broker,
+        PersistProcess(
+            broker, tmp_path / "data", memory_bytes_max=200_000, persist_full_share=0.5, persist_trim_every_s=3600
+        ) as persist,
+    ):
+
+        async def body(c):
+            seq = 0
+            with pytest.raises(nats.js.errors.APIError) as refused:
+                for _ in range(100):
+                    seq = await c.publish({"text": "x" * 10_000})
+            assert "maximum bytes exceeded" in str(refused.value.description)
+            await c.recorded(seq)
+            trimmed = await c.ask("trim")
+            assert 0 < trimmed["removed"] < seq
+            await c.recorded(await c.publish({"text": "there is room"}))
+            assert len(await c.entries()) == seq + 1
+
+        on((broker, persist), body)
+
+
+# the wire
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Size": "y" * 200}], ids=["plain", "headers"])
+def test_connections_cut_in_mid_delivery_skip_nothing_and_repeat_nothing(tmp_path, headers):
+    count = 3000
+    with Broker() as broker, Proxy(broker.port) as proxy:
+        # filled before persist reads, so that the cuts fall into full deliveries
+        with PersistProcess(broker, tmp_path / "data") as persist:
+            on((broker, persist), lambda c: c.recorded(0))
+            persist.stop()
+
+        async def fill():
+            nc = await nats.connect(broker.url)
+            js = nc.jetstream()
+            sent = [
+                await js.publish_async("mem.acme.event.alice.s1", b'{"id":"e%d","text":"w"}' % n, headers=headers)
+                for n in range(count)
+            ]
+            await asyncio.gather(*sent)
+            await nc.close()
+
+        run(fill())
+        proxy.cuts += [20_000, 60_001, 100_003, 150_007, 33_333]
+        with PersistProcess(broker, tmp_path / "data", url=proxy.url) as persist:
+
+            async def body(c):
+                await c.recorded(count)
+                assert [e.id for e in await c.entries()] == [f"e{n}" for n in range(count)]
+
+            on((broker, persist), body)
+            assert proxy.cut_count == 5

@@ -1,0 +1,147 @@
+"""Settings in layers: which wins, what is refused, what a child is told."""
+
+import msgspec
+import pytest
+
+from jetmem import flow
+from jetmem.console import configuration
+from jetmem.runtime.settings import Common, SettingsError, environment, load
+
+
+class Oven(msgspec.Struct, frozen=True, kw_only=True):
+    heat: float = 180.0
+    fan: bool = True
+    tray_count: int = 2
+
+
+SECTIONS = {"": Common, "oven": Oven}
+
+
+@pytest.fixture
+def toml(tmp_path):
+    def write(text):
+        path = tmp_path / "jetmem.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_defaults_when_nothing_is_said():
+    settings = load(SECTIONS, environ={})
+    assert settings == {"": Common(), "oven": Oven()}
+
+
+def test_the_later_layer_wins(toml):
+    path = toml('log_level = "error"\nshards = 3\nshard = 1\n[oven]\nheat = 1.0\ntray_count = 7\n')
+    environ = {"JETMEM_SHARDS": "4", "JETMEM_SHARD": "2", "JETMEM_OVEN_HEAT": "2.5"}
+    settings = load(SECTIONS, environ=environ, toml=path, flags={"shard": 3, "server": None})
+    assert settings[""] == Common(log_level="error", shards=4, shard=3)
+    assert settings["oven"] == Oven(heat=2.5, tray_count=7)
+
+
+def test_flags_that_were_not_given_change_nothing():
+    environ = {"JETMEM_SERVER": "nats://elsewhere:1"}
+    assert load(SECTIONS, environ=environ, flags={"server": None})[""].server == "nats://elsewhere:1"
+
+
+@pytest.mark.parametrize("text", ["1", "true"])
+def test_words_of_the_environment_become_their_types(text):
+    assert load(SECTIONS, environ={"JETMEM_OVEN_FAN": text})["oven"].fan is True
+
+
+def test_names_of_others_are_not_looked_at():
+    assert load(SECTIONS, environ={"PATH": "/bin", "JETMEMORY": "x", "jetmem_oven_heat": "hot"})["oven"] == Oven()
+
+
+@pytest.mark.parametrize("name", ["JETMEM_SPEED", "JETMEM_OVEN_SPEED", "JETMEM_", "JETMEM_OVEN", "JETMEM_OVEN_"])
+def test_an_unknown_name_in_the_environment_stops_start_up(name):
+    with pytest.raises(SettingsError, match=f"environment: unknown setting {name}$"):
+        load(SECTIONS, environ={name: "1"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("speed = 1", "unknown setting speed"),
+        ("[oven]\nspeed = 1", "unknown setting oven.speed"),
+        ("[fridge]\nheat = 1", "unknown setting fridge"),
+        ("oven = 1", "unknown setting oven"),
+        ("heat =", "Invalid value"),
+    ],
+)
+def test_a_wrong_file_stops_start_up_and_is_named(toml, text, said):
+    path = toml(text)
+    with pytest.raises(SettingsError) as caught:
+        load(SECTIONS, environ={}, toml=path)
+    assert str(path) in str(caught.value) and said in str(caught.value)
+
+
+def test_a_file_that_is_not_utf8_or_not_there_stops_start_up(tmp_path):
+    path = tmp_path / "jetmem.toml"
+    with pytest.raises(SettingsError, match="No such file"):
+        load(SECTIONS, environ={}, toml=path)
+    path.write_bytes(b'server = "\xff"')
+    with pytest.raises(SettingsError, match="jetmem.toml"):
+        load(SECTIONS, environ={}, toml=path)
+
+
+def test_a_value_that_does_not_fit_names_its_section_and_field():
+    with pytest.raises(SettingsError, match=r"section oven: .*heat"):
+        load(SECTIONS, environ={"JETMEM_OVEN_HEAT": "hot"})
+    with pytest.raises(SettingsError, match=r"settings: .*log_level"):
+        load(SECTIONS, environ={"JETMEM_LOG_LEVEL": "loud"})
+
+
+def test_settings_do_not_change_once_built():
+    settings = load(SECTIONS, environ={})
+    with pytest.raises(AttributeError):
+        settings["oven"].heat = 1.0
+
+
+def test_the_environment_of_a_child_gives_it_the_same_values():
+    common, oven = Common(server="nats://h:1", http_port=9, shards=2), Oven(heat=0.5, tray_count=9)
+    told = {**environment("", common), **environment("oven", oven)}
+    assert told == {
+        "JETMEM_SERVER": "nats://h:1",
+        "JETMEM_HTTP_PORT": "9",
+        "JETMEM_SHARDS": "2",
+        "JETMEM_OVEN_HEAT": "0.5",
+        "JETMEM_OVEN_TRAY_COUNT": "9",
+    }
+    assert load(SECTIONS, environ=told) == {"": common, "oven": oven}
+
+
+def test_every_section_of_the_flow_has_defaults_and_can_be_told_to_a_child():
+    sections = configuration.sections()
+    assert set(sections) == {"", "nats", *flow.NAMES}
+    defaults = load(sections, environ={})
+    for name, values in defaults.items():
+        assert environment(name, values) == {}
+
+
+def test_no_name_in_the_environment_means_two_settings():
+    sections = configuration.sections()
+    names = [
+        "_".join(filter(None, (section, field)))
+        for section, kind in sections.items()
+        for field in kind.__struct_fields__
+    ]
+    assert len(names) == len(set(names))
+
+
+def test_the_data_folder_is_the_flag_the_environment_or_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert configuration.data_root(tmp_path / "a", {"JETMEM_DATA": "/b"}) == tmp_path / "a"
+    assert str(configuration.data_root(None, {"JETMEM_DATA": "/b"})) == "/b"
+    assert str(configuration.data_root(None, {"XDG_DATA_HOME": "/x"})) == "/x/jetmem"
+    assert configuration.data_root(None, {"XDG_DATA_HOME": "relative"}) == tmp_path / ".local" / "share" / "jetmem"
+    assert configuration.data_root(None, {}) == tmp_path / ".local" / "share" / "jetmem"
+
+
+def test_the_settings_file_is_the_given_one_or_that_of_the_data_folder(toml, tmp_path):
+    assert configuration.settings_file(None, tmp_path) is None
+    path = toml("")
+    assert configuration.settings_file(None, tmp_path) == path
+    with pytest.raises(SettingsError, match="does not exist"):
+        configuration.settings_file(tmp_path / "other.toml", tmp_path)
