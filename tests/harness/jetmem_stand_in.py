@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from jetmem import cli, supervisor
+from jetmem.adapters.supervised import Timing
 
 HERE = Path(__file__).resolve().parent
 
@@ -28,11 +29,11 @@ def timing():
         fields["ready_within_s"] = float(os.environ["STAND_IN_READY_S"])
     if "STAND_IN_STOP_S" in os.environ:
         fields["stop_s"] = float(os.environ["STAND_IN_STOP_S"])
-    return supervisor.Timing(**fields)
+    return Timing(**fields)
 
 
 class Plan(supervisor.Plan, frozen=True, kw_only=True):
-    timing: supervisor.Timing = msgspec.field(default_factory=timing)
+    timing: Timing = msgspec.field(default_factory=timing)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from pathlib import Path
 
 import msgspec
@@ -14,6 +13,7 @@ from harness.broker import Broker
 from harness.persist_process import PersistProcess, client, run
 from harness.proxy import Proxy
 from harness.waiting import until_async
+from harness.wire import HEADERS, raw_publish
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import Facts, Forgotten, Heads, decode_entry
 
@@ -257,21 +257,7 @@ def test_identity_is_for_ever(shared):
     on(shared, body)
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        b"NATS/1.0\r\nno colon here\r\n\r\n",
-        b"NATS/1.0\r\n: no name\r\n\r\n",
-        b"NATS/1.0\r\nX-\xff: \xfe\r\n\r\n",
-        b"NATS/1.0 503\r\n\r\n",
-        b"NATS/1.0 \xff\xff\xff\r\n\r\n",
-        b"NATS/1.0",
-        b"abcd",
-        b"NATS/1.0\r\nStatus: 409\r\nDescription: Consumer Deleted\r\n\r\n",
-        b"NATS/1.0\r\nX-Bad Name: y\r\nX-Long: " + b"z" * 60_000 + b"\r\n\r\n",
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("headers", HEADERS, ids=lambda h: str(h[:40]))
 @pytest.mark.parametrize("payload", [b'{"text":"a"}', b"no"])
 def test_no_headers_stop_the_reader(shared, headers, payload):
     """A message with headers that no library would send; raw, because no library sends them."""
@@ -291,19 +277,6 @@ def test_no_headers_stop_the_reader(shared, headers, payload):
 
     on(shared, body)
     assert shared[1].running()
-
-
-def raw_publish(port, subject, headers, payload):
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
-        wire = sock.makefile("rwb")
-        wire.readline()
-        wire.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
-        wire.write(b"HPUB %s %d %d\r\n" % (subject.encode(), len(headers), len(headers) + len(payload)))
-        wire.write(headers + payload + b"\r\nPING\r\n")
-        wire.flush()
-        while line := wire.readline():
-            if line.startswith((b"PONG", b"-ERR")):
-                return
 
 
 # forget

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jetmem.adapters.encoder_batches import BATCH_TOKENS_MAX, micro_batches, padded
-from jetmem.adapters.encoder_choice import PRECISIONS, candidates_of, choose, cosines, failed, judge
+from jetmem.adapters.encoder_choice import AUTO, PRECISIONS, candidates_of, choose, cosines, failed, judge
 from jetmem.adapters.encoder_export import FP32, INT8, MANIFEST, REFERENCE, Manifest, verified
 from jetmem.adapters.encoder_samples import REFERENCE_TEXTS, timing_texts
 from jetmem.adapters.model_files import find_model, sha256_of
@@ -41,8 +41,9 @@ def test_no_usable_precision_says_why_for_each() -> None:
 
 
 def test_settings_name_candidates() -> None:
-    assert candidates_of("auto") == PRECISIONS
-    assert candidates_of("onnx-fp32") == ("onnx-fp32",)
+    assert candidates_of("auto") == AUTO
+    assert sorted(p for group in AUTO for p in group) == sorted(PRECISIONS)
+    assert candidates_of("onnx-fp32") == (("onnx-fp32",),)
     with pytest.raises(Broken, match="int4"):
         candidates_of("int4")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from jetmem.adapters.encoder_batches import BatchedEncoder
-from jetmem.adapters.encoder_choice import COSINE_MIN_MIN, EncoderReport, candidates_of, choose, cosines
+from jetmem.adapters.encoder_choice import COSINE_MIN_MIN, Candidate, EncoderReport, candidates_of, choose, cosines
 from jetmem.adapters.encoder_export import ensure_export
 from jetmem.adapters.encoder_measure import Plan, build, cores, files_needed, measured, processor
 from jetmem.adapters.encoder_samples import REFERENCE_TEXTS
@@ -46,7 +46,11 @@ def open_encoder(
     files = find_model(model)
     export = ensure_export(files, cache_dir, [])
     plan = Plan(files=files, export=export, threads=threads or cores(), batch_texts=batch_texts)
-    candidates = measured(plan, asked, cache_dir)
+    candidates: tuple[Candidate, ...] = ()
+    for group in asked:
+        candidates += measured(plan, group, cache_dir)
+        if any(each.accepted for each in candidates):
+            break
     chosen = choose(candidates)
     # Only what is used is hashed at each start; a damaged file is made again here.
     ensure_export(files, cache_dir, files_needed(chosen.precision))

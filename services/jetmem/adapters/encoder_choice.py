@@ -14,6 +14,9 @@ from jetmem.runtime.errors import Broken
 Precision = Literal["onnx-int8", "onnx-fp32", "torch-bf16", "torch-fp32"]
 #: Fastest first, as measured where VNNI exists; each is measured again where it is to run.
 PRECISIONS: Final[tuple[Precision, ...]] = ("onnx-int8", "torch-bf16", "onnx-fp32", "torch-fp32")
+#: What `auto` measures: torch only where no ONNX precision is exact enough. Measuring torch takes most of a first
+#: start, and it costs some 400 MB; who wants it (AMX, bf16 units) asks for it by name.
+AUTO: Final[tuple[tuple[Precision, ...], ...]] = (("onnx-int8", "onnx-fp32"), ("torch-bf16", "torch-fp32"))
 #: Lets per-channel int8 (0.991 on LoCoMo turns) pass and per-tensor int8 (0.951, worst 0.854) not.
 COSINE_MEAN_MIN: Final = 0.985
 #: No single text may be further from its own fp32 vector than near-duplicates are from each other.
@@ -80,17 +83,17 @@ def failed(precision: str, why: str) -> Candidate:
     return Candidate(precision=precision, texts_per_s=0.0, cosine_mean=-1.0, cosine_min=-1.0, accepted=False, why=why)
 
 
-def candidates_of(asked: str) -> tuple[Precision, ...]:
-    """Precisions to measure for a setting.
+def candidates_of(asked: str) -> tuple[tuple[Precision, ...], ...]:
+    """Groups of precisions to measure for a setting: the next group only if none of one is accepted.
 
     Raises:
         Broken: The setting is unknown.
     """
     if asked == "auto":
-        return PRECISIONS
+        return AUTO
     for precision in PRECISIONS:
         if asked == precision:
-            return (precision,)
+            return ((precision,),)
     raise Broken(f"precision is {asked!r}, not auto or one of {', '.join(PRECISIONS)}")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import base64
 from typing import Any, Final, NamedTuple
 
-import nats.errors
 from nats.aio.client import Client
 
-from jetmem.adapters.nats_connect import NOT_FOUND, ApiError, api
+from jetmem.adapters.nats_connect import NOT_FOUND, ApiError, api, parse_headers
 from jetmem.runtime import limits
 from jetmem.runtime.errors import Broken, Retryable
 from jetmem.runtime.settings import Common
@@ -18,6 +17,8 @@ from jetmem_schemas.events import PAYLOAD_BYTES_MAX
 _NS: Final = 1_000_000_000
 #: JetStream: the stream name is already in use with a different configuration (someone was faster).
 _IN_USE: Final = 10058
+#: JetStream: no message found.
+_NO_MESSAGE: Final = 10037
 _SERVER_TROUBLE: Final = 500
 #: What decides whether a memory can be lost; other fields may be set by the operator.
 _CHECKED: Final = ("subjects", "subject_transform", "discard", "storage", "retention", "allow_atomic")
@@ -122,22 +123,29 @@ async def stream_info(nc: Client, stream: str) -> dict[str, Any]:
 
 
 class Stored(NamedTuple):
-    """One stored message, with the headers that the server adds (`Nats-Sequence`, `Nats-Time-Stamp`)."""
+    """One stored message; `time` as the server writes it."""
 
+    seq: int
+    time: str
     headers: dict[str, str]
     data: bytes
 
 
 async def next_message(nc: Client, stream: str, seq: int, subject: str = ">") -> Stored | None:
-    """The first message at or after a sequence whose subject fits, or None; the stream allows direct reads.
+    """The first message at or after a sequence whose subject fits, or None.
+
+    As JSON, not as a direct read: headers of a stranger's message, read off the wire, could end the connection.
 
     Raises:
+        ApiError: The stream does not exist, among others.
         Retryable: The broker did not answer.
     """
-    body = json.dumps({"seq": seq, "next_by_subj": subject}).encode()
+    body = {"seq": seq, "next_by_subj": subject}
     try:
-        reply = await nc.request(subjects.raw_stream_api("DIRECT.GET", stream), body, timeout=5)
-    except (nats.errors.Error, TimeoutError, OSError) as error:
-        raise Retryable(f"stream {stream} cannot be read: {error}") from error
-    headers = reply.headers or {}
-    return Stored(headers, reply.data) if "Nats-Sequence" in headers else None
+        found = (await api(nc, subjects.raw_stream_api("STREAM.MSG.GET", stream), body))["message"]
+    except ApiError as error:
+        if error.err_code == _NO_MESSAGE:
+            return None
+        raise
+    headers = parse_headers(base64.b64decode(found.get("hdrs", "")))
+    return Stored(found["seq"], found["time"], headers, base64.b64decode(found.get("data", "")))

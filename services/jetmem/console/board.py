@@ -74,7 +74,8 @@ class Board:
         if self._live:
             parts: list[Any] = [table(state)]
             if state.ready and self._live_on_output:
-                parts.append(Text(ready_line(state), style="bold green"))
+                ending = next((e.state for e in state.processes if e.state in ("stopping", "stopped")), "")
+                parts.append(Text(ending or ready_line(state), style="" if ending else "bold green"))
             self._live.update(Group(*parts), refresh=True)
         if first_ready:
             if self._live is None:

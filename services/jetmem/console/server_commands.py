@@ -46,8 +46,9 @@ def up(
     config: Config = None,
 ) -> None:
     """Start a nats-server and every stage, on loopback, supervised, all data in one folder."""
+    from jetmem.adapters.supervised import Timing
     from jetmem.console import configuration
-    from jetmem.supervisor import Plan, Timing, stage_command
+    from jetmem.supervisor import Plan, stage_command
 
     root = configuration.data_root(data, os.environ)
     file = configuration.settings_file(config, root)
@@ -139,8 +140,8 @@ def _wait_ready(child: subprocess.Popen[bytes], folder: Any, log: Path, begin: i
 def down(data: Data = None) -> None:
     """Stop what `jetmem up` started on a data folder, and wait until it has ended."""
     from jetmem.adapters.data_folder import DataFolder
+    from jetmem.adapters.supervised import Timing
     from jetmem.console import configuration
-    from jetmem.supervisor import Timing
 
     folder = DataFolder(configuration.data_root(data, os.environ))
     if not folder.in_use():

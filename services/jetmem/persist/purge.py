@@ -135,7 +135,7 @@ class Purge:
         seq = 1
         while found := await next_message(self._shell.nc, subjects.DEAD, seq, subjects.dead_filter(row.tenant)):
             headers = found.headers
-            seq, origin = int(headers["Nats-Sequence"]), int(headers.get("Jetmem-Seq", "0"))
+            seq, origin = found.seq, int(headers.get("Jetmem-Seq", "0"))
             source, id_, at = (headers.get(f"Jetmem-{name}", "") for name in ("Subject", "Id", "Time"))
             if origin < row.seq and covers_dead(forget, source, id_, found.data, int(at or "0")):
                 await self._delete(subjects.MEMORY, origin)

@@ -98,6 +98,4 @@ class Trim:
     async def _time_at(self, seq: int) -> tuple[int, int] | None:
         """(sequence, epoch ms) of the first message at or after `seq`."""
         found = await next_message(self._shell.nc, subjects.MEMORY, seq)
-        if found is None:
-            return None
-        return int(found.headers["Nats-Sequence"]), go_epoch_ms(found.headers["Nats-Time-Stamp"])
+        return None if found is None else (found.seq, go_epoch_ms(found.time))

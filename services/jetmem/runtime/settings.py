@@ -32,6 +32,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
         shard: Ordinal of this process.
         shards: Processes that share this stage's 64 partitions.
         crash: Test hook, see `runtime.crashpoints`.
+        memory_bytes_max: Most that MEMORY holds on disk; full, it refuses until persist has trimmed it.
+        replicas: Of the streams MEMORY and DEAD; 3 on a cluster.
     """
 
     server: str = "nats://127.0.0.1:4222"

@@ -1,0 +1,84 @@
+"""Traps of nats-py that we work around; an upgrade that changes one is noticed here."""
+
+import asyncio
+
+import nats
+import pytest
+
+from harness.broker import Broker
+from harness.waiting import until_async
+from harness.wire import DEADLY, HEADERS, raw_publish
+from jetmem.adapters.nats_connect import parse_headers, taps
+
+
+@pytest.fixture(scope="module")
+def broker():
+    with Broker() as made:
+        yield made
+
+
+async def listening(broker, errors):
+    async def failed(error):
+        errors.append(error)
+
+    nc = await nats.connect(broker.url, error_cb=failed, reconnect_time_wait=0.1)
+    heard = []
+
+    async def hear(msg):
+        heard.append(msg.data)
+
+    return nc, heard, hear
+
+
+@pytest.mark.parametrize("headers", DEADLY, ids=str)
+def test_bare_nats_py_goes_deaf_on_hostile_headers(broker, headers):
+    """The reason for `taps`. If this fails, nats-py was repaired: `taps` is then only a matter of speed."""
+
+    async def go():
+        errors = []
+        nc, heard, hear = await listening(broker, errors)
+        await nc.subscribe("deaf", cb=hear)
+        await nc.flush()
+        reading = nc._reading_task
+        await asyncio.to_thread(raw_publish, broker.port, "deaf", headers, b"x")
+
+        async def ended():
+            return reading.done()
+
+        await until_async(ended, "the read loop ends")
+        assert nc.is_connected and heard == []
+        nc._transport.close()
+        await nc._close(nats.aio.client.Client.CLOSED, False)
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("headers", HEADERS, ids=str)
+@pytest.mark.parametrize("tapped", [False, True])
+def test_with_taps_the_connection_lives(broker, headers, tapped):
+    async def go():
+        errors = []
+        nc, heard, hear = await listening(broker, errors)
+        table = taps(nc)
+        assert taps(nc) is table
+        sub = await nc.subscribe("lives", cb=hear)
+        if tapped:
+            table[sub._id] = lambda subject, reply, data, raw: heard.append(bytes(data)) or parse_headers(raw or b"")
+        await nc.flush()
+        await asyncio.to_thread(raw_publish, broker.port, "lives", headers, b"hostile")
+        await nc.publish("lives", b"after it")
+
+        async def after():
+            return b"after it" in heard
+
+        await until_async(after, "the next message")
+        assert not tapped or heard == [b"hostile", b"after it"]
+        await nc.close()
+
+    asyncio.run(go())
+
+
+def test_headers_off_the_wire():
+    assert parse_headers(b"NATS/1.0\r\nA: 1\r\nB:2\r\nA:  3 \r\n\r\n") == {"A": "3", "B": "2"}
+    assert parse_headers(b"NATS/1.0\r\nX-\xff: \xfe\r\nnone\r\n: y\r\n\r\n") == {"X-\ufffd": "\ufffd"}
+    assert parse_headers(b"") == {} and parse_headers(b"abcd") == {}

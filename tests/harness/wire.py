@@ -1,0 +1,31 @@
+"""What no library would send."""
+
+import socket
+
+
+def raw_publish(port: int, subject: str, headers: bytes, payload: bytes) -> None:
+    """Publish with headers as they are, and wait until the server has read it."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock, sock.makefile("rwb") as wire:
+        wire.readline()
+        wire.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
+        wire.write(b"HPUB %s %d %d\r\n" % (subject.encode(), len(headers), len(headers) + len(payload)))
+        wire.write(headers + payload + b"\r\nPING\r\n")
+        wire.flush()
+        while line := wire.readline():
+            if line.startswith((b"PONG", b"-ERR")):
+                return
+
+
+#: Header blocks, from odd to hostile; the last three end nats-py's read loop in silence.
+HEADERS = (
+    b"NATS/1.0\r\nno colon here\r\n\r\n",
+    b"NATS/1.0\r\n: no name\r\n\r\n",
+    b"NATS/1.0\r\nX-\xff: \xfe\r\n\r\n",
+    b"NATS/1.0 503\r\n\r\n",
+    b"NATS/1.0\r\nStatus: 409\r\nDescription: Consumer Deleted\r\n\r\n",
+    b"NATS/1.0\r\nX-Bad Name: y\r\nX-Long: " + b"z" * 60_000 + b"\r\n\r\n",
+    b"NATS/1.0 \xff\xff\xff\r\n\r\n",
+    b"NATS/1.0",
+    b"abcd",
+)
+DEADLY = HEADERS[-3:]

@@ -1,0 +1,147 @@
+"""What one batch does to the store, and in which order."""
+
+import msgspec
+import pytest
+
+from harness.messages import said
+from jetmem.persist import answers
+from jetmem.persist.handler import Recorder
+from jetmem.persist.record import FAMILIES, OutboxRow, Record
+from jetmem.testing.store import FakeStore
+from jetmem_schemas.internal import Forgotten, Head, ScanRequest, decode_entry
+from jetmem_schemas.subjects import partition_of
+
+PART = partition_of("acme")
+
+
+class Watched(FakeStore):
+    """Calls `before_sync` when what was written is visible and not yet durable."""
+
+    def __init__(self, families):
+        super().__init__(families)
+        self.before_sync = lambda: None
+
+    def sync(self):
+        self.before_sync()
+        super().sync()
+
+
+def recorder_on(store):
+    made = Recorder(Record(store), "all")
+    if not made.synced.created:
+        made.adopt("made")
+    return made
+
+
+def outbox(store):
+    return [msgspec.msgpack.decode(v, type=OutboxRow) for _, v in store.scan("outbox", b"")]
+
+
+def test_one_batch_is_one_synced_write_whatever_is_in_it():
+    store = FakeStore(FAMILIES)
+    recorder = recorder_on(store)
+    before = store.writes, store.syncs
+    batch = [said(n, {"text": "x", "id": f"e{n % 90}"}) for n in range(1, 100)] + [said(100, b"no")]
+    applied = recorder.apply(batch)
+    assert (store.writes, store.syncs) == (before[0] + 1, before[1] + 1)
+    assert applied.recorded == 90 and applied.outbox
+    assert len(outbox(store)) == 1
+
+
+def test_nothing_is_shown_before_it_is_synced():
+    store = Watched(FAMILIES)
+    recorder = recorder_on(store)
+    seen = []
+
+    def look():
+        head = recorder.heads.get(PART, Head())
+        shown = answers.scan(recorder.record, PART, ScanRequest(0, 0), head, recorder.synced.seq)
+        seen.append((recorder.synced.seq, len(shown.entries), len(list(store.scan("log", b"")))))
+
+    store.before_sync = look
+    recorder.apply([said(n, {"text": "x"}) for n in (1, 2, 3)])
+    recorder.apply([said(4, {"text": "x"})])
+    assert seen == [(0, 0, 3), (3, 3, 4)]
+    assert recorder.synced.seq == 4 and recorder.heads[PART] == Head(4, 4)
+
+
+def test_a_forget_cut_between_its_entries_is_finished_on_the_next_reading():
+    class PowerFails(Exception):
+        pass
+
+    store = Watched(FAMILIES)
+    recorder = recorder_on(store)
+    recorder.apply([said(n, {"text": f"w{n}"}) for n in range(1, 1202)])
+    forget = said(1202, {"all": True, "id": "f"}, kind="forget", agent="_", session="_")
+    left = [1, 0]
+
+    def fail():
+        left[0] -= 1
+        if left[0] < 0:
+            raise PowerFails
+
+    store.before_sync = fail
+    with pytest.raises(PowerFails):
+        recorder.apply([forget])
+    after = store.after_power_failure()
+    again = recorder_on(after)
+    assert again.synced.seq == 1201
+    assert len(list(after.scan("time", b""))) == 701
+    again.apply([forget])
+    assert again.synced.seq == 1202
+    assert list(after.scan("time", b"")) == []
+    told = [decode_entry(v) for _, v in after.scan("log", b"") if decode_entry(v).kind == "forgot"]
+    bodies = [msgspec.msgpack.decode(e.body, type=Forgotten) for e in told]
+    assert [(len(b.ids), b.last) for b in bodies] == [(500, False), (500, False), (201, True)]
+    assert again.apply([forget]).recorded == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X": "y\r\nInjected: 1"},
+        {"Bad Name": "y", "X": "ok"},
+        {"X": "ä\x00\x7f"},
+        {f"X-{n}": "z" * 1000 for n in range(100)},
+        {"X": "z" * 100_000},
+        {"Jetmem-Id": "mine", "Nats-Msg-Id": "mine"},
+    ],
+)
+def test_headers_of_a_dead_letter_are_taken_by_any_server(headers):
+    store = FakeStore(FAMILIES)
+    recorder_on(store).apply([said(1, b"no", headers=headers)])
+    (row,) = outbox(store)
+    assert sum(len(k) + len(v) + 4 for k, v in row.headers.items()) < 60_000
+    for name, value in row.headers.items():
+        assert name.isascii() and name.isprintable() and " " not in name and ":" not in name
+        assert value.isascii() and (value.isprintable() or not value)
+    assert row.headers["Jetmem-Code"] == "bad_json" and row.headers["Jetmem-Id"] == ""
+    assert row.headers["Nats-Msg-Id"].startswith("dead-1-")
+
+
+def test_a_forget_reaches_the_outbox_and_the_refused_copies():
+    store = FakeStore(FAMILIES)
+    recorder = recorder_on(store)
+    recorder.apply([said(1, b'{"id":"x","text":5}'), said(2, b'{"id":"y","text":5}')])
+    recorder.apply([said(3, {"ids": ["x"]}, kind="forget", agent="_", session="_")])
+    assert [row.seq for row in outbox(store)] == [2]
+    assert [int.from_bytes(k) for k, _ in store.scan("purge", b"")] == [1]
+
+
+def test_an_unread_field_that_cannot_be_decoded_stops_nothing():
+    recorder = recorder_on(FakeStore(FAMILIES))
+    one, two = b'{"id":"x","text":"a","y":1e999}', b'{"id":"x", "text":"a","y":1e999}'
+    assert recorder.apply([said(1, one), said(2, one), said(3, two)]).recorded == 1
+    assert [row.headers["Jetmem-Code"] for row in outbox(recorder.record.store)] == ["conflict"]
+
+
+def test_numbers_go_on_over_a_stream_that_was_lost_and_taken_as_lost():
+    store = FakeStore(FAMILIES)
+    recorder = recorder_on(store)
+    recorder.apply([said(n, {"text": "x", "id": f"e{n}"}) for n in range(1, 11)])
+    recorder.adopt("made again")
+    assert recorder.synced.seq == 0
+    recorder.apply([said(1, {"text": "x", "id": "e5"}), said(2, {"text": "x", "id": "new"})])
+    assert recorder.heads[PART].rseq == 11
+    assert recorder.record.covering(PART, 2) == 11
+    assert recorder.record.covering(PART, 1) == 10
