@@ -11,8 +11,8 @@ PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.stamp
 TORCH := torch==2.13.0
-# PyPI's torch for Linux carries CUDA (gigabytes); this index has the one for processors.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Where pip finds torch if not where it finds the rest: PyTorch's own index for processors spares gigabytes of CUDA.
+TORCH_INDEX ?=
 CODE := services schemas tests
 GENERATED := schemas/generated services/README.md docs
 
@@ -35,8 +35,8 @@ $(STAMP): requirements.lock pyproject.toml
 	  exit 2; \
 	fi; \
 	if [ ! -x $(PY) ]; then echo "making $(VENV) with $$("$$python" --version)"; "$$python" -m venv $(VENV); fi
-	@echo "installing $(TORCH), the build for processors"
-	@$(PIP) install -q --no-deps --retries 1 --timeout 20 --index-url $(TORCH_INDEX) $(TORCH) || $(PIP) install -q $(TORCH)
+	@echo "installing $(TORCH)"
+	@$(PIP) install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@echo "installing what requirements.lock pins"
 	@$(PIP) install -q -r requirements.lock
 	@$(PIP) install -q --no-deps -e .

@@ -101,6 +101,7 @@ async def served(nc, texts):
             await asyncio.wait_for(more.wait(), 60)
     rate = len(texts) / (time.perf_counter() - started)
     await sub.unsubscribe()
+    await nc.flush()  # the last answer must leave before this process does something else
     return rate
 
 

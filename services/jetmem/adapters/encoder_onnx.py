@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from jetmem.adapters.encoder_batches import Forward
-from jetmem.runtime.errors import Broken
+# read at import: 1.31 reports use to its maker by default and leaves a file in the temporary folder
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime  # noqa: E402 - after the variable
+
+from jetmem.adapters.encoder_batches import Forward  # noqa: E402
+from jetmem.runtime.errors import Broken  # noqa: E402
 
 
 def open_onnx(path: Path, threads: int) -> Forward:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 _U64 = struct.Struct(">Q")
 #: Times before 1970 must sort before those after it.
@@ -40,6 +41,7 @@ def log(part: int, rseq: int) -> bytes:
     return bytes((part,)) + _U64.pack(rseq)
 
 
+@lru_cache(4096)
 def tenant(part: int, name: str) -> bytes:
     """Prefix of everything of one tenant."""
     return bytes((part,)) + name.encode() + b"\0"

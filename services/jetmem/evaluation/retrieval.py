@@ -8,7 +8,6 @@ recall@k is the mean over questions of |found ∩ evidence| / |evidence|; each t
 from __future__ import annotations
 
 import asyncio
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from jetmem import client
 from jetmem.client import Client
 from jetmem.evaluation import conditions, locomo, metrics
 from jetmem.evaluation.pipeline import Pipeline, pipeline, refusal, run
+from jetmem.evaluation import show as screen
 from jetmem.evaluation.show import Told, facts, progress
 from jetmem.loading import Loader, Source, wait_fresh
 
@@ -140,7 +140,7 @@ async def _load(memory: Client, path: Path, told: Told) -> tuple[int, dict[str, 
 
 
 def _still(told: Told) -> Any:
-    return lambda tenant, pending, obstacle: told.say(obstacle or f"{tenant}: {pending} texts without a vector")
+    return lambda tenant, pending, obstacle: told.still(obstacle or f"{tenant}: {pending} texts without a vector")
 
 
 async def _ask_all(
@@ -212,12 +212,12 @@ def command(
     wanted = tuple(mode.strip() for mode in modes.split(",") if mode.strip())
     if not wanted or set(wanted) - set(MODES):
         _fail(f"--modes must be of {', '.join(MODES)}, not {modes!r}", 2)
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = screen.console()
     try:
         with tempfile.TemporaryDirectory(prefix="jetmem-locomo-") as scratch:
             folder = _converted(locomo_file, Path(scratch), console) if locomo_file else data
             work = Work(data=folder, modes=wanted, limit=limit, concurrency=concurrency)
-            report = run(measure(work, Told(Console(stderr=True, highlight=False))))
+            report = run(measure(work, Told(screen.console(stderr=True))))
         if locomo_file:
             report = msgspec.structs.replace(report, data=str(locomo_file))
         show(console, report)

@@ -12,6 +12,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 _REDRAW_S: Final = 0.2
+#: The same wait is told again after so long.
+_STILL_S: Final = 10.0
+#: Where no terminal says how wide it is.
+_WIDTH: Final = 112
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Standard output for figures, standard error for how far it is."""
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal:
+        made.width = _WIDTH
+    return made
 
 
 class Told:
@@ -19,12 +31,19 @@ class Told:
 
     def __init__(self, console: Console | None) -> None:
         self.console = console
-        self._began = time.perf_counter()
+        self._began = self._said = time.perf_counter()
 
     def say(self, text: str) -> None:
         """One line with the seconds since the start."""
+        self._said = time.perf_counter()
         if self.console is not None:
-            self.console.print(f"{time.perf_counter() - self._began:6.1f} s  {text}", style="dim", markup=False)
+            line = f"{self._said - self._began:6.1f} s  {text}"
+            self.console.print(line, style="dim", markup=False, soft_wrap=True)
+
+    def still(self, text: str) -> None:
+        """How far a wait is; told now and then."""
+        if time.perf_counter() - self._said > _STILL_S:
+            self.say(text)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -191,11 +192,10 @@ class Write:
 
     def order(self, part: int, entry: Entry, summary: Summary) -> None:
         """Make an entry findable by time and, an event, by session; count it."""
-        prefix = keys.tenant(part, entry.tenant)
         when = keys.time(entry.ts) + keys.u64(entry.rseq)
-        self.batch.put("time", prefix + when, _encode(summary))
+        self.batch.put("time", keys.tenant(part, entry.tenant) + when, _encode(summary))
         if entry.kind == "event":
-            self.batch.put("sessions", keys.under(prefix, entry.agent, entry.session) + when, b"")
+            self.batch.put("sessions", activity_key(part, entry.tenant, entry.agent, entry.session) + when, b"")
             self.count(part, entry)
 
     def count(self, part: int, entry: Entry) -> None:
@@ -236,6 +236,7 @@ class Write:
         ]
 
 
+@lru_cache(4096)
 def activity_key(part: int, tenant: str, agent: str, session: str) -> bytes:
     """Key of a session's or (session "") an agent's counters."""
     prefix = keys.tenant(part, tenant)
