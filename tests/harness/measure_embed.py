@@ -3,8 +3,8 @@
 `PYTHONPATH=services:schemas:tests python -m harness.measure_embed EVENTS.jsonl [TEXTS] [ROUNDS] [WINDOW] [--profile]`
 
 embed is a process of its own, the asker is this one and keeps `JOBS_TEXTS_OUT` texts out. Each round's texts differ
-from the others' by one number, so that no cache answers. Processor seconds are printed beside the rates: they stay
-true on a machine that is shared.
+from the others' by one number, so that no cache answers. On a machine that is shared the two rates are noise; what
+stays true is the part of the time in which the encoder was encoding, and processor seconds a text.
 """
 
 import asyncio
@@ -113,21 +113,28 @@ async def status(nc):
     return msgspec.msgpack.decode(reply.data, type=StageStatus)
 
 
+async def busy_s(nc):
+    return float((await status(nc)).counts["busy_s"])
+
+
 async def measure(nc, encoder, pid, texts, window, rounds):
-    ratios, costs = [], []
+    ratios, costs, busy = [], [], []
     for number in range(rounds):
         these = [f"{text} {number}" for text in texts]
         rate, used = {}, {}
         for turn in ("bare", "EMBED") if number % 2 else ("EMBED", "bare"):
             who = pid if turn == "EMBED" else os.getpid()
-            before = processor_s(who)
+            before, encoding = processor_s(who), await busy_s(nc)
             rate[turn] = await served(nc, these) if turn == "EMBED" else bare(encoder, these, window)
             used[turn] = (processor_s(who) - before) * 1000 / len(these)
+            if turn == "EMBED":
+                busy.append((await busy_s(nc) - encoding) * rate[turn] / len(these))
         ratios.append(rate["EMBED"] / rate["bare"])
         costs.append(used["bare"] / used["EMBED"])
         told = ", ".join(f"{turn} {rate[turn]:.1f}/s {used[turn]:.2f} ms of processor a text" for turn in rate)
-        print(f"{told}, {ratios[-1]:.1%} by time, {costs[-1]:.1%} by processor", flush=True)
-    print(f"median {statistics.median(ratios):.1%} by time, {statistics.median(costs):.1%} by processor")
+        print(f"{told}, {ratios[-1]:.1%} by time, {costs[-1]:.1%} by processor, {busy[-1]:.1%} busy", flush=True)
+    medians = [statistics.median(each) for each in (ratios, costs, busy)]
+    print("median {:.1%} by time, {:.1%} by processor, encoder busy {:.1%}".format(*medians))
     print(f"{len(texts)} texts, window {window}, {encoder.precision}, {os.cpu_count()} cores")
 
 

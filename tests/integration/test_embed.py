@@ -17,7 +17,7 @@ from harness.waiting import until_async
 from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.nats_streams import ensure
 from jetmem.embed import replies
-from jetmem.embed.app import build
+from jetmem.embed.app import Embed, build
 from jetmem.embed.settings import EmbedSettings
 from jetmem.runtime import limits
 from jetmem.runtime.settings import Common
@@ -99,9 +99,10 @@ async def emptied(nc: Client) -> None:
 
 
 @asynccontextmanager
-async def embed(broker: Broker, encoder: FakeEncoder, **settings: Any) -> AsyncIterator[Shell]:
-    common = Common(server=broker.url, http_port=0)
-    shell = build(common, EmbedSettings(**settings), encoder=encoder)
+async def embed(broker: Broker, encoder: FakeEncoder, **settings: Any) -> AsyncIterator[Embed]:
+    shell = Shell("embed", Common(server=broker.url))
+    stage = Embed(shell, EmbedSettings(**settings), encoder)
+    stage.wire()
     task = asyncio.create_task(shell.run())
 
     async def ready() -> bool:
@@ -111,7 +112,7 @@ async def embed(broker: Broker, encoder: FakeEncoder, **settings: Any) -> AsyncI
 
     await until_async(ready, "embed is ready")
     try:
-        yield shell
+        yield stage
     finally:
         shell.app.exit()
         await task
@@ -160,10 +161,10 @@ def test_vectors_arrive_and_the_job_is_acknowledged_only_when_stored(monkeypatch
 def test_an_asker_that_is_away_gets_its_vectors_later_and_once() -> None:
     async def main(broker: Broker) -> None:
         encoder = FakeEncoder()
-        async with asking(broker) as asker, embed(broker, encoder) as shell:
+        async with asking(broker) as asker, embed(broker, encoder) as stage:
             await asker.leave()
             await asker.ask("one", "two")
-            await until_async(lambda: _async("not running" in shell.health.last_error), "the asker is missed")
+            await until_async(lambda: _async("not running" in stage.shell.health.last_error), "the asker is missed")
             await asker.ask("three")  # waits without being encoded, then too
             assert await in_stream(asker.nc) == 2
             await asker.listen()
@@ -181,10 +182,10 @@ def test_waiting_for_an_asker_never_makes_a_text_be_given_up() -> None:
             await asker.leave()
             for restart in range(limits.JOB_GIVE_UP_AFTER + 1):
                 # each process forgets what the last one knew: only the broker's count goes on
-                async with embed(broker, FakeEncoder()) as shell:
+                async with embed(broker, FakeEncoder()) as stage:
                     if not restart:
                         await asker.ask("one", "two")
-                    await until_async(lambda: _async("not running" in shell.health.last_error), "it was tried")
+                    await until_async(lambda: _async("not running" in stage.shell.health.last_error), "it was tried")
             async with embed(broker, FakeEncoder()):
                 await asker.listen()
                 await asker.got("one", "two")
@@ -320,7 +321,7 @@ def test_a_question_out_of_bounds_gets_an_error() -> None:
 
 def test_a_restarted_broker_gets_stream_and_consumer_again() -> None:
     async def main(broker: Broker) -> None:
-        async with asking(broker) as asker, embed(broker, FakeEncoder()) as shell:
+        async with asking(broker) as asker, embed(broker, FakeEncoder()) as stage:
             await asker.ask("before")
             await asker.got("before")
             await asyncio.to_thread(broker.restart)
@@ -335,7 +336,7 @@ def test_a_restarted_broker_gets_stream_and_consumer_again() -> None:
             await until_async(again, "EMBED is there again, made by embed")
             await asker.got("after")
             await emptied(asker.nc)
-            assert shell.health.verdict() == (True, "ok")
+            assert stage.shell.health.verdict() == (True, "ok")
 
     run(main)
 
@@ -384,9 +385,10 @@ def test_draining_finishes_the_window_in_hand_and_gives_back_the_rest() -> None:
             for text in texts:
                 await asker.ask(text)
             encoder.gate.clear()
-            async with embed(broker, encoder, window_texts=4) as shell:
+            async with embed(broker, encoder, window_texts=4) as stage:
                 await until_async(lambda: _async(bool(encoded_texts(encoder))), "a window is at work")
-                shell.app.exit()
+                stage.shell.app.exit()
+                await until_async(lambda: _async(stage.windows.stopping), "the drain has begun")
                 encoder.gate.set()
             done = encoded_texts(encoder)
             assert 0 < len(done) < len(texts)

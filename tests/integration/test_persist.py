@@ -14,6 +14,8 @@ from harness.persist_process import PersistProcess, client, run
 from harness.proxy import Proxy
 from harness.waiting import until_async
 from harness.wire import HEADERS, raw_publish
+from jetmem.adapters.nats_streams import ensure
+from jetmem.runtime.settings import Common
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import Facts, Forgotten, Heads, decode_entry
 
@@ -539,7 +541,19 @@ def test_a_stream_made_again_stops_persist(own):
 
     on(own, body)
     stops_saying(persist, "MEMORY was removed")
-    persist.start()  # makes the missing stream, and then knows that it is not the one
+    persist.log.write_text("")
+    persist.start()  # does not make it anew, so that publishing goes on failing
+    stops_saying(persist, "MEMORY was removed")
+
+    async def make_again():
+        nc = await nats.connect(broker.url)
+        with pytest.raises(nats.js.errors.NotFoundError):
+            await nc.jetstream().stream_info(subjects.MEMORY)
+        await ensure(nc, subjects.MEMORY, Common())
+        await nc.close()
+
+    run(make_again())
+    persist.start()
     stops_saying(persist, "MEMORY was replaced")
     persist.start(persist_accept_gap="true")
 
@@ -569,6 +583,13 @@ def test_a_stream_trimmed_beyond_the_checkpoint_stops_persist(own):
     on(own, body)
     persist.start()
     stops_saying(persist, "no longer holds the checkpoint's message 5")
+    persist.start(persist_accept_gap="true")
+
+    async def accepted(c):
+        await c.recorded(await c.publish({"text": "z"}))
+        assert [e.seq for e in await c.entries()] == [1, 2, 3, 4, 5, 8, 9, 10, 11]
+
+    on(own, accepted)
 
 
 def test_an_older_copy_of_the_stream_stops_persist(own, tmp_path):

@@ -8,13 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-# read at import: 1.31 reports use to its maker by default and leaves a file in the temporary folder
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-import onnxruntime  # noqa: E402 - after the variable
-
-from jetmem.adapters.encoder_batches import Forward  # noqa: E402
-from jetmem.runtime.errors import Broken  # noqa: E402
+from jetmem.adapters.encoder_batches import Forward
+from jetmem.runtime.errors import Broken
 
 
 def open_onnx(path: Path, threads: int) -> Forward:
@@ -23,6 +18,10 @@ def open_onnx(path: Path, threads: int) -> Forward:
     Raises:
         Broken: onnxruntime refuses the file.
     """
+    # read at its import: 1.31 reports use to its maker by default and leaves a file in the temporary folder
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

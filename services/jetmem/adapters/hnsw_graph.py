@@ -24,19 +24,27 @@ _LOCK_WAIT_S = 0.01
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a snapshot file holds; `rows` is the number of rows it covers."""
+    """What a snapshot file holds; it covers the rows with numbers below `rows`."""
 
     model: str
+    dimensions: int
     rows: int
     links: int
     sha256: str
 
 
 class Graph:
-    """HNSW over rows of one shelf, by inner product of normalised vectors. `rows` are covered so far."""
+    """HNSW over rows of one shelf, by inner product of normalised vectors.
+
+    Attributes:
+        rows: Rows with numbers below this are covered.
+        linked: Rows in the graph, those removed since included.
+        deleted: Rows removed since they were linked.
+    """
 
     def __init__(self, dimensions: int, links: int, ef_construction: int, ef_search: int) -> None:
         self.rows = 0
+        self.linked = 0
         self.deleted = 0
         self._dimensions = dimensions
         self._links = links
@@ -46,12 +54,12 @@ class Graph:
         self._index: Any = None
 
     def extend(self, vectors: NDArray[np.float32], rows: NDArray[np.int64], upto: int) -> None:
-        """Add rows (n, dimensions) under their numbers; the graph then covers rows below `upto`."""
+        """Add rows (n, dimensions) under their numbers; the graph then covers numbers below `upto`."""
         with self._lock:
             if self._index is None:
                 self._index = hnswlib.Index(space="ip", dim=self._dimensions)
                 self._index.init_index(
-                    max_elements=max(1024, upto * 2),
+                    max_elements=max(1024, len(rows) * 2),
                     M=self._links,
                     ef_construction=self._ef_construction,
                     allow_replace_deleted=False,
@@ -61,6 +69,7 @@ class Graph:
                 self._index.resize_index((self._index.get_current_count() + len(rows)) * 2)
             if len(rows):
                 self._index.add_items(vectors, rows, num_threads=1)
+                self.linked += len(rows)
             self.rows = upto
 
     def remove(self, row: int) -> None:
@@ -79,7 +88,7 @@ class Graph:
         if not self._lock.acquire(timeout=_LOCK_WAIT_S):
             return None
         try:
-            alive = (self._index.get_current_count() if self._index is not None else 0) - self.deleted
+            alive = self.linked - self.deleted
             if alive <= 0:
                 return np.empty(0, dtype=np.int64)
             self._index.set_ef(max(self._ef_search, count))
@@ -91,7 +100,7 @@ class Graph:
             self._lock.release()
 
     def save(self, folder: Path, model: str) -> None:
-        """Write a snapshot: temporary file, sync, manifest, rename."""
+        """Write a snapshot: temporary file, sync, manifest, rename. One at a time for a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         fresh = folder / "graph.new"
         with self._lock:
@@ -99,7 +108,7 @@ class Graph:
                 return
             self._index.save_index(str(fresh))
             rows = self.rows
-        manifest = Manifest(model, rows, self._links, _digest(fresh))
+        manifest = Manifest(model, self._dimensions, rows, self._links, _digest(fresh))
         _sync(fresh)
         note = folder / "manifest.new"
         note.write_bytes(msgspec.json.encode(manifest))
@@ -108,20 +117,38 @@ class Graph:
         fresh.rename(folder / "graph.bin")
         note.rename(folder / "manifest.json")
 
-    def load(self, folder: Path, model: str, rows: int) -> bool:
-        """Read a snapshot of this model that covers no more than `rows`; False if there is none to trust."""
+    def load(self, folder: Path, model: str, alive: NDArray[np.int64], upto: int) -> bool:
+        """Read a snapshot of this model; False if there is none to trust.
+
+        Args:
+            folder: Where `save` wrote it.
+            model: Of the vectors.
+            alive: Numbers of the rows that exist; others in the snapshot are taken out of every answer.
+            upto: A snapshot that covers more is of a later state than the rows are.
+        """
         try:
             manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
         except (OSError, msgspec.DecodeError):
             return False
-        fits = manifest.model == model and manifest.rows <= rows and manifest.links == self._links
-        if not fits or _digest(folder / "graph.bin") != manifest.sha256:
+        same = (manifest.model, manifest.dimensions, manifest.links) == (model, self._dimensions, self._links)
+        if not same or manifest.rows > upto or _digest(folder / "graph.bin") != manifest.sha256:
             return False
         index = hnswlib.Index(space="ip", dim=self._dimensions)
-        index.load_index(str(folder / "graph.bin"), max_elements=max(1024, rows * 2))
+        index.load_index(str(folder / "graph.bin"), max_elements=max(1024, 2 * len(alive)))
         index.set_ef(self._ef_search)
-        self._index, self.rows = index, manifest.rows
+        held = np.array(index.get_ids_list(), dtype=np.int64)
+        gone = np.setdiff1d(held, alive)
+        for row in gone:
+            _take_out(index, int(row))
+        self._index, self.rows, self.linked, self.deleted = index, manifest.rows, len(held), len(gone)
         return True
+
+
+def _take_out(index: Any, row: int) -> None:
+    try:
+        index.mark_deleted(row)
+    except RuntimeError:  # the snapshot has it as removed
+        return
 
 
 def _digest(path: Path) -> str:

@@ -26,7 +26,7 @@ _PARAMETERS: Final = {
 }
 #: What lies on each stream, and where, as MEMORY's transform and the stages put it.
 _STREAMS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    subjects.MEMORY: (subjects.memory_partition(0), {kind: None for kind in schemas.EVENTS}),
+    subjects.MEMORY: (subjects.memory_partition(0), dict.fromkeys(schemas.EVENTS)),
     subjects.RECORD: (subjects.record(0), {"facts": internal.Facts, "heads": internal.Heads}),
     subjects.EMBED: (subjects.embed_job("STAGE"), {"job": internal.EmbedJob}),
     subjects.DEAD: (subjects.dead("CODE", "TENANT"), {"dead_letter": None}),

@@ -151,6 +151,7 @@ class Embed:
             "texts_total": windows.texts,
             "questions_total": self.questions.texts,
             "rate": round(windows.rate, 1),
+            "busy_s": round(windows.busy_s, 3),
             "jobs_stored": windows.replies.acked,
             "held": len(windows.held),
             "remade": windows.queue.remade,

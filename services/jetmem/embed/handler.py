@@ -43,11 +43,15 @@ class Windows:
 
     Attributes:
         texts: Texts encoded since start.
+        busy_s: Seconds spent in that.
         held: Jobs delivered and not answered for, by delivery.
+        stopping: Nothing new is begun.
     """
 
     def __init__(self, shell: Shell, encoder: Callable[[], Encoder], window_texts: int) -> None:
         self.texts = 0
+        self.busy_s = 0.0
+        self.stopping = False
         self.held: dict[str, Held] = {}
         self.queue = WorkQueue(
             lambda: shell.nc, subjects.EMBED, "embed", shell.common, accept=self._accept, room=self._room
@@ -63,7 +67,6 @@ class Windows:
         self._since: dict[str, float] = {}
         self._refused: deque[tuple[Work, str]] = deque(maxlen=PULL_JOBS)
         self._careful = False
-        self._stopping = False
         self._wake = asyncio.Event()
         self._spent: deque[tuple[int, float]] = deque(maxlen=32)
 
@@ -84,7 +87,7 @@ class Windows:
         Raises:
             Broken: The encoder cannot encode even the probe.
         """
-        while not self._stopping:
+        while not self.stopping:
             await self._refuse()
             if not self._waiting:
                 await self._rest()
@@ -95,7 +98,7 @@ class Windows:
 
     async def stop(self) -> None:
         """Take nothing more. `run` then ends after the window in hand; await that, then `give_back`."""
-        self._stopping = True
+        self.stopping = True
         self._wake.set()
         await self.queue.pause()
 
@@ -147,7 +150,7 @@ class Windows:
         self._wake.set()
 
     def _room(self) -> int:
-        if self._stopping or self._waiting_texts >= self._window_texts or len(self.held) >= JOBS_HELD_MAX:
+        if self.stopping or self._waiting_texts >= self._window_texts or len(self.held) >= JOBS_HELD_MAX:
             return 0
         return 1 if self._careful else PULL_JOBS
 
@@ -204,7 +207,7 @@ class Windows:
             await self.replies.idle()
             await self._encode_and_send([held])
             await self.replies.idle()
-            if not self._stopping:
+            if not self.stopping:
                 self.queue.resume()
 
     async def _put_back_waiting(self) -> None:
@@ -257,8 +260,10 @@ class Windows:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, limits.RETRY_LAST_S)
                 continue
-            self._spent.append((len(texts), time.perf_counter() - started))
+            took_s = time.perf_counter() - started
+            self._spent.append((len(texts), took_s))
             self.texts += len(texts)
+            self.busy_s += took_s
             self._recent.keep((text, data) for text, data in results.items() if isinstance(data, bytes))
             return results
 

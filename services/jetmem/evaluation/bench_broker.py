@@ -25,6 +25,7 @@ from jetmem_schemas import subjects
 _START_S: Final = 15.0
 _POLL_S: Final = 0.02
 _COMMIT_S: Final = 30.0
+_READ_S: Final = 120.0
 _PENDING_BYTES: Final = 32 * 1024 * 1024
 
 
@@ -71,8 +72,9 @@ async def _batch(nc: Nats, batch_id: str, messages: list[tuple[str, bytes]]) -> 
 async def _read(nc: Nats, count: int) -> None:
     reader = OrderedReader(nc, subjects.MEMORY, 0)
     got = 0
-    while got < count:
-        got += len(await reader.fetch(_COMMIT_S))
+    async with asyncio.timeout(_READ_S):
+        while got < count:
+            got += len(await reader.fetch())
     await reader.close()
 
 

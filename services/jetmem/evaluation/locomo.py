@@ -133,9 +133,7 @@ def convert(samples: list[dict[str, Any]]) -> Converted:
             evidence = _evidence(asked.get("evidence"), ids)
             without += not evidence
             if evidence:
-                questions.append(
-                    Question(f"locomo-{number}", str(asked["question"]), evidence, int(asked["category"]))
-                )
+                questions.append(Question(f"locomo-{number}", str(asked["question"]), evidence, int(asked["category"])))
     return Converted(events, questions, without)
 
 

@@ -126,7 +126,9 @@ async def _load(memory: Client, path: Path, told: Told) -> tuple[int, dict[str, 
     began = time.perf_counter()
     told.say("loading")
     with Source(str(path)) as source:
-        loader = Loader(memory, on_bad=lambda n, code, why: bad.append(f"{n} ({code}: {why})"), on_stored=lambda _: None)
+        loader = Loader(
+            memory, on_bad=lambda n, code, why: bad.append(f"{n} ({code}: {why})"), on_stored=lambda _: None
+        )
         report = await loader.run(source, _LOAD_S)
     if bad:
         raise locomo.BadFile(f"{path}: {len(bad)} lines were refused, the first is line {bad[0]}")

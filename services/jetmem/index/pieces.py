@@ -1,4 +1,4 @@
-"""Texts and their vectors: which lack one, who waits for which, where each is in the matrix."""
+"""Passages and their vectors: which lack one, who waits for which, where each is in the matrix."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ import numpy as np
 
 from jetmem.domain import keys
 from jetmem.index.ports import Splitter
-from jetmem.index.rows import EMPTY_MARK, VECTOR_MARK, Doc, Row, Rows, prefix, spoken, text_hash
+from jetmem.index.rows import EMPTY_MARK, VECTOR_MARK, Doc, Row, Rows, piece_key, prefix, spoken, text_hash
+from jetmem.index.shelf import Floats
 from jetmem.index.tenants import Tenant
 from jetmem.runtime import metrics
 from jetmem.runtime.store import WriteSet
-from jetmem_schemas.internal import Vector
+from jetmem_schemas.internal import Head, Vector
 
 _encode = msgspec.msgpack.Encoder().encode
 _CHUNK: Final = 5_000
+_PIECE_BYTES: Final = 9
+_NOT_A_VECTOR: Final = b"not a vector of this model"
 
 
 class Pieces:
-    """Keeps the set of what still lacks vectors. Changes on the writer thread only.
+    """Keeps the set of what still lacks vectors. Changes on the writer thread only; `first_pending` from any.
 
     Attributes:
-        pending: Per tenant, texts that lack their vector (only tenants that have any).
+        pending: Per tenant, passages that lack their vector (only tenants that have any).
     """
 
     def __init__(self, rows: Rows, splitter: Splitter) -> None:
         self._rows = rows
         self._splitter = splitter
         self.pending: dict[str, int] = {}
+        self._from: dict[str, bytes] = {}
         self._unshelved: list[tuple[Tenant, int, Row, bytes]] = []
         self._gone: set[bytes] = set()
         self.recount()
@@ -38,6 +42,7 @@ class Pieces:
     def recount(self) -> None:
         """Count what is pending from the store."""
         self.pending.clear()
+        self._from.clear()
         for key, _ in self._rows.store.scan("pending", b""):
             name = key[1 : key.index(b"\0", 1)].decode()
             self.pending[name] = self.pending.get(name, 0) + 1
@@ -46,46 +51,70 @@ class Pieces:
         """The passages of a document that get vectors."""
         return self._splitter.split(spoken(doc.author, doc.text))
 
+    def start(self, tenant: str) -> bytes:
+        """No passage before this place is pending: what was answered is not read over and over."""
+        return self._from.get(tenant, b"")
+
+    def first_pending(self, tenant: str) -> Head | None:
+        """The first event that lacks a vector; None if all have theirs."""
+        if tenant not in self.pending:
+            return None
+        for place, seq, _ in self._rows.pending(tenant, self.start(tenant)):
+            self._from[tenant] = place
+            return Head(keys.from_u64(place[:8]), seq)
+        return None
+
     def expect(self, batch: WriteSet, tenant: Tenant, doc: Doc) -> None:
         """Note that a document's passages need vectors; those whose text has one get it at once."""
         start = prefix(tenant.name)
         for number, text in enumerate(self.texts(doc)):
-            digest = text_hash(text)
+            digest, place = text_hash(text), piece_key(doc.rseq, number)
+            batch.put("pieces", start + place, digest)
             held = self._rows.vector(tenant.name, digest)
             if held is None:
-                place = keys.u64(doc.rseq) + bytes((number,))
                 batch.put("pending", start + place, digest + keys.u64(doc.seq))
-                batch.put("waiting", start + digest + place, b"")
                 batch.put("refs", start + digest + place, b"")
                 self._count(tenant.name, 1)
             else:
-                self._place(batch, tenant, doc, number, digest, held)
+                self._place(batch, tenant, doc, place, digest, held)
 
     def arrived(self, batch: WriteSet, tenant: Tenant, vectors: Sequence[Vector]) -> int:
-        """Store vectors and place them for every document that waits; texts nobody waits for are dropped."""
+        """Store vectors and place them for every passage that waits; texts nobody waits for are dropped.
+
+        A text has no vector as long as anyone waits for it, so who waits is who has the text.
+        """
         start = prefix(tenant.name)
         stored = 0
-        for vector in vectors:
-            waiting = [key for key, _ in self._rows.store.scan("waiting", start + vector.key)]
-            if not waiting:
+        unheard = {vector.key: vector for vector in vectors if self._rows.vector(tenant.name, vector.key) is None}
+        for digest, vector in unheard.items():
+            places = [key[-_PIECE_BYTES:] for key, _ in self._rows.store.scan("refs", start + digest)]
+            if not places:
                 continue
-            raw = VECTOR_MARK + vector.data if vector.data else EMPTY_MARK + vector.reason.encode()
-            batch.put("vectors", start + vector.key, raw)
-            for key in waiting:
-                place = key[-9:]
-                batch.delete("waiting", key)
+            raw = self._checked(vector)
+            batch.put("vectors", start + digest, raw)
+            for place in places:
                 batch.delete("pending", start + place)
                 self._count(tenant.name, -1)
                 doc = self._rows.doc(tenant.name, keys.from_u64(place[:8]))
                 if doc is not None:
-                    self._place(batch, tenant, doc, place[8], vector.key, raw)
+                    self._place(batch, tenant, doc, place, digest, raw)
                 stored += 1
         return stored
 
-    def _place(self, batch: WriteSet, tenant: Tenant, doc: Doc, number: int, digest: bytes, raw: bytes) -> None:
+    def _checked(self, vector: Vector) -> bytes:
+        """A vector as it is stored; the first one of a model says how long all are."""
+        if not vector.data:
+            return EMPTY_MARK + vector.reason.encode()
+        sound = len(vector.data) % 4 == 0 and bool(np.isfinite(vector_of(b"?" + vector.data)).all())
+        if not sound or len(vector.data) // 4 != (self._rows.dimensions() or len(vector.data) // 4):
+            return EMPTY_MARK + _NOT_A_VECTOR
+        if not self._rows.dimensions():
+            self._rows.set_dimensions(len(vector.data) // 4)
+        return VECTOR_MARK + vector.data
+
+    def _place(self, batch: WriteSet, tenant: Tenant, doc: Doc, place: bytes, digest: bytes, raw: bytes) -> None:
         """Give a passage its row in the matrix, unless its text could not be embedded."""
         start = prefix(tenant.name)
-        place = keys.u64(doc.rseq) + bytes((number,))
         if raw.startswith(EMPTY_MARK):
             batch.put("refs", start + digest + place, b"")
             return
@@ -99,46 +128,46 @@ class Pieces:
     def written(self) -> None:
         """The batch is written: what it placed may be searched."""
         for tenant, at, row, raw in self._unshelved:
-            tenant.shelf.put(at, row, np.frombuffer(raw[1:], dtype=np.float32))
+            tenant.put(at, row, vector_of(raw))
         self._unshelved.clear()
         self._gone.clear()
         metrics.pending_vectors.set(sum(self.pending.values()))
 
     def drop(self, batch: WriteSet, tenant: Tenant, doc: Doc) -> None:
-        """Erase a document's passages; a vector goes with the last text that has it."""
+        """Erase a document's passages; a vector goes with the last passage that has it."""
         start = prefix(tenant.name)
-        pieces = [(text_hash(text), keys.u64(doc.rseq) + bytes((n,))) for n, text in enumerate(self.texts(doc))]
-        self._gone.update(start + digest + place for digest, place in pieces)
-        for digest, place in pieces:
+        held = list(self._rows.store.scan("pieces", start + keys.u64(doc.rseq)))
+        self._gone.update(start + digest + key[-_PIECE_BYTES:] for key, digest in held)
+        for key, digest in held:
+            place = key[-_PIECE_BYTES:]
             ref = self._rows.store.get("refs", start + digest + place)
             if ref:
                 batch.delete("rows", start + ref)
-                tenant.shelf.remove(keys.from_u64(ref))
+                tenant.remove(keys.from_u64(ref))
             if self._rows.store.get("pending", start + place) is not None:
                 self._count(tenant.name, -1)
+            batch.delete("pieces", key)
             batch.delete("refs", start + digest + place)
             batch.delete("pending", start + place)
-            batch.delete("waiting", start + digest + place)
-            if all(ref in self._gone for ref, _ in self._rows.store.scan("refs", start + digest)):
+            if all(other in self._gone for other, _ in self._rows.store.scan("refs", start + digest)):
                 batch.delete("vectors", start + digest)
 
     def expect_all(self) -> None:
-        """Every passage of every document needs a vector again: another model."""
+        """Every passage of every document needs a vector: another model."""
         batch = self._rows.store.batch()
-        self.pending.clear()
         for key, raw in self._rows.store.scan("docs", b""):
             doc = msgspec.msgpack.decode(raw, type=Doc)
             start = key[:-8]
             for number, text in enumerate(self.texts(doc)):
-                digest, place = text_hash(text), keys.u64(doc.rseq) + bytes((number,))
+                digest, place = text_hash(text), piece_key(doc.rseq, number)
+                batch.put("pieces", start + place, digest)
                 batch.put("pending", start + place, digest + keys.u64(doc.seq))
-                batch.put("waiting", start + digest + place, b"")
                 batch.put("refs", start + digest + place, b"")
-                self._count(start[1:-1].decode(), 1)
             if len(batch) >= _CHUNK:
                 self._rows.store.write(batch, sync=False)
                 batch = self._rows.store.batch()
         self._rows.store.write(batch, sync=False)
+        self.recount()
 
     def _count(self, tenant: str, change: int) -> None:
         left = self.pending.get(tenant, 0) + change
@@ -146,3 +175,8 @@ class Pieces:
             self.pending[tenant] = left
         else:
             self.pending.pop(tenant, None)
+
+
+def vector_of(raw: bytes) -> Floats:
+    """The numbers of a stored vector, behind its mark."""
+    return np.frombuffer(raw, dtype=np.float32, offset=1)

@@ -14,12 +14,13 @@ from jetmem_schemas.internal import Head
 from jetmem_schemas.subjects import partition_of
 
 FORMAT: Final = 1
-#: docs: Doc by (tenant, rseq) · chain: rseq by (tenant, session number, position) ·
-#: sessions, authors: numbers of a tenant's sessions and authors · tenants: counters · pending: texts without a
-#: vector, in order · waiting: who waits for a vector · vectors: by (tenant, text hash) · refs: who has a vector ·
-#: rows: places of vectors in the matrix · redo: documents whose words must be indexed again · meta: checkpoint.
+#: docs: Doc by (tenant, rseq) · chain: rseq by (tenant, session number, position) · sessions, authors: numbers of a
+#: tenant's sessions and authors · tenants: counters · pieces: text hash by passage (rseq, its place in the text) ·
+#: pending: passages without a vector, in order · vectors: by (tenant, text hash) · refs: passages of a text hash,
+#: with their place in the matrix · rows: places in the matrix · redo: documents whose words must be indexed again ·
+#: meta: checkpoints, model, what is half done.
 FAMILIES: Final = (
-    "docs", "chain", "sessions", "authors", "tenants", "pending", "waiting",
+    "docs", "chain", "sessions", "authors", "tenants", "pieces", "pending",
     "vectors", "refs", "rows", "redo", "meta",
 )  # fmt: skip
 HASH_BYTES: Final = 16
@@ -50,10 +51,19 @@ class Doc(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SessionRow(msgspec.Struct, array_like=True):
-    """A session's number, and its newest position."""
+    """A session: its number, the position given last, how many documents it has, and where the newest of them is."""
 
     sid: int
-    newest: int
+    given: int = -1
+    docs: int = 0
+    newest: int = -1
+
+
+class AuthorRow(msgspec.Struct, array_like=True):
+    """An author: its number, and how many documents it has."""
+
+    number: int
+    docs: int = 0
 
 
 class TenantRow(msgspec.Struct, array_like=True):
@@ -81,6 +91,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
 
 _doc = msgspec.msgpack.Decoder(Doc).decode
 _session = msgspec.msgpack.Decoder(SessionRow).decode
+_author = msgspec.msgpack.Decoder(AuthorRow).decode
 _tenant = msgspec.msgpack.Decoder(TenantRow).decode
 _row = msgspec.msgpack.Decoder(Row).decode
 
@@ -98,6 +109,11 @@ def text_hash(text: str) -> bytes:
 def spoken(author: str, text: str) -> str:
     """What is embedded of an event: who said it is part of the meaning (decision 0005)."""
     return f"{author}: {text}" if author else text
+
+
+def piece_key(rseq: int, number: int) -> bytes:
+    """Place of a passage: its document's number in the log, its own in the text."""
+    return keys.u64(rseq) + bytes((number,))
 
 
 def place_key(tenant: str, sid: int, position: int) -> bytes:
@@ -164,11 +180,11 @@ class Rows:
             agent, session, _ = key.removeprefix(start).decode().split("\0")
             yield agent, session, _session(raw)
 
-    def authors(self, tenant: str) -> Iterator[tuple[str, int]]:
-        """(name, number) of every author of a tenant."""
+    def authors(self, tenant: str) -> Iterator[tuple[str, AuthorRow]]:
+        """(name, row) of every author of a tenant."""
         start = prefix(tenant)
         for key, raw in self.store.scan("authors", start):
-            yield key.removeprefix(start).decode(), keys.from_u64(raw)
+            yield key.removeprefix(start).decode(), _author(raw)
 
     def vector(self, tenant: str, text: bytes) -> bytes | None:
         """The stored vector of a text with its mark, or None."""
@@ -179,20 +195,11 @@ class Rows:
         start = prefix(tenant)
         return self.store.get_many("vectors", [start + text for text in texts])
 
-    def first_pending(self, tenant: str) -> tuple[int, int] | None:
-        """(rseq, seq) of the first event that lacks a vector; None if all have theirs."""
-        start = prefix(tenant)
-        for key, raw in self.store.scan("pending", start):
-            return keys.from_u64(key[len(start) : len(start) + 8]), keys.from_u64(raw[HASH_BYTES:])
-        return None
-
-    def pending(self, tenant: str, after: bytes) -> Iterator[tuple[bytes, int, int, bytes]]:
-        """(place, rseq, piece, text hash) of what lacks vectors, in order from a place."""
-        start = prefix(tenant)
-        for key, raw in self.store.scan("pending", start, start=start + after):
-            place = key.removeprefix(start)
-            if place != after:
-                yield place, keys.from_u64(place[:8]), place[8], raw[:HASH_BYTES]
+    def pending(self, tenant: str, start: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+        """(place, MEMORY sequence, text hash) of the passages that lack vectors, in order from a place."""
+        begin = prefix(tenant)
+        for key, raw in self.store.scan("pending", begin, start=begin + start):
+            yield key.removeprefix(begin), keys.from_u64(raw[HASH_BYTES:]), raw[:HASH_BYTES]
 
     def rows(self, tenant: str) -> Iterator[tuple[int, Row]]:
         """Every vector's place, in order."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from jetmem.adapters.tantivy_text import TextDoc, TextIndex, date_of, window
 from jetmem.index.core import text_key
 from jetmem.index.rows import Doc, Rows
-from jetmem.index.tenants import Tenant
 
 #: Documents before one that its largest window holds.
-_BEHIND: Final = 4
+REACH: Final = 4
 #: Words of one event that its neighbours' windows take; a long tool result is found by its own field.
 _WINDOW_WORDS_MAX: Final = 512
 #: Sessions whose last words are kept in memory.
-_TAILS_MAX: Final = 1_024
+_TAILS_MAX: Final = 4_096
+_DAY_MS: Final = 86_400_000
+#: Dates and authors' names whose words are kept, so that they are not analysed for each event.
+_KNOWN_MAX: Final = 10_000
 
 
 class Words:
@@ -23,8 +27,10 @@ class Words:
     def __init__(self, rows: Rows, text: TextIndex) -> None:
         self._rows = rows
         self._text = text
+        self._tails: OrderedDict[tuple[str, int], list[tuple[int, str]]] = OrderedDict()
+        self._known: dict[str | int, list[str]] = {}
 
-    def add(self, part: int, tenant: Tenant, doc: Doc, *, again: bool = False) -> None:
+    def add(self, part: int, tenant: str, doc: Doc, *, again: bool = False) -> None:
         """Add one document.
 
         Args:
@@ -34,20 +40,20 @@ class Words:
             again: Not the newest of its session: its windows are read from the store.
         """
         own = self._text.analyze(doc.text)
+        cut = window(tenant, own[:_WINDOW_WORDS_MAX])
         behind = self._behind(tenant, doc, use_tail=not again)
         if not again:
-            self._remember(tenant, doc, [*behind, (doc.position, own[:_WINDOW_WORDS_MAX])])
-        date = self._text.analyze(date_of(doc.ts))
-        three = [t for at, tokens in behind if at >= doc.position - 2 for t in tokens]
-        five = [t for _, tokens in behind for t in tokens]
-        cut = own[:_WINDOW_WORDS_MAX]
-        name = tenant.name
+            self._remember(tenant, doc, [*behind, (doc.position, cut)])
+        date = window(tenant, self._date(doc.ts))
+        whole = cut if len(own) <= _WINDOW_WORDS_MAX else window(tenant, own)
+        author = window(tenant, self._author(doc.author))
+        three = [words for at, words in behind if at >= doc.position - 2]
         self._text.add(
             TextDoc(
                 text_key(part, doc.rseq), doc.sid, doc.position, doc.who, doc.ts,
-                window(name, [*self._text.analyze(doc.author), *own, *date]),
-                window(name, [*three, *cut, *date]),
-                window(name, [*five, *cut, *date]),
+                f"{author} {whole} {date}",
+                " ".join([*three, cut, date]),
+                " ".join([*(words for _, words in behind), cut, date]),
                 {
                     "agent": (doc.agent,), "session": (doc.session,), "author": (doc.author,) if doc.author else (),
                     "kind": (doc.kind,), "role": (doc.role,), "tag": doc.tags,
@@ -55,19 +61,46 @@ class Words:
             )
         )  # fmt: skip
 
-    def _behind(self, tenant: Tenant, doc: Doc, *, use_tail: bool) -> list[tuple[int, list[str]]]:
-        """(position, words) of the documents before one in its session that still exist, in order."""
-        tail = tenant.tails.get(doc.sid) if use_tail else None
-        if tail is not None and (not tail or tail[-1][0] == doc.position - 1):
-            return [t for t in tail if t[0] >= doc.position - _BEHIND]
-        first = max(0, doc.position - _BEHIND)
-        wanted = [(doc.sid, position) for position in range(first, doc.position)]
-        numbers = [rseq for rseq in self._rows.places(tenant.name, wanted) if rseq]
-        found = self._rows.docs(tenant.name, numbers)
-        return [(d.position, self._text.analyze(d.text)[:_WINDOW_WORDS_MAX]) for d in found if d is not None]
+    def forget(self, tenant: str, sid: int) -> None:
+        """A document of this session was erased: its words must not come back with the next one's windows."""
+        self._tails.pop((tenant, sid), None)
 
-    def _remember(self, tenant: Tenant, doc: Doc, tail: list[tuple[int, list[str]]]) -> None:
-        tenant.tails[doc.sid] = tail[-_BEHIND:]
-        tenant.tails.move_to_end(doc.sid)
-        while len(tenant.tails) > _TAILS_MAX:
-            tenant.tails.popitem(last=False)
+    def clear(self) -> None:
+        """The store was changed underneath."""
+        self._tails.clear()
+
+    def _behind(self, tenant: str, doc: Doc, *, use_tail: bool) -> list[tuple[int, str]]:
+        """(position, words) of the documents before one in its session that still exist, in order."""
+        if doc.position == 0:
+            return []
+        tail = self._tails.get((tenant, doc.sid)) if use_tail else None
+        if tail and tail[-1][0] == doc.position - 1:
+            return [t for t in tail if t[0] >= doc.position - REACH]
+        first = max(0, doc.position - REACH)
+        wanted = [(doc.sid, position) for position in range(first, doc.position)]
+        numbers = [rseq for rseq in self._rows.places(tenant, wanted) if rseq]
+        found = self._rows.docs(tenant, numbers)
+        return [
+            (d.position, window(tenant, self._text.analyze(d.text)[:_WINDOW_WORDS_MAX])) for d in found if d is not None
+        ]
+
+    def _remember(self, tenant: str, doc: Doc, tail: list[tuple[int, str]]) -> None:
+        key = (tenant, doc.sid)
+        self._tails[key] = tail[-REACH:]
+        self._tails.move_to_end(key)
+        while len(self._tails) > _TAILS_MAX:
+            self._tails.popitem(last=False)
+
+    def _date(self, ts: int) -> list[str]:
+        return self._known_words(ts // _DAY_MS, lambda: date_of(ts))
+
+    def _author(self, name: str) -> list[str]:
+        return self._known_words(name, lambda: name)
+
+    def _known_words(self, key: str | int, text: Callable[[], str]) -> list[str]:
+        words = self._known.get(key)
+        if words is None:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            words = self._known[key] = self._text.analyze(text())
+        return words

@@ -115,6 +115,8 @@ class Persist:
         return await asyncio.get_running_loop().run_in_executor(self.writer, work)
 
     async def _prepare(self) -> None:
+        if self.recorder.synced.created and not self.settings.accept_gap:
+            await self.source.verify()  # before a lost MEMORY is made anew and takes messages as if all were well
         for stream in (subjects.MEMORY, subjects.RECORD, subjects.DEAD):
             await ensure(self.shell.nc, stream, self.shell.common)
         await self.source.verify()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from jetmem.runtime import limits, metrics
-from jetmem.runtime.errors import RequestFailed, Retryable
+from jetmem.runtime.errors import RequestFailed, Retryable, invariant
 from jetmem.runtime.health import Health
 from jetmem.runtime.logs import logger
 from jetmem.runtime.outcomes import Outcome, outcome
@@ -145,7 +145,10 @@ class Projection:
     async def _apply(self, part: int, entries: Sequence[Entry]) -> None:
         if not entries:
             return
+        follows = all(entry.rseq == number for number, entry in enumerate(entries, self.taken[part].rseq + 1))
+        invariant(follows, f"entries of partition {part} follow {self.taken[part].rseq} without a gap")
         metrics.received.labels(self.stage).inc(len(entries))
+        wait_s = limits.RETRY_FIRST_S
         while True:
             try:
                 await self._target.apply(part, entries)
@@ -155,7 +158,8 @@ class Projection:
                     raise
                 self._health.failed(error)
                 metrics.retried.labels(self.stage).inc()
-                await asyncio.sleep(limits.RETRY_LAST_S)
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, limits.RETRY_LAST_S)
         self.taken[part] = Head(entries[-1].rseq, entries[-1].seq)
 
     def _compare(self, said: Heads) -> None:
@@ -176,8 +180,9 @@ class Projection:
             reply = await self._wire.scan(part, ScanRequest(taken.rseq, taken.seq))
         except RequestFailed as error:
             self._health.failed(error)
+            self._behind.rotate(-1)  # another shard of persist may be there
             await asyncio.sleep(self._wait_s)
-            self._wait_s = min(self._wait_s * 2, limits.RETRY_LAST_S)
+            self._wait_s = min(self._wait_s * 2, limits.HEADS_EVERY_S)
             return
         self._wait_s = limits.RETRY_FIRST_S
         self._heads[part] = reply.head

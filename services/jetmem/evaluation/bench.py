@@ -1,0 +1,273 @@
+"""`make bench`: how fast, how fresh, how large; every figure through the running service.
+
+    python -m jetmem.evaluation.bench [--quick] [--only NAME] [--events N] [--json FILE]
+
+One pipeline for all: the bare broker and the bare model first, alone; then everything with all stages running.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+from rich.console import Console
+
+from jetmem import client
+from jetmem.client import Client
+from jetmem.console import configuration
+from jetmem.evaluation import (
+    bench_broker,
+    bench_data,
+    bench_encoder,
+    bench_freshness,
+    bench_load,
+    bench_queries,
+    bench_resources,
+    conditions,
+)
+from jetmem.evaluation import show as screen
+from jetmem.evaluation.bench_report import Figure, Report, Section, show_targets, table, timings
+from jetmem.evaluation.pipeline import Pipeline, environment, model_cache, pipeline, refusal, run
+from jetmem.evaluation.show import Told, facts
+from jetmem.runtime.errors import Broken
+
+SECTIONS: Final = ("broker", "load", "embeddings", "queries", "freshness", "resources")
+#: Which need the events, and all their vectors.
+_NEED_EVENTS: Final = {"load", "embeddings", "queries", "resources"}
+_NEED_VECTORS: Final = {"embeddings", "queries", "resources"}
+#: To reach, on two cores (issue 2).
+PERSISTED_MIN: Final = 15_000.0
+TEXT_P95_MS_MAX: Final = 1_000.0
+ENCODED_MIN: Final = 0.85
+HYBRID_P95_MS_MAX: Final = 40.0
+_REST_S: Final = 180.0
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of everything."""
+
+    only: frozenset[str] = frozenset(SECTIONS)
+    data: Path = bench_data.IRC
+    events: int = bench_data.EVENTS
+    bare_events: int = 50_000
+    alone_s: float = 15.0
+    reference_s: float = 8.0
+    questions: int = 300
+    crowd_s: float = 60.0
+    steady_s: float = 20.0
+    singles: int = 50
+
+
+def quick(plan: Plan) -> Plan:
+    """A minute or two: shows that everything works; figures for orientation only."""
+    return msgspec.structs.replace(
+        plan,
+        events=min(plan.events, 5_000),
+        bare_events=10_000,
+        alone_s=4.0,
+        reference_s=2.0,
+        questions=60,
+        crowd_s=8.0,
+        steady_s=5.0,
+        singles=10,
+    )
+
+
+class Bench:
+    """One run; figures are shown as soon as they are there, and kept in `sections`."""
+
+    def __init__(self, plan: Plan, console: Console, told: Told) -> None:
+        self.plan = plan
+        self.sections: list[Section] = []
+        self.conditions = conditions.machine()
+        self._console = console
+        self._told = told
+        self._bare: bench_broker.Bare | None = None
+        self._alone: list[bench_encoder.Rate] = []
+        self._backlog: bench_encoder.Backlog | None = None
+        self._settings = configuration.load(None, environment())["embed"]
+
+    async def run(self) -> Report:
+        """Everything that was asked for."""
+        began = time.perf_counter()
+        wanted = self.plan.only
+        data = bench_data.read(self.plan.data, self.plan.events)
+        self.conditions |= {"events": f"{len(data.lines)} of {data.origin}", "broker": "sync_interval: always"}
+        with tempfile.TemporaryDirectory(prefix="jetmem-bench-bare-") as scratch:
+            if "broker" in wanted:
+                await self._broker(data, Path(scratch))
+            if "embeddings" in wanted:
+                await self._encode_alone(data, Path(scratch))
+            self._told.say("starting the pipeline")
+            async with pipeline("jetmem-bench-") as running:
+                await self._piped(running, data)
+            if "embeddings" in wanted:
+                await self._encode_alone(data, Path(scratch))
+                await self._encoded(data, Path(scratch))
+        return Report(self.conditions, self.sections, round(time.perf_counter() - began, 1))
+
+    async def _piped(self, running: Pipeline, data: bench_data.Data) -> None:
+        """What needs all stages."""
+        wanted = self.plan.only
+        self.conditions |= await conditions.encoder_of(running.url)
+        self.conditions["stages"] = ", ".join(running.processes())
+        self._console.print(facts(self.conditions))
+        async with client.connect(running.url, tenant=bench_data.TENANT, name="jetmem bench") as memory:
+            if wanted & _NEED_EVENTS:
+                await self._load(memory, data)
+            if wanted & _NEED_VECTORS:
+                self._told.say("waiting until every text has its vector")
+                self._backlog = await bench_encoder.backlog(memory, memory.nats, self._told)
+            if wanted & {"queries", "freshness"}:
+                rested = await bench_resources.rest(running.processes(), _REST_S)
+                self._told.say(f"at rest after {rested:.0f} s (graphs linked, segments merged)")
+            if "queries" in wanted:
+                await self._queries(running, memory, data)
+            if "freshness" in wanted:
+                await self._freshness(memory, data)
+        if "resources" in wanted:
+            self._resources(running)
+        if running.restarts():
+            raise Broken(f"{running.restarts()} processes died and were restarted: the figures are worthless")
+
+    async def _broker(self, data: bench_data.Data, folder: Path) -> None:
+        self._told.say("the broker alone")
+        some = msgspec.structs.replace(data, lines=data.lines[: self.plan.bare_events])
+        self._bare = bare = await bench_broker.measure(some, folder)
+        note = f"{bare.events} events, batches of 1,000, an fsync each"
+        figures = [
+            Figure("published, one Python publisher", bare.published, "events/s", note=note),
+            Figure("read in order, one Python reader", bare.read, "events/s"),
+        ]
+        self._add("broker", "The broker alone, nothing behind it", figures)
+
+    async def _load(self, memory: Client, data: bench_data.Data) -> None:
+        found = await bench_load.measure(memory, data, self._told)
+        if "load" not in self.plan.only:
+            return
+        ratio = f"{found.acknowledged / self._bare.published:.0%} of the broker alone" if self._bare else ""
+        figures = [
+            Figure("acknowledged (on disk)", found.acknowledged, "events/s", note=ratio),
+            Figure("persisted (recorded, too)", found.persisted, "events/s", PERSISTED_MIN),
+            Figure("found by words, too", found.by_words, "events/s"),
+        ]
+        self._add("load", f"{found.events} events published in batches, all stages running", figures)
+
+    async def _encode_alone(self, data: bench_data.Data, folder: Path) -> None:
+        self._told.say("the bare model, in a process alone")
+        self._alone.append(await bench_encoder.alone(self._alone_plan(data, "jetmem", self.plan.alone_s), folder))
+
+    def _alone_plan(self, data: bench_data.Data, how: Any, seconds: float) -> bench_encoder.Alone:
+        own = self._settings
+        windows = bench_encoder.windows(data.texts(), own.window_texts, 64)
+        cache = own.cache or str(model_cache())
+        return bench_encoder.Alone(how=how, settings=own, cache=cache, windows=windows, seconds=seconds)
+
+    async def _encoded(self, data: bench_data.Data, folder: Path) -> None:
+        self._told.say("sentence-transformers as it comes, in a process alone")
+        plan = self._alone_plan(data, "sentence-transformers", self.plan.reference_s)
+        reference = await bench_encoder.alone(plan, folder)
+        best = max(self._alone, key=lambda each: each.rate)
+        backlog = self._backlog or bench_encoder.Backlog(0.0, 0.0, 0.0)
+        rates = " and ".join(f"{each.rate:,.0f}" for each in self._alone)
+        same = f"{best.precision}, micro-batches of {self._settings.batch_texts}, same windows and order"
+        figures = [
+            Figure(
+                "through the pipeline", backlog.rate, "texts/s", note=f"backlog worked off in {backlog.seconds:.0f} s"
+            ),
+            Figure("events that got their vector", backlog.events, "events/s", note="equal texts are encoded once"),
+            Figure("bare model, process alone", best.rate, "texts/s", note=f"{same}; before and after: {rates}"),
+            Figure("pipeline to bare model", backlog.rate / best.rate, "", ENCODED_MIN),
+            Figure("sentence-transformers, fp32", reference.rate, "texts/s", note="batches of 32, its default"),
+        ]
+        self._add("embeddings", "Embeddings", figures)
+
+    async def _queries(self, running: Pipeline, memory: Client, data: bench_data.Data) -> None:
+        found = await bench_queries.alone(memory, data, self.plan.questions, self._told)
+        figures = []
+        for mode, asked in found.items():
+            most = HYBRID_P95_MS_MAX if mode == "hybrid" else None
+            figures += timings(mode, asked.asked, p95_max=most, note=_seen(asked))
+        self._add("queries", f"One client of one tenant with {len(data.lines)} events, idle system", figures)
+        crowd = await bench_queries.crowd(running.url, data, self.plan.crowd_s, self._told)
+        figures = timings("hybrid", crowd.asked.asked, note=_seen(crowd.asked))
+        figures += timings("publish one, acknowledged", crowd.acknowledged)
+        figures.append(Figure("questions answered", crowd.rate, "per s"))
+        self._add("crowd", f"{bench_queries.AGENTS} agents, each publishes and asks once a second", figures)
+
+    async def _freshness(self, memory: Client, data: bench_data.Data) -> None:
+        meaning = await bench_freshness.by_meaning(memory, data, self.plan.singles, self._told)
+        words = await bench_freshness.by_words(memory, data, self.plan.steady_s, self._told)
+        steady = f"at {words.rate:,.0f} events/s, missed {words.missed}"
+        figures = timings("found by words", words.found, p95_max=TEXT_P95_MS_MAX, note=steady)
+        figures += timings("found by meaning", meaning.found, note=f"idle system, missed {meaning.missed}")
+        figures.append(Figure("steady stream", words.rate, "events/s", bench_freshness.RATE * 0.98))
+        self._add("freshness", "From acknowledgement until a question finds it", figures)
+
+    def _resources(self, running: Pipeline) -> None:
+        used = bench_resources.memory(running.processes())
+        figures = [
+            Figure(f"memory, {name}", each.now, "MiB", note=f"most {each.most:,.0f}") for name, each in used.items()
+        ]
+        figures.append(Figure("memory, all", sum(each.now for each in used.values()), "MiB"))
+        figures += [Figure(f"disk, {name}", size, "MiB") for name, size in bench_resources.disk(running.root).items()]
+        self._add("resources", "Resident memory and disk at the end", figures)
+
+    def _add(self, name: str, title: str, figures: list[Figure]) -> None:
+        self.sections.append(Section(name, title, figures, conditions.load()))
+        self._console.print(table(self.sections[-1]))
+        self._console.print()
+
+
+def _seen(asked: bench_queries.Asked) -> str:
+    told = f"in the service p50 {asked.service.p50:.1f} p95 {asked.service.p95:.1f}"
+    return f"{told}, degraded {asked.degraded}" if asked.degraded else told
+
+
+def command(
+    only: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(SECTIONS)}.")] = "",
+    short: Annotated[bool, typer.Option("--quick", help="A minute or two, 5,000 events.")] = False,
+    events: Annotated[int, typer.Option(min=1_000, help="How many events are loaded.")] = bench_data.EVENTS,
+    data: Annotated[Path, typer.Option(help="events.jsonl.gz; made-up words if it is missing.")] = bench_data.IRC,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here, too.")] = None,
+) -> None:
+    """Measure speed, freshness, memory and disk of the running service."""
+    wanted = frozenset(name.strip() for name in only.split(",") if name.strip()) or frozenset(SECTIONS)
+    if wanted - set(SECTIONS):
+        _fail(f"--only must be of {', '.join(SECTIONS)}, not {only!r}", 2)
+    plan = Plan(only=wanted, data=data, events=events)
+    console = screen.console()
+    bench = Bench(quick(plan) if short else plan, console, Told(screen.console(stderr=True)))
+    try:
+        report = run(bench.run())
+    except KeyboardInterrupt:
+        _fail("interrupted; everything was stopped", 130)
+    except Exception as error:
+        said = str(error) if isinstance(error, Broken) else refusal(error)
+        if said is None:
+            raise
+        _fail(said, 1)
+    show_targets(console, report.sections)
+    console.print(f"{report.seconds:.0f} s in all", markup=False)
+    if json_file:
+        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+
+
+def _fail(text: str, code: int) -> None:
+    typer.echo(f"jetmem bench: {text}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    app()
+
+
+if __name__ == "__main__":
+    main()

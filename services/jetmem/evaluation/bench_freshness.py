@@ -1,0 +1,106 @@
+"""How long after its acknowledgement an event is found: by words under a steady stream, by meaning on an idle system."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from typing import Final, Literal
+
+import msgspec
+
+from jetmem.client import Client, Outgoing
+from jetmem.evaluation import metrics
+from jetmem.evaluation.bench_data import AGENT, Data
+from jetmem.evaluation.show import Told, progress
+
+#: Events a second; each `PROBE_EVERY`th is published alone and looked for.
+RATE: Final = 1_000
+PROBE_EVERY: Final = 50
+_TENANT: Final = "live"
+_WAIT_MS: Final = 10_000
+_HITS: Final = 20
+
+
+class Fresh(msgspec.Struct, frozen=True):
+    """From acknowledgement to answer; `missed`: the answer came late or without the event."""
+
+    found: metrics.Spread
+    missed: int
+    rate: float = 0.0
+
+
+class _Probes:
+    """Publishes single events with a word of their own and looks for them."""
+
+    def __init__(self, memory: Client, arm: Literal["text", "vector"], texts: list[str]) -> None:
+        self.seconds: list[float] = []
+        self.missed = 0
+        self._memory = memory
+        self._arm = arm
+        self._texts = texts
+        self._mark = f"zq{secrets.token_hex(3)}"
+
+    async def one(self, number: int) -> None:
+        """Publish one and wait until it is found."""
+        word = f"{self._mark}x{number}"
+        text = f"{word} {self._texts[number % len(self._texts)]}"
+        receipt = await self._memory.publish(text, session="probes", author="probe")
+        began = time.perf_counter()
+        asked = word if self._arm == "text" else text
+        reply = await self._memory.search(asked, mode=self._arm, after=receipt.seq, wait_ms=_WAIT_MS, limit=_HITS)
+        self.seconds.append(time.perf_counter() - began)
+        self.missed += reply.stale or receipt.id not in [hit.id for hit in reply.hits]
+
+
+async def by_words(memory: Client, data: Data, seconds: float, told: Told) -> Fresh:
+    """A steady stream for so long, one event in `PROBE_EVERY` looked for as soon as it is acknowledged."""
+    live = memory.as_tenant(_TENANT)
+    probes = _Probes(live, "text", data.texts())
+    count = int(RATE * seconds)
+    tasks: list[asyncio.Task[None]] = []
+    began = time.perf_counter()
+    stream = asyncio.create_task(_stream(live, data, count, began))
+    try:
+        with progress(told, f"{RATE} events/s for {seconds:g} s, {count // PROBE_EVERY} looked for", count) as step:
+            for number in range(count // PROBE_EVERY):
+                await asyncio.sleep(max(0.0, began + number * PROBE_EVERY / RATE - time.perf_counter()))
+                tasks.append(asyncio.create_task(probes.one(number)))
+                for _ in range(PROBE_EVERY):
+                    step()
+        spent = await stream
+        await asyncio.gather(*tasks)
+    finally:
+        for task in (stream, *tasks):
+            task.cancel()
+        await asyncio.gather(stream, *tasks, return_exceptions=True)
+    return Fresh(metrics.spread(probes.seconds), probes.missed, count / spent)
+
+
+async def _stream(live: Client, data: Data, count: int, began: float) -> float:
+    """Everything but the probes, in small batches, never faster than `RATE`; returns how long it took."""
+    mark, done = secrets.token_hex(3), 0
+    due = count - count // PROBE_EVERY
+    per_s = RATE * (1 - 1 / PROBE_EVERY)
+    while done < due:
+        upto = min(due, int((time.perf_counter() - began) * per_s))
+        batch = []
+        for number in range(done, upto):
+            line = data.lines[number % len(data.lines)]
+            event = {**line.event, "id": f"{mark}-{number}"}
+            batch.append(Outgoing(event=event, session=line.session, agent=AGENT))
+        if batch:
+            await live.publish_many(batch)
+            done = upto
+        await asyncio.sleep(PROBE_EVERY / RATE / 2)
+    return time.perf_counter() - began
+
+
+async def by_meaning(memory: Client, data: Data, count: int, told: Told) -> Fresh:
+    """Single events, one after the other."""
+    probes = _Probes(memory.as_tenant(_TENANT), "vector", data.texts())
+    with progress(told, f"{count} single events until found by meaning", count) as step:
+        for number in range(count):
+            await probes.one(number)
+            step()
+    return Fresh(metrics.spread(probes.seconds), probes.missed)

@@ -1,0 +1,79 @@
+"""Memory of each process, disk of each store, and whether the pipeline has come to rest."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+_PROC: Final = Path("/proc")
+#: Of one core, over `_LOOK_S`: what timers and heartbeats take.
+_IDLE_SHARE: Final = 0.15
+_LOOK_S: Final = 1.5
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Resident now and at most, in MiB."""
+
+    now: float
+    most: float
+
+
+def memory(processes: Mapping[str, int]) -> dict[str, Memory]:
+    """Resident memory of processes; empty where there is no /proc."""
+    found = {}
+    for name, pid in processes.items():
+        try:
+            lines = (_PROC / str(pid) / "status").read_text(encoding="ascii", errors="replace").splitlines()
+        except OSError:
+            continue
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        found[name] = Memory(_mib(fields.get("VmRSS", "0 kB")), _mib(fields.get("VmHWM", "0 kB")))
+    return found
+
+
+def _mib(text: str) -> float:
+    return int(text.split()[0]) / 1024
+
+
+def disk(root: Path) -> dict[str, float]:
+    """MiB below each folder of the data folder that holds any, allocated blocks as `du` counts them."""
+    found = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        size = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+        if size:
+            found[folder.name] = size / 1024**2
+    return found
+
+
+def cpu_seconds(processes: Mapping[str, int]) -> dict[str, float]:
+    """Processor time of each so far."""
+    tick = os.sysconf("SC_CLK_TCK")
+    found = {}
+    for name, pid in processes.items():
+        try:
+            fields = (
+                (_PROC / str(pid) / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+            )
+        except OSError:
+            continue
+        found[name] = (int(fields[11]) + int(fields[12])) / tick
+    return found
+
+
+async def rest(processes: Mapping[str, int], timeout_s: float) -> float:
+    """Wait until the processes use next to no processor time (graphs are linked, segments merged); seconds waited."""
+    began = time.perf_counter()
+    before = sum(cpu_seconds(processes).values())
+    while time.perf_counter() - began < timeout_s:
+        await asyncio.sleep(_LOOK_S)
+        now = sum(cpu_seconds(processes).values())
+        if (now - before) / _LOOK_S < _IDLE_SHARE:
+            break
+        before = now
+    return time.perf_counter() - began
