@@ -14,7 +14,7 @@ TORCH := torch==2.13.0
 # Where pip finds torch if not where it finds the rest: PyTorch's own index for processors spares gigabytes of CUDA.
 TORCH_INDEX ?=
 CODE := services schemas tests
-GENERATED := schemas/generated services/README.md docs
+GENERATED := schemas/generated services/README.md services/CLI.md
 
 .PHONY: help setup demo test ci format lint types imports eval bench fault docs docs-check wheel packaging lock clean
 

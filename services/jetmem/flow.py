@@ -25,6 +25,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         store: What it owns on disk, or "".
         ack_point: When what it read counts as done.
         does: One line for people.
+        arms: Arms of an answer that are gone when this stage is.
+        replicas: Any process answers for any tenant; otherwise the one that owns the tenant's partition.
         settings: Name of the Struct in `jetmem.<name>.settings`.
     """
 
@@ -35,6 +37,13 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     ack_point: str
     does: str
     settings: str
+    arms: tuple[str, ...] = ()
+    replicas: bool = False
+
+    @property
+    def projects(self) -> bool:
+        """Whether it is a projection of the record: a forget is done when all of these have applied it."""
+        return self.reads == subjects.RECORD
 
 
 STAGES: Final = (
@@ -46,6 +55,7 @@ STAGES: Final = (
         ack_point="checkpoint in the same synced write as the record",
         does="validates, deduplicates, numbers and stores; erases; answers what is recorded",
         settings="PersistSettings",
+        arms=("record",),
     ),
     Stage(
         name="embed",
@@ -55,6 +65,8 @@ STAGES: Final = (
         ack_point="when the asker has stored the vectors",
         does="turns texts into vectors, questions before jobs",
         settings="EmbedSettings",
+        arms=("vector",),
+        replicas=True,
     ),
     Stage(
         name="index",
@@ -64,6 +76,7 @@ STAGES: Final = (
         ack_point="checkpoint in the same commit as the data",
         does="makes events findable by words at once and by meaning as vectors come",
         settings="IndexSettings",
+        arms=("text", "vector"),
     ),
     Stage(
         name="query",
@@ -73,6 +86,7 @@ STAGES: Final = (
         ack_point="none: request and reply",
         does="asks the others, fuses, answers, says what was degraded",
         settings="QuerySettings",
+        replicas=True,
     ),
 )
 NAMES: Final = tuple(stage.name for stage in STAGES)

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from jetmem import flow
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.events import Event, Forget
 from jetmem_schemas.internal import (
@@ -160,8 +161,8 @@ class FakeStages:
     def _vector_head(self, head: Head) -> Head:
         return head if self.vector_rseq is None else Head(self.vector_rseq, self.vector_rseq)
 
-    async def applied(self, request: AppliedRequest, timeout_s: float) -> AppliedReply:
-        await self._called("index", "applied", request, timeout_s)
+    async def applied(self, stage: str, request: AppliedRequest, timeout_s: float) -> AppliedReply:
+        await self._called(stage, "applied", request, timeout_s)
         self.clock.now += request.wait_ms / 1000 if self.late else 0.0
         head = self._head(request.tenant)
         return AppliedReply(head, self._vector_head(head), self.late)
@@ -170,15 +171,16 @@ class FakeStages:
         await self._called("embed", "encode", request, timeout_s)
         return EncodeReply("model", [b"\0" * 8])
 
-    async def status(self, stage: str, tenant: str, timeout_s: float) -> StageStatus:
-        await self._called(stage, "status", tenant, timeout_s)
+    async def status(self, stage: flow.Stage, tenant: str, timeout_s: float) -> StageStatus:
+        await self._called(stage.name, "status", tenant, timeout_s)
         held = self._held(tenant)
         counts: dict[str, dict[str, int | float | str]] = {
-            "persist": {"checkpoint": self.reached, "events": len(held), "sessions": 1, "agents": 1, "purging": 0},
+            "persist": {"record_seq": self.reached, "events": len(held), "sessions": 1, "agents": 1, "purging": 0},
             "index": {"pending_vectors": 3, "text_seq": 2, "vector_seq": 1},
             "embed": {},
         }
-        return StageStatus(stage, f"{stage}-0", True, "ok", 0, self.last_error, counts[stage])
+        name = stage.name
+        return StageStatus(name, f"{name}-0", True, "ok", 0, self.last_error, counts[name])
 
     async def own_status(self) -> StageStatus:
         return StageStatus("query", "query-0", True, "ok", 0, "", {})

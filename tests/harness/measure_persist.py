@@ -70,7 +70,7 @@ async def main(broker, path, count, profile):
             except nats.errors.Error:
                 return None
             now = time.perf_counter()
-            at = msgspec.msgpack.decode(reply.data)["counts"]["checkpoint"]
+            at = msgspec.msgpack.decode(reply.data)["counts"]["record_seq"]
             began = began or now
             started.setdefault("at", (now, at))
             return at >= sent and (now, at)

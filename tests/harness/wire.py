@@ -3,12 +3,13 @@
 import socket
 
 
-def raw_publish(port: int, subject: str, headers: bytes, payload: bytes) -> None:
+def raw_publish(port: int, subject: str | bytes, headers: bytes, payload: bytes) -> None:
     """Publish with headers as they are, and wait until the server has read it."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as sock, sock.makefile("rwb") as wire:
         wire.readline()
         wire.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
-        wire.write(b"HPUB %s %d %d\r\n" % (subject.encode(), len(headers), len(headers) + len(payload)))
+        where = subject.encode() if isinstance(subject, str) else subject
+        wire.write(b"HPUB %s %d %d\r\n" % (where, len(headers), len(headers) + len(payload)))
         wire.write(headers + payload + b"\r\nPING\r\n")
         wire.flush()
         while line := wire.readline():
@@ -29,3 +30,14 @@ HEADERS = (
     b"abcd",
 )
 DEADLY = HEADERS[-3:]
+
+#: Subjects that the broker takes and no library would send.
+SUBJECTS = (
+    b"mem.odd.event.\xff\xfe.s1",
+    b"mem.\xff.event.alice.s1",
+    b"mem.odd.event.alice.\xc3",
+    b"mem.odd.event.alice.s1.\xff",
+    b"mem.odd.event.*.s1",
+    b"mem.*.event.alice.s1",
+    b"mem.odd.event.alice.>",
+)

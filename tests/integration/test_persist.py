@@ -13,7 +13,7 @@ from harness.broker import Broker
 from harness.persist_process import PersistProcess, client, run
 from harness.proxy import Proxy
 from harness.waiting import until_async
-from harness.wire import HEADERS, raw_publish
+from harness.wire import HEADERS, SUBJECTS, raw_publish
 from jetmem.adapters.nats_streams import ensure
 from jetmem.runtime.settings import Common
 from jetmem_schemas import subjects
@@ -276,6 +276,22 @@ def test_no_headers_stop_the_reader(shared, headers, payload):
                 return [m for m in await c.dead() if (m.headers or {}).get("Jetmem-Seq") == str(before + 1)]
 
             assert await until_async(there, "its dead letter")
+
+    on(shared, body)
+    assert shared[1].running()
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+def test_no_subject_stops_the_reader(shared, subject):
+    async def body(c):
+        before = (await c.js.stream_info(subjects.MEMORY)).state.last_seq
+        await asyncio.to_thread(raw_publish, shared[0].port, subject, b"NATS/1.0\r\n\r\n", b'{"text":"a"}')
+        await c.recorded(await c.publish({"text": "after it"}, "mem.odd.event.alice.s1"))
+
+        async def there():
+            return [m for m in await c.dead() if (m.headers or {}).get("Jetmem-Seq") == str(before + 1)]
+
+        assert (await until_async(there, "its dead letter"))[0].headers["Jetmem-Code"] == "bad_subject"
 
     on(shared, body)
     assert shared[1].running()

@@ -105,7 +105,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     checked([sys.executable, "-m", "venv", "--without-pip", home], home)
     executable = home / "bin" / "python"
     site = Path(python(executable, "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=home).strip())
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", executable]
+    pip: list[Path | str] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", executable]
     checked([*pip, "install", "--no-deps", "--no-index", "-q", wheel], home)
     ours = site / "jetmem"
     assert ours.is_dir()

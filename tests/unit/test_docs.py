@@ -171,3 +171,35 @@ def test_the_readme_lists_every_verb_and_code() -> None:
     assert [row[0] for row in rows(part(page, "verbs"))] == list(requests.VERBS)
     assert [row[0] for row in rows(part(page, "dead-codes"))] == list(errors.DEAD_CODES)
     assert [row[0] for row in rows(part(page, "request-codes"))] == list(errors.REQUEST_CODES)
+
+
+DECISIONS = sorted((ROOT / "services/decisions").glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem)
+def test_a_decision_has_its_parts(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(f"# {path.name[:4]} ")
+    status = re.search(r"^Status: (\w+)$", text, re.MULTILINE)
+    assert status and status[1] in ("accepted", "gap", "replaced")
+    parts = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert parts == ["Context", "Decision", "Consequences", "Log"]
+    assert re.search(r"^- \d{4}-\d{2}-\d{2}: ", text, re.MULTILINE)
+
+
+def test_decisions_are_numbered_and_those_that_code_names_exist() -> None:
+    numbers = [int(path.name[:4]) for path in DECISIONS]
+    assert numbers == list(range(1, len(numbers) + 1))
+    for source in (ROOT / "services").rglob("*.py"):
+        for named in re.findall(r"decision (\d{4})", source.read_text(encoding="utf-8")):
+            assert int(named) in numbers, f"{source}: decision {named}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "services/README.md"])
+def test_links_and_named_files_exist(name: str) -> None:
+    page = ROOT / name
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / link).exists(), f"{name} links to {link}"
+    for file in re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", text):
+        assert any((ROOT / top / file).exists() for top in ("", "services", "services/jetmem")), f"{name} names {file}"

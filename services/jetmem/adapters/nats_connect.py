@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from jetmem.runtime.errors import Broken, Retryable
 from jetmem.runtime.settings import Common
 
-#: JetStream API level of server 2.12.1, the first with atomic batches we trust (PARTS.md).
+#: JetStream API level of server 2.12.1, the first with atomic batches we trust.
 API_LEVEL_MIN = 3
 NOT_FOUND = 404
 
@@ -87,11 +87,11 @@ def taps(nc: Client) -> dict[int, Tap]:
 
     async def process(sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         tap = table.get(sid)
-        if tap is not None:
-            return tap(subject, reply, data, headers)
         try:
+            if tap is not None:
+                return tap(subject, reply, data, headers)
             await theirs(sid, subject, reply, data, headers)
-        except Exception as error:  # the sender's headers; the message cannot be read, the connection must live
+        except Exception as error:  # the sender's headers or subject; it cannot be read, the connection must live
             await nc._error_cb(error)
         return None
 

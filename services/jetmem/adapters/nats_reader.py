@@ -2,7 +2,7 @@
 
 An ephemeral pull consumer is made at `position + 1`; its deliveries must be numbered without a gap. On a gap,
 a reconnect, silence or an error it is thrown away and made anew there (a durable would redeliver lost messages
-behind later ones: PARTS.md). 51 k messages/s with fetches of 1,000.
+behind later ones). 51 k messages/s with fetches of 1,000.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ class OrderedReader:
         self._open -= 1
         self._buffer.append(
             Delivered(
-                subject.decode(),
+                subject.decode("utf-8", "backslashreplace"),  # the broker takes any bytes; persist refuses them
                 bytes(data),
                 bytes(headers or b""),
                 int(parts[first + 3]),

@@ -94,8 +94,8 @@ class TextIndex:
     def add(self, doc: TextDoc) -> None:
         """Add one document; searchable after `commit`."""
         made = tantivy.Document()
-        # add_unsigned, not the constructor: an int given there becomes I64 and panics the writer thread
-        made.add_unsigned("key", doc.key)
+        # add_…, not the constructor: an int given there becomes I64 and panics the writer thread on unsigned fields
+        made.add_integer("key", doc.key)
         made.add_unsigned("sid", doc.session)
         made.add_unsigned("pos", doc.position)
         made.add_unsigned("who", doc.author)
@@ -114,7 +114,7 @@ class TextIndex:
 
     def delete_range(self, first: int, end: int) -> None:
         """Remove the documents with keys in [first, end)."""
-        span = Query.range_query(self._schema, "key", FieldType.Unsigned, first, end, include_upper=False)
+        span = Query.range_query(self._schema, "key", FieldType.Integer, first, end, include_upper=False)
         self._writer.delete_documents_by_query(span)
 
     def commit(self, positions: dict[int, Head]) -> None:
@@ -122,7 +122,7 @@ class TextIndex:
         for part, head in positions.items():
             self._writer.delete_documents_by_term("part", part)
             mark = tantivy.Document()
-            mark.add_unsigned("part", part)
+            mark.add_integer("part", part)
             mark.add_unsigned("at_rseq", head.rseq)
             mark.add_unsigned("at_seq", head.seq)
             self._writer.add_document(mark)
@@ -186,15 +186,17 @@ class TextIndex:
         queries += [self._is(f, v) for f, v in (("kind", filters.kinds), ("role", filters.roles)) if v]
         queries += [self._is("tag", [tag]) for tag in filters.tags]
         if filters.since is not None or filters.until is not None:
-            queries.append(
-                Query.range_query(
-                    self._schema, "ts", FieldType.Integer, filters.since, filters.until, include_upper=False
-                )
-            )
+            first, end = filters.since, filters.until
+            upper = {} if end is None else {"include_upper": False}  # refused on a side without a bound
+            queries.append(Query.range_query(self._schema, "ts", FieldType.Integer, first, end, **upper))
         return [Query.const_score_query(query, 0.0) for query in queries]
 
     def _is(self, field: str, values: Sequence[str]) -> Any:
         return Query.term_set_query(self._schema, field, list(values))
+
+    def words_held(self, tenant: str, token: str) -> int:
+        """Documents in the files with a word of a tenant, deleted ones included."""
+        return sum(int(self._searcher.doc_freq(field, f"{tenant}:{token}")) for field in FIELDS)
 
     @property
     def documents(self) -> int:
@@ -222,7 +224,8 @@ def _number(document: Any, field: str) -> int:
 
 def _schema() -> Any:
     builder = tantivy.SchemaBuilder()
-    builder.add_unsigned_field("key", indexed=True, fast=True)
+    # signed: `delete_documents_by_term` makes an I64 term of an int, which no document of an unsigned field has
+    builder.add_integer_field("key", indexed=True, fast=True)
     builder.add_unsigned_field("sid", fast=True)
     builder.add_unsigned_field("pos", fast=True)
     builder.add_unsigned_field("who", fast=True)
@@ -231,7 +234,7 @@ def _schema() -> Any:
         builder.add_text_field(name, tokenizer_name="whitespace", index_option="freq")
     for name in ("agent", "session", "author", "kind", "role", "tag"):
         builder.add_text_field(name, tokenizer_name="raw", index_option="basic")
-    builder.add_unsigned_field("part", indexed=True)
+    builder.add_integer_field("part", indexed=True)
     builder.add_unsigned_field("at_rseq", stored=True)
     builder.add_unsigned_field("at_seq", stored=True)
     return builder.build()

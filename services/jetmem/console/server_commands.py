@@ -174,7 +174,7 @@ def _until(condition: Callable[[], T], patience_s: float) -> T | None:
 
 
 def run(
-    stage: Annotated[str, typer.Argument(help="persist, embed, index or query.")],
+    stage: Annotated[str, typer.Argument(help="Its name; a wrong one lists them all.")],
     shard: Annotated[int | None, typer.Option(help="Ordinal of this process.", min=0)] = None,
     shards: Annotated[int | None, typer.Option(help="Processes that share the partitions.", min=1)] = None,
     config: Config = None,

@@ -103,7 +103,7 @@ class Bench:
             if "embeddings" in wanted:
                 await self._encode_alone(data, Path(scratch))
             self._told.say("starting the pipeline")
-            async with pipeline("jetmem-bench-") as running:
+            async with pipeline("jetmem-bench-", self._told.say) as running:
                 await self._piped(running, data)
             if "embeddings" in wanted:
                 await self._encode_alone(data, Path(scratch))
@@ -193,10 +193,11 @@ class Bench:
             most = HYBRID_P95_MS_MAX if mode == "hybrid" else None
             figures += timings(mode, asked.asked, p95_max=most, note=_seen(asked))
         self._add("queries", f"One client of one tenant with {len(data.lines)} events, idle system", figures)
+        spent = bench_resources.Spent(running.processes())
         crowd = await bench_queries.crowd(running.url, data, self.plan.crowd_s, self._told)
         figures = timings("hybrid", crowd.asked.asked, note=_seen(crowd.asked))
         figures += timings("publish one, acknowledged", crowd.acknowledged)
-        figures.append(Figure("questions answered", crowd.rate, "per s"))
+        figures.append(Figure("questions answered", crowd.rate, "per s", note=spent.told(crowd.asked.asked.n)))
         self._add("crowd", f"{bench_queries.AGENTS} agents, each publishes and asks once a second", figures)
 
     async def _freshness(self, memory: Client, data: bench_data.Data) -> None:
@@ -247,7 +248,7 @@ def command(
     except KeyboardInterrupt:
         _fail("interrupted; everything was stopped", 130)
     except Exception as error:
-        said = str(error) if isinstance(error, Broken) else refusal(error)
+        said = refusal(error)
         if said is None:
             raise
         _fail(said, 1)

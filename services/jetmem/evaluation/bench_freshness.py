@@ -1,4 +1,4 @@
-"""How long after its acknowledgement an event is found: by words under a steady stream, by meaning on an idle system."""
+"""How long after its acknowledgement an event is found: by words in a steady stream, by meaning when idle."""
 
 from __future__ import annotations
 

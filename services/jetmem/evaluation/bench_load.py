@@ -45,7 +45,7 @@ async def measure(memory: Client, data: Data, told: Told) -> Loaded:
     await recorded(memory, receipts.last_seq)
     persisted = time.perf_counter() - began
     told.say("waiting until all is found by words")
-    await wait_fresh(memory, TENANT, receipts.last_seq, "text", lambda *_: None)
+    await wait_fresh(memory, TENANT, receipts.last_seq, "text", told.waiting)
     words = time.perf_counter() - began
     count = receipts.count
     return Loaded(count, count / acknowledged, count / persisted, count / words, receipts.last_seq)

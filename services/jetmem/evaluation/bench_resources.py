@@ -66,6 +66,20 @@ def cpu_seconds(processes: Mapping[str, int]) -> dict[str, float]:
     return found
 
 
+class Spent:
+    """Processor time from now on, by process, our own included."""
+
+    def __init__(self, processes: Mapping[str, int]) -> None:
+        self._processes = {**processes, "clients": os.getpid()}
+        self._before = cpu_seconds(self._processes)
+
+    def told(self, count: int) -> str:
+        """Milliseconds for each of `count`."""
+        now = cpu_seconds(self._processes)
+        each = {name: (now[name] - before) * 1000 / max(1, count) for name, before in self._before.items()}
+        return "processor ms each: " + ", ".join(f"{name} {ms:.1f}" for name, ms in each.items())
+
+
 async def rest(processes: Mapping[str, int], timeout_s: float) -> float:
     """Wait until the processes use next to no processor time (graphs are linked, segments merged); seconds waited."""
     began = time.perf_counter()

@@ -107,9 +107,12 @@ def convert_file(path: Path) -> Converted:
     if not path.is_file():
         raise Missing(how_to_get(path))
     try:
-        return convert(msgspec.json.decode(path.read_bytes()))
+        converted = convert(msgspec.json.decode(path.read_bytes()))
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadFile(f"{path} is not in the form of locomo10.json: {type(error).__name__} {error}") from error
+    if not converted.events or not converted.questions:
+        raise BadFile(f"{path} is not in the form of locomo10.json: it holds no turns, or no questions with evidence")
+    return converted
 
 
 def convert(samples: list[dict[str, Any]]) -> Converted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -29,12 +29,15 @@ class Scores(msgspec.Struct, frozen=True):
     n: int = 1
 
 
-def recall(ranked: Sequence[str], evidence: Set[str], k: int) -> float:
+_SCORES: Final = ("recall_5", "recall_10", "recall_20", "hit_10", "ndcg_10")
+
+
+def recall(ranked: Sequence[str], evidence: frozenset[str], k: int) -> float:
     """Share of the evidence among the first k; `evidence` is not empty."""
     return len(evidence.intersection(ranked[:k])) / len(evidence)
 
 
-def ndcg(ranked: Sequence[str], evidence: Set[str], k: int) -> float:
+def ndcg(ranked: Sequence[str], evidence: frozenset[str], k: int) -> float:
     """Normalised discounted cumulative gain with binary relevance; an id that comes twice counts once."""
     gained, seen = 0.0, set[str]()
     for rank, found in enumerate(ranked[:k], 1):
@@ -44,7 +47,7 @@ def ndcg(ranked: Sequence[str], evidence: Set[str], k: int) -> float:
     return gained / sum(1 / math.log2(rank + 1) for rank in range(1, min(k, len(evidence)) + 1))
 
 
-def score(ranked: Sequence[str], evidence: Set[str]) -> Scores:
+def score(ranked: Sequence[str], evidence: frozenset[str]) -> Scores:
     """Score one ranking."""
     return Scores(
         recall_5=recall(ranked, evidence, 5),
@@ -58,8 +61,9 @@ def score(ranked: Sequence[str], evidence: Set[str]) -> Scores:
 def mean(scores: Iterable[Scores]) -> Scores:
     """The mean of single rankings; zeros for none."""
     every = list(scores)
-    sums = [math.fsum(getattr(each, name) for each in every) for name in Scores.__struct_fields__[:-1]]
-    return Scores(*(total / len(every) if every else 0.0 for total in sums), n=len(every))
+    count = max(1, len(every))
+    means = {name: math.fsum(getattr(each, name) for each in every) / count for name in _SCORES}
+    return Scores(**means, n=len(every))
 
 
 def by_category(scores: Sequence[tuple[int, Scores]]) -> dict[int, Scores]:
@@ -85,5 +89,5 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def spread(seconds: Sequence[float]) -> Spread:
     """Percentiles of timings taken in seconds."""
-    shares = [percentile(seconds, share) * 1000 for share in (0.5, 0.95, 0.99, 1.0)]
-    return Spread(*shares, n=len(seconds))
+    p50, p95, p99, worst = (percentile(seconds, share) * 1000 for share in (0.5, 0.95, 0.99, 1.0))
+    return Spread(p50, p95, p99, worst, len(seconds))

@@ -8,14 +8,16 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
 
+from jetmem.client import ClientError
 from jetmem.console import configuration
+from jetmem.runtime.errors import Broken
 from jetmem.runtime.settings import SettingsError
 from jetmem.supervisor import Plan, Supervisor
 
@@ -64,11 +66,12 @@ def environment() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def pipeline(prefix: str) -> AsyncIterator[Pipeline]:
+async def pipeline(prefix: str, tell: Callable[[str], None]) -> AsyncIterator[Pipeline]:
     """Start everything, wait until questions are answered, stop everything and remove the folder at the end.
 
     Args:
         prefix: Of the folder's name. After an error of ours the folder is kept for its logs.
+        tell: Hears of processes that die.
 
     Raises:
         StartFailed: Not ready in time.
@@ -78,7 +81,7 @@ async def pipeline(prefix: str) -> AsyncIterator[Pipeline]:
     settings = configuration.load(None, environ)
     root = Path(tempfile.mkdtemp(prefix=prefix))
     plan = Plan(root=root, port=0, common=settings[""], nats=settings[configuration.NATS], environ=environ)
-    supervisor = Supervisor(plan)
+    supervisor = Supervisor(plan, tell=tell)
     began = time.perf_counter()
     try:
         async with _running(supervisor):
@@ -153,4 +156,6 @@ def refusal(error: BaseException) -> str | None:
     from jetmem.adapters.data_folder import Refused
     from jetmem.supervisor import StartFailed
 
-    return str(error) if isinstance(error, SettingsError | Refused | StartFailed) else None
+    if not isinstance(error, SettingsError | Refused | StartFailed | Broken | ClientError):
+        return None
+    return "; ".join([str(error), *getattr(error, "__notes__", [])])

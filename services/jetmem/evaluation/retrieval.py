@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -22,10 +22,11 @@ from rich.table import Table
 from jetmem import client
 from jetmem.client import Client
 from jetmem.evaluation import conditions, locomo, metrics
-from jetmem.evaluation.pipeline import Pipeline, pipeline, refusal, run
 from jetmem.evaluation import show as screen
+from jetmem.evaluation.pipeline import Pipeline, pipeline, refusal, run
 from jetmem.evaluation.show import Told, facts, progress
 from jetmem.loading import Loader, Source, wait_fresh
+from jetmem.runtime.errors import Broken
 
 MODES: Final = ("text", "vector", "hybrid")
 #: As many as recall@20 needs.
@@ -99,7 +100,7 @@ async def measure(work: Work, told: Told) -> Report:
     questions = spread_evenly(locomo.questions_of(work.data), work.limit)
     conditions_ = conditions.machine()
     told.say("starting the pipeline (the first start on a machine prepares the model, about a minute)")
-    async with pipeline("jetmem-eval-") as running:
+    async with pipeline("jetmem-eval-", told.say) as running:
         conditions_ |= await conditions.encoder_of(running.url)
         async with client.connect(running.url, tenant="eval", name="jetmem eval") as memory:
             events, seconds = await _load(memory, work.data / locomo.EVENTS_FILE, told)
@@ -117,7 +118,7 @@ async def measure(work: Work, told: Told) -> Report:
 
 def _whole(running: Pipeline) -> None:
     if running.restarts():
-        raise locomo.BadFile(f"{running.restarts()} processes died and were restarted: the figures would be worthless")
+        raise Broken(f"{running.restarts()} processes died and were restarted: the figures would be worthless")
 
 
 async def _load(memory: Client, path: Path, told: Told) -> tuple[int, dict[str, float]]:
@@ -136,13 +137,9 @@ async def _load(memory: Client, path: Path, told: Told) -> tuple[int, dict[str, 
     for arm in ("text", "vector"):
         told.say(f"waiting until everything is found by {'words' if arm == 'text' else 'meaning'}")
         for tenant, seq in report.last_seqs.items():
-            await wait_fresh(memory, tenant, seq, "text" if arm == "text" else "vector", _still(told))
+            await wait_fresh(memory, tenant, seq, "text" if arm == "text" else "vector", told.waiting)
         seconds[f"all by {arm}"] = time.perf_counter() - began
     return report.stored, seconds
-
-
-def _still(told: Told) -> Any:
-    return lambda tenant, pending, obstacle: told.still(obstacle or f"{tenant}: {pending} texts without a vector")
 
 
 async def _ask_all(
@@ -167,7 +164,7 @@ async def _ask(memory: Client, question: locomo.Question, mode: str) -> Asked:
     began = time.perf_counter()
     reply = await memory.search(question.question, mode=mode, limit=HITS)
     seconds = time.perf_counter() - began
-    scores = metrics.score([hit.id for hit in reply.hits], set(question.evidence))
+    scores = metrics.score([hit.id for hit in reply.hits], frozenset(question.evidence))
     return Asked(question.category, scores, seconds, bool(reply.degraded) or reply.stale)
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while it runs and afterwards; no thread of its own is started (children belong to the main one)."""
+"""What a person sees while it runs and afterwards; starts no thread of its own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jetmem.runtime.errors import Broken
+
 _REDRAW_S: Final = 0.2
 #: The same wait is told again after so long.
 _STILL_S: Final = 10.0
+#: … and after so long without any change it is given up: something is broken.
+_STUCK_S: Final = 120.0
 #: Where no terminal says how wide it is.
 _WIDTH: Final = 112
 
@@ -32,18 +36,37 @@ class Told:
     def __init__(self, console: Console | None) -> None:
         self.console = console
         self._began = self._said = time.perf_counter()
+        self._still = ("", self._began)
 
     def say(self, text: str) -> None:
         """One line with the seconds since the start."""
         self._said = time.perf_counter()
+        self._still = ("", self._said)
+        self._print(text)
+
+    def _print(self, text: str) -> None:
         if self.console is not None:
-            line = f"{self._said - self._began:6.1f} s  {text}"
+            line = f"{time.perf_counter() - self._began:6.1f} s  {text}"
             self.console.print(line, style="dim", markup=False, soft_wrap=True)
 
     def still(self, text: str) -> None:
-        """How far a wait is; told now and then."""
-        if time.perf_counter() - self._said > _STILL_S:
-            self.say(text)
+        """How far a wait is; told now and then.
+
+        Raises:
+            Broken: It says the same for `_STUCK_S`.
+        """
+        now = time.perf_counter()
+        if text != self._still[0]:
+            self._still = (text, now)
+        if now - self._still[1] > _STUCK_S:
+            raise Broken(f"nothing moved for {_STUCK_S:.0f} s: {text}")
+        if now - self._said > _STILL_S:
+            self._said = now
+            self._print(text)
+
+    def waiting(self, tenant: str, pending: int, obstacle: str) -> None:
+        """For `wait_fresh`."""
+        self.still(obstacle or f"{tenant}: {pending} texts without a vector")
 
 
 @contextmanager

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.nats_streams import ensure
@@ -23,6 +25,7 @@ from jetmem.index.rows import FAMILIES, FORMAT, Rows
 from jetmem.index.settings import IndexSettings
 from jetmem.index.tenants import Tenants
 from jetmem.runtime.clock import Clock
+from jetmem.runtime.errors import RequestFailed
 from jetmem.runtime.projection import Projection
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
@@ -41,11 +44,13 @@ from jetmem_schemas.internal import (
 
 T = TypeVar("T")
 #: Rows linked before the graph's lock is let go: some 10 ms, what a search would wait.
-_LINK_ROWS = 32
+_LINK_ROWS: Final = 32
+#: Entries applied before commits and vectors get their turn: some 0.1 s.
+_APPLY_ENTRIES: Final = 1_000
 #: Linking yields to everything else.
-_LINK_NICE = 10
+_LINK_NICE: Final = 10
 #: Purging waits this long after a forget, so that several share one rewriting.
-_PURGE_DELAY_S = 5.0
+_PURGE_DELAY_S: Final = 5.0
 
 
 def build(
@@ -72,10 +77,11 @@ def build(
 
 def _rebuild_if_asked(folder: Path) -> None:
     """`jetmem rebuild index`: an empty store is filled by `scan`, like any other that is behind."""
-    import shutil
-
+    old = folder.with_name(folder.name + ".old")
     if (folder / "rebuild").exists():
-        shutil.rmtree(folder)
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)  # all at once: a half removed store is damaged
+    shutil.rmtree(old, ignore_errors=True)
 
 
 class Index:
@@ -89,7 +95,7 @@ class Index:
         self.text = TextIndex(folder / "text", settings.heap_bytes)
         self.tenants = Tenants(self.rows, settings, folder / "graphs")
         parts = shell.partitions(subjects.PARTITIONS)
-        self.indexer = Indexer(self.rows, self.text, self.tenants, splitter, parts, settings.heap_bytes)
+        self.indexer = Indexer(self.rows, self.text, self.tenants, splitter, parts, settings.heap_bytes, shell.clock)
         self.finder = Finder(self.rows, self.text, self.tenants)
         self.asker = Asker(shell, self.rows, self.indexer.pieces)
         self.projection = Projection("index", parts, self, RecordWire(shell), shell.health)
@@ -130,13 +136,17 @@ class Index:
         return self.indexer.position(part)
 
     async def apply(self, part: int, entries: Sequence[Entry]) -> None:
-        """Apply on the writer thread; words are committed by time or by number."""
-        await self.in_writer(lambda: self.indexer.apply(part, entries))
-        self.asker.wake()
+        """Apply on the writer thread, in slices, so that commits and vectors come between; commit by time or number."""
+        for start in range(0, len(entries), _APPLY_ENTRIES):
+            await self.in_writer(partial(self.indexer.apply, part, entries[start : start + _APPLY_ENTRIES]))
+            self.asker.wake()
+            if self.indexer.uncommitted >= self.settings.commit_events:
+                await self._commit_now()
 
     async def reset(self, part: int) -> None:
         """The log is another one."""
-        await self.in_writer(lambda: self.indexer.reset(part))
+        self._covered.pop(part, None)
+        await self.in_writer(partial(self.indexer.reset, part))
 
     def heard(self, part: int, head: Head, checkpoint: int) -> None:
         """Persist has nothing more for this partition up to MEMORY sequence `checkpoint`."""
@@ -154,28 +164,37 @@ class Index:
     async def _commit(self) -> None:
         while True:
             await asyncio.sleep(self.settings.commit_s)
-            await self.in_writer(self.indexer.commit)
-            self._pulse()
+            await self._commit_now()
+
+    async def _commit_now(self) -> None:
+        await self.in_writer(self.indexer.commit)
+        self._pulse()
 
     async def _link(self) -> None:
         """Link rows of large tenants into their graphs, a few at a time; write snapshots now and then."""
         loop = asyncio.get_running_loop()
         saved_at = self.shell.clock.monotonic()
         while True:
-            busy = [t for t in self.tenants.held() if t.shelf.wants_graph()]
-            for tenant in busy:
-                await loop.run_in_executor(self.linker, tenant.shelf.extend_graph, _LINK_ROWS)
+            busy = [shelf for _, shelf in self.tenants.shelves() if shelf.wants_graph()]
+            for shelf in busy:
+                await loop.run_in_executor(self.linker, shelf.extend_graph, _LINK_ROWS)
             if self.shell.clock.monotonic() - saved_at > self.settings.snapshot_every_s:
-                for tenant in self.tenants.held():
-                    await loop.run_in_executor(self.linker, self.tenants.snapshot, tenant)
+                for name, shelf in self.tenants.shelves():
+                    await loop.run_in_executor(self.linker, self.tenants.snapshot, name, shelf)
                 saved_at = self.shell.clock.monotonic()
             await asyncio.sleep(0.001 if busy else 0.5)
 
     async def _purge(self) -> None:
+        """Rewrite what holds erased words, between other work."""
         while True:
             await asyncio.sleep(_PURGE_DELAY_S)
-            if self.indexer.purge_due:
-                await self.in_writer(self.indexer.purge)
+            if not self.indexer.erased:
+                continue
+            done = False
+            while not done:
+                done = await self.in_writer(self.indexer.purge_step)
+            await asyncio.to_thread(self.rows.store.compact)
+            await self.in_writer(self.indexer.purged)
 
     def _pulse(self) -> None:
         self._moved.set()
@@ -185,6 +204,8 @@ class Index:
 
     async def _vectors(self, part: int, ready: VectorsReady) -> Stored:
         stored = await self.in_writer(lambda: self.indexer.store_vectors(ready))
+        if stored is None:  # another model's while ours is in use: asked again after its deadline
+            return Stored(0)
         self.asker.came(ready)
         self._pulse()
         return Stored(stored)
@@ -196,10 +217,12 @@ class Index:
         late = await self._wait(request.tenant, request.rseq, request.wait_ms, [w for w in wanted if w not in missing])
         hits = await asyncio.get_running_loop().run_in_executor(self.readers, self.finder.find, request)
         took_ms = (self.shell.clock.monotonic() - started) * 1000
+        part = self._part(request.tenant)
         return FindReply(hits, self._text_head(part), self._vector_head(part, request.tenant), late, missing, took_ms)
 
     async def _applied(self, part: int, request: AppliedRequest) -> AppliedReply:
         late = await self._wait(request.tenant, request.rseq, request.wait_ms, ["text", "vector"], erased=True)
+        part = self._part(request.tenant)
         return AppliedReply(self._text_head(part), self._vector_head(part, request.tenant), late)
 
     async def _wait(
@@ -211,7 +234,7 @@ class Index:
         """
         if not rseq:
             return []
-        part = subjects.partition_of(tenant)
+        part = self._part(tenant)
         deadline = self.shell.clock.monotonic() + wait_ms / 1000
         while True:
             moved = self._moved
@@ -226,14 +249,25 @@ class Index:
             except TimeoutError:
                 continue
 
+    def _part(self, tenant: str) -> int:
+        """A tenant's partition.
+
+        Raises:
+            RequestFailed: `unavailable`; another shard owns it.
+        """
+        part = subjects.partition_of(tenant)
+        if part not in self.indexer.rows_at:
+            raise RequestFailed("unavailable", f"this process does not own partition {part}")
+        return part
+
     def _text_head(self, part: int) -> Head:
         return self._to_checkpoint(part, self.indexer.text_at[part])
 
     def _vector_head(self, part: int, tenant: str) -> Head:
         """Up to where every event of this tenant with text has its vectors."""
-        first = self.rows.first_pending(tenant) if tenant in self.indexer.pieces.pending else None
+        first = self.indexer.pieces.first_pending(tenant)
         if first is not None:
-            return Head(first[0] - 1, first[1] - 1)
+            return Head(first.rseq - 1, first.seq - 1)
         return self._to_checkpoint(part, self.indexer.rows_at[part])
 
     def _to_checkpoint(self, part: int, at: Head) -> Head:
@@ -244,10 +278,10 @@ class Index:
     async def _status(self, part: int, request: dict[str, Any]) -> StageStatus:
         health = self.shell.health
         good, detail = health.verdict()
-        counts: dict[str, int | float | str] = {"purging": int(self.indexer.purge_due), "model": self.rows.model()}
+        counts: dict[str, int | float | str] = {"purging": len(self.indexer.erased), "model": self.rows.model()}
         tenant = str(request.get("tenant", ""))
         if tenant:
-            at = subjects.partition_of(tenant)
+            at = self._part(tenant)
             counts["pending_vectors"] = self.indexer.pieces.pending.get(tenant, 0)
             counts["text_seq"] = self._text_head(at).seq
             counts["vector_seq"] = self._vector_head(at, tenant).seq
@@ -263,8 +297,8 @@ class Index:
     def _close(self) -> None:
         self.writer.submit(self.indexer.commit).result()
         self.linker.shutdown(wait=True)
-        for tenant in self.tenants.held():
-            self.tenants.snapshot(tenant)
+        for name, shelf in self.tenants.shelves():
+            self.tenants.snapshot(name, shelf)
         self.writer.shutdown(wait=True)
         self.readers.shutdown(wait=True)
         self.text.close()

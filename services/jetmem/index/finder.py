@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from jetmem.adapters.tantivy_text import TextIndex
 from jetmem.domain import fusion
 from jetmem.index.rows import Doc, Rows
+from jetmem.index.shelf import Shelf
 from jetmem.index.tenants import Tenant, Tenants
 from jetmem_schemas.internal import Filters, FindRequest, Found
 
@@ -19,6 +20,16 @@ Place: TypeAlias = tuple[int, int]
 #: Hits of one field; 200 give the recall of 300 (domain/fusion.py).
 _TEXT_HITS: Final = 200
 _VECTOR_HITS: Final = 100
+
+
+@dataclass(slots=True, frozen=True)
+class Question:
+    """One question; `shelf` is None when vectors have no part in the answer."""
+
+    request: FindRequest
+    tenant: Tenant
+    shelf: Shelf | None
+    vector: NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -45,34 +56,38 @@ class Finder:
 
     def vectors_fit(self, request: FindRequest) -> bool:
         """Whether the question's vector can be compared with the stored ones."""
-        return bool(request.vector) and request.model == self._rows.model()
+        held = (self._rows.model(), 4 * self._rows.dimensions())
+        return bool(request.vector) and held == (request.model, len(request.vector))
 
     def find(self, request: FindRequest) -> list[Found]:
         """The best events for a question, best first, at most `limit`."""
         tenant = self._tenants.get(request.tenant)
-        vector = np.frombuffer(request.vector, dtype=np.float32) if self.vectors_fit(request) else None
-        mode: fusion.Mode = request.mode if vector is not None else "text"
-        arms = self._arms(request, tenant, vector if mode != "text" else None, words=mode != "vector")
+        mode: fusion.Mode = request.mode if self.vectors_fit(request) else "text"
+        shelf = self._tenants.shelf(tenant) if mode != "text" else None
+        question = Question(request, tenant, shelf, np.frombuffer(request.vector, dtype=np.float32))
+        arms = self._arms(question, words=mode != "vector")
         places = arms.places()
         numbers = self._rows.places(request.tenant, places)
         held = self._rows.docs(request.tenant, numbers)
         kept = [(p, d) for p, d in zip(places, held, strict=True) if d is not None and _fits(d, request.filters)]
         if not kept:
             return []
-        features = self._features(request, tenant, arms, kept, vector)
+        features = self._features(question, arms, kept)
         near = set(arms.near)
         best = fusion.rank(features, mode)[: request.limit]
         return [_found(kept[i], score, features, i, near) for i, score in best]
 
-    def _arms(self, request: FindRequest, tenant: Tenant, vector: NDArray[np.float32] | None, *, words: bool) -> Arms:
+    def _arms(self, question: Question, *, words: bool) -> Arms:
         arms = Arms({}, {}, {}, [])
+        request, tenant, shelf = question.request, question.tenant, question.shelf
         if words:
             self._by_words(request, tenant, arms)
-        if vector is not None:
-            shelf, filters = tenant.shelf, request.filters
-            who = tenant.authors.get(filters.author, -1) if filters.author else None
+        if shelf is not None:
+            filters = request.filters
+            named = tenant.authors.get(filters.author) if filters.author else None
+            who = (named.number if named else -1) if filters.author else None
             mask = shelf.mask(filters, tenant.sids(filters), who)
-            rows = shelf.search(vector, max(_VECTOR_HITS, request.limit), mask)
+            rows = shelf.search(question.vector, max(_VECTOR_HITS, request.limit), mask)
             sids, positions = shelf.columns["sid"][rows], shelf.columns["position"][rows]
             arms.near = list(dict.fromkeys(zip(sids.tolist(), positions.tolist(), strict=True)))
         return arms
@@ -90,21 +105,14 @@ class Finder:
             last = {hit.session: tenant.newest.get(hit.session, hit.position) for hit in hits}
             into.update(fusion.centre([(h.session, h.position, h.score) for h in hits], last, reach))
 
-    def _features(
-        self,
-        request: FindRequest,
-        tenant: Tenant,
-        arms: Arms,
-        kept: Sequence[tuple[Place, Doc]],
-        vector: NDArray[np.float32] | None,
-    ) -> fusion.Features:
+    def _features(self, question: Question, arms: Arms, kept: Sequence[tuple[Place, Doc]]) -> fusion.Features:
         places = [place for place, _ in kept]
-        named = tenant.named_in(request.query)
+        named = question.tenant.named_in(question.request.query)
         nothing = np.full(len(places), np.nan)
         cosines = [nothing, nothing, nothing]
-        if vector is not None:
-            steps = (0, -1, 1)
-            cosines = [tenant.shelf.cosines(vector, [(s, p + step) for s, p in places]) for step in steps]
+        if question.shelf is not None:
+            shelf, vector = question.shelf, question.vector
+            cosines = [shelf.cosines(vector, [(s, p + step) for s, p in places]) for step in (0, -1, 1)]
         return fusion.Features(
             order=np.array([doc.rseq for _, doc in kept], dtype=np.int64),
             session=np.array([sid for sid, _ in places], dtype=np.int64),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -34,7 +35,9 @@ class Pieces:
         self._rows = rows
         self._splitter = splitter
         self.pending: dict[str, int] = {}
+        self._dimensions = rows.dimensions()
         self._from: dict[str, bytes] = {}
+        self._changes: Counter[str] = Counter()
         self._unshelved: list[tuple[Tenant, int, Row, bytes]] = []
         self._gone: set[bytes] = set()
         self.recount()
@@ -42,7 +45,8 @@ class Pieces:
     def recount(self) -> None:
         """Count what is pending from the store."""
         self.pending.clear()
-        self._from.clear()
+        self._from = {}  # not cleared: who reads an older view of the store writes into the old one
+        self._dimensions = self._rows.dimensions()
         for key, _ in self._rows.store.scan("pending", b""):
             name = key[1 : key.index(b"\0", 1)].decode()
             self.pending[name] = self.pending.get(name, 0) + 1
@@ -59,8 +63,9 @@ class Pieces:
         """The first event that lacks a vector; None if all have theirs."""
         if tenant not in self.pending:
             return None
-        for place, seq, _ in self._rows.pending(tenant, self.start(tenant)):
-            self._from[tenant] = place
+        known = self._from
+        for place, seq, _ in self._rows.pending(tenant, known.get(tenant, b"")):
+            known[tenant] = place
             return Head(keys.from_u64(place[:8]), seq)
         return None
 
@@ -74,7 +79,7 @@ class Pieces:
             if held is None:
                 batch.put("pending", start + place, digest + keys.u64(doc.seq))
                 batch.put("refs", start + digest + place, b"")
-                self._count(tenant.name, 1)
+                self._changes[tenant.name] += 1
             else:
                 self._place(batch, tenant, doc, place, digest, held)
 
@@ -90,27 +95,31 @@ class Pieces:
             places = [key[-_PIECE_BYTES:] for key, _ in self._rows.store.scan("refs", start + digest)]
             if not places:
                 continue
-            raw = self._checked(vector)
+            raw = self._checked(batch, vector)
             batch.put("vectors", start + digest, raw)
             for place in places:
                 batch.delete("pending", start + place)
-                self._count(tenant.name, -1)
+                self._changes[tenant.name] -= 1
                 doc = self._rows.doc(tenant.name, keys.from_u64(place[:8]))
                 if doc is not None:
                     self._place(batch, tenant, doc, place, digest, raw)
                 stored += 1
         return stored
 
-    def _checked(self, vector: Vector) -> bytes:
+    def _checked(self, batch: WriteSet, vector: Vector) -> bytes:
         """A vector as it is stored; the first one of a model says how long all are."""
         if not vector.data:
             return EMPTY_MARK + vector.reason.encode()
-        sound = len(vector.data) % 4 == 0 and bool(np.isfinite(vector_of(b"?" + vector.data)).all())
-        if not sound or len(vector.data) // 4 != (self._rows.dimensions() or len(vector.data) // 4):
+        length = len(vector.data) // 4
+        if len(vector.data) % 4 or length != (self._dimensions or length):
             return EMPTY_MARK + _NOT_A_VECTOR
-        if not self._rows.dimensions():
-            self._rows.set_dimensions(len(vector.data) // 4)
-        return VECTOR_MARK + vector.data
+        raw = VECTOR_MARK + vector.data
+        if not np.isfinite(vector_of(raw)).all():
+            return EMPTY_MARK + _NOT_A_VECTOR
+        if not self._dimensions:
+            self._dimensions = length
+            self._rows.set_dimensions(batch, length)
+        return raw
 
     def _place(self, batch: WriteSet, tenant: Tenant, doc: Doc, place: bytes, digest: bytes, raw: bytes) -> None:
         """Give a passage its row in the matrix, unless its text could not be embedded."""
@@ -126,9 +135,12 @@ class Pieces:
         self._unshelved.append((tenant, at, row, raw))
 
     def written(self) -> None:
-        """The batch is written: what it placed may be searched."""
+        """The batch is written: what it placed may be searched, and then counts as no longer pending."""
         for tenant, at, row, raw in self._unshelved:
             tenant.put(at, row, vector_of(raw))
+        for name, change in self._changes.items():
+            self._count(name, change)
+        self._changes.clear()
         self._unshelved.clear()
         self._gone.clear()
         metrics.pending_vectors.set(sum(self.pending.values()))
@@ -145,7 +157,7 @@ class Pieces:
                 batch.delete("rows", start + ref)
                 tenant.remove(keys.from_u64(ref))
             if self._rows.store.get("pending", start + place) is not None:
-                self._count(tenant.name, -1)
+                self._changes[tenant.name] -= 1
             batch.delete("pieces", key)
             batch.delete("refs", start + digest + place)
             batch.delete("pending", start + place)

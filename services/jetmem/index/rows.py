@@ -140,6 +140,19 @@ class Rows:
         """The model that the vectors are of; "" before the first."""
         return (self.store.get("meta", b"model") or b"").decode()
 
+    def dimensions(self) -> int:
+        """Length of the model's vectors; 0 before the first."""
+        return int(self.store.get("meta", b"dimensions") or b"0")
+
+    def set_dimensions(self, batch: WriteSet, dimensions: int) -> None:
+        """Note how long the model's vectors are."""
+        batch.put("meta", b"dimensions", str(dimensions).encode())
+
+    def restart_rows(self, batch: WriteSet) -> None:
+        """Number the matrices of all tenants from 0: none has a row."""
+        for key, raw in self.store.scan("tenants", b""):
+            batch.put("tenants", key, _encode(msgspec.structs.replace(_tenant(raw), rows=0)))
+
     def doc(self, tenant: str, rseq: int) -> Doc | None:
         """One document."""
         raw = self.store.get("docs", prefix(tenant) + keys.u64(rseq))

@@ -10,7 +10,7 @@ class IndexSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         commit_s: Text becomes searchable this long after it is recorded, at the latest. A commit costs
-            15 to 80 ms whatever its size (PARTS.md).
+            15 to 80 ms whatever its size (measured on 2 cores).
         commit_events: … or as soon as so many events wait.
         heap_bytes: tantivy's write buffer.
         exact_max: Vectors of a tenant up to which every search is an exact scan; above, HNSW.

@@ -102,16 +102,16 @@ class Tenant:
                 return self.shelf
             with self._lock:
                 self._missed = []
-            shelf = None
             try:
-                shelf = load(self.name)
-            finally:
-                with self._lock:
-                    missed, self._missed = self._missed, None
-                    for change in missed if shelf is not None else ():
-                        change(shelf)
-                    self.shelf = shelf
-            return shelf
+                fresh = load(self.name)
+            except BaseException:
+                self._missed = None
+                raise
+            with self._lock:
+                for change in self._missed:
+                    change(fresh)
+                self._missed, self.shelf = None, fresh
+            return fresh
 
     def put_away(self) -> None:
         """Drop the vectors from memory; they are loaded again when asked for."""

@@ -224,7 +224,7 @@ class Persist:
         return await self._in_reader(lambda: answers.activity(self.record, request, at, agents=True))
 
     async def _status(self, part: int, request: dict[str, Any]) -> StageStatus:
-        counts: dict[str, int | float | str] = {"checkpoint": self.recorder.synced.seq}
+        counts: dict[str, int | float | str] = {"record_seq": self.recorder.synced.seq}
         tenant = str(request.get("tenant", ""))
         if tenant:
             counts |= await self._in_reader(lambda: self.purge.counts(tenant))

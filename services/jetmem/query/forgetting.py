@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 from ulid import ULID
 
+from jetmem import flow
 from jetmem.query.core import Standing
 from jetmem.query.patience import Patience
 from jetmem.query.ports import Stages
@@ -22,6 +23,7 @@ from jetmem_schemas.internal import AppliedReply, AppliedRequest, CoverReply, Co
 from jetmem_schemas.requests import ForgetReply, ForgetRequest
 
 T = TypeVar("T")
+PROJECTIONS: Final = tuple(stage for stage in flow.STAGES if stage.projects)
 #: One attempt to publish; an acknowledgement includes an fsync.
 _PUBLISH_S: Final = 2.0
 #: One ask of a stage that is waited for; then it is asked again, for it may have been restarted.
@@ -67,17 +69,21 @@ async def forget(
     standing = Standing(seq)
     covered = await _recorded(stages, clock, deadline, tenant, seq)
     if covered is None:
-        return _reply(standing, patience, "accepted", seq, 0, ["persist", "index"])
+        return _reply(standing, patience, "accepted", seq, 0, ["persist", *(stage.name for stage in PROJECTIONS)])
     standing.covered(covered)
-    applied = await _indexed(stages, clock, deadline, AppliedRequest(tenant, covered.rseq, 0))
+    asked = AppliedRequest(tenant, covered.rseq, 0)
+    answers = await asyncio.gather(*(_applied(stages, clock, deadline, stage.name, asked) for stage in PROJECTIONS))
     erased = await _count(stages, settings, tenant, seq)
-    if applied is None:
-        standing.late(["text", "vector"])
-        return _reply(standing, patience, "accepted", seq, erased, ["index"])
-    standing.arm_at("text", applied.text.seq, late=False)
-    # Erased there too, but its vectors of earlier events may still be on their way: no claim beyond its own.
-    standing.arm_at("vector", applied.vector.seq, late=True)
-    return _reply(standing, patience, "applied", seq, erased, [])
+    waiting: list[str] = []
+    for stage, answer in zip(PROJECTIONS, answers, strict=True):
+        if answer is None:
+            waiting.append(stage.name)
+            standing.late(list(stage.arms))
+        elif stage.arms:
+            standing.arm_at("text", answer.text.seq, late=False)
+            # Erased there too, but vectors of earlier events may still be on their way: no claim beyond its own.
+            standing.arm_at("vector", answer.vector.seq, late=True)
+    return _reply(standing, patience, "accepted" if waiting else "applied", seq, erased, waiting)
 
 
 def _reply(
@@ -112,11 +118,13 @@ async def _recorded(stages: Stages, clock: Clock, deadline: float, tenant: str, 
     return await _until(clock, deadline, attempt)
 
 
-async def _indexed(stages: Stages, clock: Clock, deadline: float, request: AppliedRequest) -> AppliedReply | None:
+async def _applied(
+    stages: Stages, clock: Clock, deadline: float, stage: str, request: AppliedRequest
+) -> AppliedReply | None:
     async def attempt(left_s: float) -> AppliedReply | None:
         wait_s = min(_ASK_S, left_s)
         asked = msgspec.structs.replace(request, wait_ms=int(wait_s * 1000))
-        reply = await stages.applied(asked, wait_s + 1)
+        reply = await stages.applied(stage, asked, wait_s + 1)
         return None if reply.late else reply
 
     return await _until(clock, deadline, attempt)

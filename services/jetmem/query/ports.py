@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from jetmem import flow
 from jetmem_schemas.internal import (
     ActivityReply,
     ActivityRequest,
@@ -51,13 +52,13 @@ class Stages(Protocol):
     async def find(self, request: FindRequest, timeout_s: float) -> FindReply:
         """Ranked candidates."""
 
-    async def applied(self, request: AppliedRequest, timeout_s: float) -> AppliedReply:
-        """Wait until the index has applied an entry."""
+    async def applied(self, stage: str, request: AppliedRequest, timeout_s: float) -> AppliedReply:
+        """Wait until a projection has applied an entry."""
 
     async def encode(self, request: EncodeRequest, timeout_s: float) -> EncodeReply:
         """Vectors of a question."""
 
-    async def status(self, stage: str, tenant: str, timeout_s: float) -> StageStatus:
+    async def status(self, stage: flow.Stage, tenant: str, timeout_s: float) -> StageStatus:
         """How the process of a stage that serves this tenant is doing."""
 
     async def own_status(self) -> StageStatus:

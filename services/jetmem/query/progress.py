@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from jetmem import flow
 from jetmem.query.core import Standing
 from jetmem.query.patience import Patience, cover
 from jetmem.query.ports import Stages
@@ -14,9 +15,8 @@ from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.internal import AppliedReply, AppliedRequest, StageStatus
 from jetmem_schemas.requests import StageItem, Status, StatusReply
 
-STAGES: Final = ("persist", "embed", "index")
-#: Arms that are gone when a stage is.
-_ARMS: Final = {"persist": ["record"], "embed": ["vector"], "index": ["text", "vector"]}
+#: Every stage but this one, which answers for itself.
+OTHERS: Final = tuple(stage for stage in flow.STAGES if stage.name != "query")
 #: Shorter than an answer's patience: a supervisor asks this while stages start.
 _STATUS_S: Final = 1.5
 
@@ -27,30 +27,29 @@ _POLL_S: Final = 0.1
 async def status(stages: Stages, tenant: str, request: Status, standing: Standing, patience: Patience) -> StatusReply:
     """Answer from whoever answers; with `after`, first wait until every arm has it, vectors included."""
     await _barrier(stages, tenant, standing, patience)
-    asking = asyncio.gather(*(_ask(stages, name, tenant, patience) for name in STAGES))
-    others, dead = await asyncio.gather(asking, _dead_letters(stages, tenant, patience))
-    answers = [*others, await stages.own_status()]
-    counts = {name: answer.counts if answer else {} for name, answer in zip(STAGES, answers, strict=False)}
-    for name, answer in zip(STAGES, answers, strict=False):
+    asking = asyncio.gather(*(_ask(stages, stage, tenant, patience) for stage in OTHERS))
+    answers, dead = await asyncio.gather(asking, _dead_letters(stages, tenant, patience))
+    counts: dict[str, int | float | str] = {}
+    purging = 0
+    for stage, answer in zip(OTHERS, answers, strict=True):
         if answer is None:
-            standing.without(_ARMS[name])
-    for arm, stage, key in (
-        ("record", "persist", "checkpoint"),
-        ("text", "index", "text_seq"),
-        ("vector", "index", "vector_seq"),
-    ):
-        if key in counts[stage]:
-            standing.seen(arm, int(counts[stage][key]))
-    items = [_item(name, answer) for name, answer in zip((*STAGES, "query"), answers, strict=True)]
-    held = counts["persist"]
+            standing.without(stage.arms)
+            continue
+        counts |= answer.counts
+        purging += int(answer.counts.get("purging", 0))
+        for arm in stage.arms:
+            if f"{arm}_seq" in answer.counts:
+                standing.seen(arm, int(answer.counts[f"{arm}_seq"]))
+    items = [_item(stage.name, answer) for stage, answer in zip(OTHERS, answers, strict=True)]
+    items.append(_item("query", await stages.own_status()))
     return StatusReply(
         **standing.common(patience.took_ms()),
         stages=items,
-        events=int(held.get("events", 0)),
-        sessions=int(held.get("sessions", 0)),
-        agents=int(held.get("agents", 0)),
-        purging=int(held.get("purging", 0)),
-        pending_vectors=int(counts["index"].get("pending_vectors", 0)),
+        events=int(counts.get("events", 0)),
+        sessions=int(counts.get("sessions", 0)),
+        agents=int(counts.get("agents", 0)),
+        purging=purging,
+        pending_vectors=int(counts.get("pending_vectors", 0)),
         dead_letters=dead,
     )
 
@@ -80,7 +79,7 @@ async def _applied(stages: Stages, request: AppliedRequest, patience: Patience) 
     while True:
         asked = msgspec.structs.replace(request, wait_ms=patience.wait_ms())
         try:
-            reply = await stages.applied(asked, patience.timeout_s(waiting=True, reserve_s=_STATUS_S))
+            reply = await stages.applied("index", asked, patience.timeout_s(waiting=True, reserve_s=_STATUS_S))
         except RequestFailed:
             if not patience.wait_ms():
                 return reply
@@ -91,11 +90,11 @@ async def _applied(stages: Stages, request: AppliedRequest, patience: Patience) 
         await asyncio.sleep(_POLL_S)
 
 
-async def _ask(stages: Stages, name: str, tenant: str, patience: Patience) -> StageStatus | None:
+async def _ask(stages: Stages, stage: flow.Stage, tenant: str, patience: Patience) -> StageStatus | None:
     timeout_s = min(_STATUS_S, patience.timeout_s())
     try:
         async with asyncio.timeout(timeout_s):
-            return await stages.status(name, tenant, timeout_s)
+            return await stages.status(stage, tenant, timeout_s)
     except (RequestFailed, TimeoutError):
         return None
 

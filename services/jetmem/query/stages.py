@@ -7,6 +7,7 @@ from typing import Any
 import nats.errors
 import nats.js.errors
 
+from jetmem import flow
 from jetmem.adapters.nats_connect import ApiError, api
 from jetmem.adapters.nats_shell import Shell
 from jetmem.runtime.errors import RequestFailed, Retryable
@@ -73,9 +74,9 @@ class ShellStages:
         reply: FindReply = await self._ask("index", request.tenant, "find", request, FindReply, timeout_s)
         return reply
 
-    async def applied(self, request: AppliedRequest, timeout_s: float) -> AppliedReply:
-        """Ask index."""
-        reply: AppliedReply = await self._ask("index", request.tenant, "applied", request, AppliedReply, timeout_s)
+    async def applied(self, stage: str, request: AppliedRequest, timeout_s: float) -> AppliedReply:
+        """Ask a projection."""
+        reply: AppliedReply = await self._ask(stage, request.tenant, "applied", request, AppliedReply, timeout_s)
         return reply
 
     async def encode(self, request: EncodeRequest, timeout_s: float) -> EncodeReply:
@@ -84,10 +85,10 @@ class ShellStages:
         reply: EncodeReply = await self._shell.ask(subject, request, EncodeReply, timeout_s)
         return reply
 
-    async def status(self, stage: str, tenant: str, timeout_s: float) -> StageStatus:
+    async def status(self, stage: flow.Stage, tenant: str, timeout_s: float) -> StageStatus:
         """Ask the process that serves this tenant, or any replica of a stage without partitions."""
-        place: int | str = "any" if stage == "embed" else partition_of(tenant)
-        subject = subjects.service(stage, place, "status")
+        place: int | str = "any" if stage.replicas else partition_of(tenant)
+        subject = subjects.service(stage.name, place, "status")
         reply: StageStatus = await self._shell.ask(subject, {"tenant": tenant}, StageStatus, timeout_s)
         return reply
 
@@ -108,7 +109,7 @@ class ShellStages:
         return sum(int(count) for count in (info["state"].get("subjects") or {}).values())
 
     async def publish(self, subject: str, body: bytes, timeout_s: float) -> int:
-        """Publish through JetStream, without `Nats-Msg-Id`: the id is in the body (DESIGN.md 3)."""
+        """Publish through JetStream, without `Nats-Msg-Id`: the id is in the body (decision 0011)."""
         try:
             ack = await self._shell.nc.jetstream().publish(subject, body, timeout=timeout_s)
         except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:

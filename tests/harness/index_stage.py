@@ -1,0 +1,88 @@
+"""index without a broker: entries as persist would announce them, and an Indexer over given stores."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jetmem.adapters.tantivy_text import TextIndex
+from jetmem.index.finder import Finder
+from jetmem.index.handler import Indexer
+from jetmem.index.rows import Rows
+from jetmem.index.settings import IndexSettings
+from jetmem.index.tenants import Tenants
+from jetmem.testing.encoder import FakeEncoder, FakeSplitter
+from jetmem_schemas import subjects
+from jetmem_schemas.internal import Entry, Forgotten, Vector, VectorsReady
+
+AT = 1_700_000_000_000
+HEAP = 15_000_000
+
+
+def event(
+    rseq: int, text: str, *, tenant="acme", agent="alice", session="s1", id_="", ts: int = 0, **fields: Any
+) -> Entry:
+    body = msgspec.json.encode({"text": text, **fields})
+    at = ts or AT + rseq * 1000
+    return Entry(rseq, rseq * 10, at, "event", tenant, agent, session, id_ or f"e{rseq}", at, body)
+
+
+def forgot(rseq: int, gone: list[Entry], *, tenant="acme") -> Entry:
+    body = msgspec.msgpack.encode(Forgotten([e.id for e in gone], [e.rseq for e in gone], True))
+    return Entry(rseq, rseq * 10, AT, "forgot", tenant, "_", "_", f"f{rseq}", AT, body)
+
+
+def blank(entry: Entry) -> Entry:
+    return Entry(entry.rseq, entry.seq, entry.at, "blank", entry.tenant, "", "", "", 0, b"")
+
+
+class Clock:
+    """Stands still unless told."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def now_ms(self) -> int:
+        return AT
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Stage:
+    """Indexer and Finder over a store and a folder; opening it again is what a restart does."""
+
+    def __init__(self, store: Any, folder: Path, *, splitter: Any = None, **settings: Any) -> None:
+        self.store = store
+        self.folder = folder
+        self.settings = IndexSettings(**{"heap_bytes": HEAP, **settings})
+        self.clock = Clock()
+        self.encoder = FakeEncoder(dimensions=16)
+        self.rows = Rows(store)
+        self.text = TextIndex(folder / "text", HEAP)
+        self.tenants = Tenants(self.rows, self.settings, folder / "graphs")
+        parts = range(subjects.PARTITIONS)
+        self.indexer = Indexer(
+            self.rows, self.text, self.tenants, splitter or FakeSplitter(words=6, overlap=2), parts, HEAP, self.clock
+        )
+        self.finder = Finder(self.rows, self.text, self.tenants)
+
+    def apply(self, *entries: Entry) -> None:
+        """Apply entries and commit."""
+        for entry in entries:
+            self.indexer.apply(subjects.partition_of(entry.tenant), [entry])
+        self.indexer.commit()
+
+    def embed(self, tenant: str, model: str = "fake") -> None:
+        """Answer everything that is pending."""
+        self.store_vectors(tenant, [digest for _, _, digest in self.rows.pending(tenant, b"")], model)
+
+    def store_vectors(self, tenant: str, digests: list[bytes], model: str = "fake", data: bytes | None = None) -> Any:
+        made = [Vector(d, self.vector(d.hex()) if data is None else data) for d in digests]
+        return self.indexer.store_vectors(VectorsReady(tenant, model, made))
+
+    def vector(self, text: str) -> bytes:
+        return bytes(self.encoder.encode([text])[0].tobytes())
+
+    def close(self) -> None:
+        self.text.close()

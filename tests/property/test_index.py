@@ -1,0 +1,296 @@
+"""index against a model, as a state machine: events, forgets, vectors in any order, crashes, purges, other logs."""
+
+import copy
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from harness.index_stage import Stage, blank, event, forgot
+from jetmem.domain import keys
+from jetmem.index.core import number_of
+from jetmem.index.models import QUIET_S
+from jetmem.index.rows import EMPTY_MARK, FAMILIES, piece_key, prefix, text_hash
+from jetmem.testing.store import FakeStore
+from jetmem_schemas.internal import Entry, Filters, Forgotten, Vector, VectorsReady
+from jetmem_schemas.subjects import partition_of
+
+#: `t7` shares acme's partition.
+#: A commit costs some syncs, which a disk takes 70 ms for.
+MEMORY = Path("/dev/shm")
+NEIGHBOUR = next(name for n in range(1000) if partition_of(name := f"t{n}") == partition_of("acme"))
+TENANTS = ("acme", NEIGHBOUR, "zoo")
+PARTS = sorted({partition_of(t) for t in TENANTS})
+VOCABULARY = ("apple", "river", "engine", "violin")
+AUTHORS = ("", "Ann", "Ben Ford")
+
+tenants = st.sampled_from(TENANTS)
+sessions = st.sampled_from(("s1", "s2"))
+authors = st.sampled_from(AUTHORS)
+texts = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=12).map(" ".join)
+
+
+class IndexMachine(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="jetmem-index-", dir=MEMORY if MEMORY.is_dir() else None))
+        self.stage = Stage(FakeStore(FAMILIES), self.folder)
+        self.log: dict[int, list[Entry]] = {part: [] for part in PARTS}  # as persist holds it now
+        self.said: dict[int, list[Entry]] = {part: [] for part in PARTS}  # as it was announced
+        self.at: dict[int, int] = dict.fromkeys(PARTS, 0)
+        self.copies: list[FakeStore] = []
+        self.words = 0
+        self.model = "fake"
+        self.opened = False
+
+    def teardown(self):
+        self.settle()
+        self.stage.close()
+        shutil.rmtree(self.folder)
+
+    # what persist records
+
+    @rule(
+        tenant=tenants,
+        session=st.sampled_from(("s1", "s2")),
+        author=st.sampled_from(AUTHORS),
+        text=texts,
+        own=st.booleans(),
+    )
+    def say(self, tenant, session, author, text, own):
+        part = partition_of(tenant)
+        self.words += 1
+        text = f"{text} q{self.words}q" if own else text
+        self.record(part, event(len(self.log[part]) + 1, text, tenant=tenant, session=session, author=author))
+
+    @rule(tenant=tenants)
+    def say_nothing(self, tenant):
+        part = partition_of(tenant)
+        self.record(part, event(len(self.log[part]) + 1, "  ", tenant=tenant))
+
+    @rule(tenant=tenants, data=st.data())
+    def forget(self, tenant, data):
+        part = partition_of(tenant)
+        held = self.live(tenant)
+        gone = data.draw(st.lists(st.sampled_from(held), unique_by=lambda e: e.rseq, max_size=6)) if held else []
+        self.record(part, forgot(len(self.log[part]) + 1, gone, tenant=tenant))
+        for entry in gone:
+            self.log[part][entry.rseq - 1] = blank(entry)
+
+    def record(self, part, entry):
+        self.log[part].append(entry)
+        self.said[part].append(entry)
+
+    # what reaches index
+
+    @rule(part=st.sampled_from(PARTS), count=st.integers(1, 8), live=st.booleans())
+    def hear(self, part, count, live):
+        source = self.said if live else self.log
+        entries = source[part][self.at[part] : self.at[part] + count]
+        self.stage.indexer.apply(part, entries)
+        self.at[part] += len(entries)
+
+    @rule(part=st.sampled_from(PARTS), back=st.integers(1, 10))
+    def hear_again(self, part, back):
+        start = max(0, self.at[part] - back)
+        self.stage.indexer.apply(part, self.log[part][start : self.at[part]])
+
+    @rule()
+    def commit(self):
+        self.stage.indexer.commit()
+
+    @rule(tenant=tenants, data=st.data(), kind=st.sampled_from(("good", "good", "empty", "short", "nan")))
+    def vectors(self, tenant, data, kind):
+        waiting = sorted({digest for _, _, digest in self.stage.rows.pending(tenant, b"")})
+        known = waiting + [text_hash("never said")] + [text_hash(w) for w in VOCABULARY]
+        chosen = data.draw(st.lists(st.sampled_from(known), max_size=4))
+        raw = {"good": None, "empty": b"", "short": b"abcde", "nan": b"\x00\x00\xc0\x7f" * 16}[kind]
+        self.stage.store_vectors(tenant, chosen, self.model, raw)
+        left = {digest for _, _, digest in self.stage.rows.pending(tenant, b"")}
+        assert not left & set(chosen), "equal texts have their vector at once"
+
+    @rule(tenant=tenants)
+    def load_vectors(self, tenant):
+        self.stage.tenants.shelf(self.stage.tenants.get(tenant))
+
+    @rule(quiet=st.booleans())
+    def other_model(self, quiet):
+        used = self.stage.rows.model()
+        self.stage.clock.now += QUIET_S + 1 if quiet else 0
+        other = "other" if used == "fake" else "fake"
+        result = self.stage.indexer.store_vectors(VectorsReady("acme", other, [Vector(b"x" * 16, b"")]))
+        assert result is None or not used or quiet or self.opened
+        self.model = self.stage.rows.model()
+
+    @rule(steps=st.integers(1, 4))
+    def purge(self, steps):
+        indexer = self.stage.indexer
+        for _ in range(steps):
+            if indexer.purge_step():
+                indexer.purged()
+                break
+
+    # what befalls it
+
+    @rule(how=st.sampled_from(("stopped", "killed", "power")))
+    def die(self, how):
+        """Rows keep all writes, or only the synced ones; words keep what was committed."""
+        if how == "stopped":
+            self.stage.indexer.commit()
+        store = self.stage.store.after_power_failure() if how == "power" else self.stage.store
+        self.reopen(store)
+
+    @rule()
+    def copy_rows(self):
+        self.copies = [*self.copies[-2:], copy.deepcopy(self.stage.store)]
+
+    @precondition(lambda self: self.copies)
+    @rule(data=st.data())
+    def put_older_rows_back(self, data):
+        """Words are ahead of rows then."""
+        self.stage.indexer.commit()
+        self.reopen(copy.deepcopy(data.draw(st.sampled_from(self.copies))))
+        self.copies = []
+
+    @rule()
+    def lose_words(self):
+        """The process died while it put the rewritten index in place."""
+        self.stage.close()
+        shutil.rmtree(self.folder / "text")
+        self.reopen(self.stage.store, closed=True)
+
+    def reopen(self, store, *, closed=False):
+        if not closed:
+            self.stage.close()
+        now = self.stage.clock.now
+        self.stage = Stage(store, self.folder)
+        self.stage.clock.now = now
+        self.at = {part: self.stage.indexer.position(part).rseq for part in PARTS}
+        self.model = self.stage.rows.model() or "fake"
+
+    @rule(part=st.sampled_from(PARTS), keep=st.integers(0, 5))
+    def other_log(self, part, keep):
+        """persist was restored: what it says from here on is something else, and was said from nothing on."""
+        self.log[part] = self.log[part][:keep]
+        for forgotten in [e for e in self.said[part][keep:] if e.kind == "forgot"]:
+            body = msgspec.msgpack.decode(forgotten.body, type=Forgotten)
+            for rseq in body.rseqs:
+                if rseq <= keep:
+                    self.log[part][rseq - 1] = self.said[part][rseq - 1]
+        self.said[part] = list(self.log[part])
+        self.stage.indexer.reset(part)
+        self.at[part] = 0
+        self.copies = []
+
+    # what must hold
+
+    def live(self, tenant):
+        return [e for e in self.log[partition_of(tenant)] if e.kind == "event" and e.tenant == tenant]
+
+    @rule()
+    def settle(self):
+        for part in PARTS:
+            self.stage.indexer.apply(part, self.log[part][self.at[part] :])
+            self.at[part] = len(self.log[part])
+        self.stage.indexer.commit()
+        self.stage.indexer.commit()
+        for tenant in TENANTS:
+            self.check_words(tenant)
+            self.check_vectors(tenant)
+        self.check_erased()
+
+    def docs(self, tenant):
+        held = {}
+        for key, _ in self.stage.store.scan("docs", prefix(tenant)):
+            doc = self.stage.rows.doc(tenant, keys.from_u64(key[-8:]))
+            held[doc.rseq] = doc
+        return held
+
+    def check_words(self, tenant):
+        docs = self.docs(tenant)
+        said = {e.rseq: msgspec.json.decode(e.body) for e in self.live(tenant)}
+        said = {rseq: body for rseq, body in said.items() if body["text"].strip()}
+        assert {rseq: doc.text for rseq, doc in docs.items()} == {r: body["text"] for r, body in said.items()}
+        held = self.stage.tenants.get(tenant)
+        assert held.row.docs == len(docs)
+        assert {row.sid: row.docs for row in held.sessions.values()} == Counter(d.sid for d in docs.values())
+        assert {a: row.docs for a, row in held.authors.items()} == Counter(d.author for d in docs.values())
+        for session in {doc.sid for doc in docs.values()}:
+            assert held.newest[session] == max(d.position for d in docs.values() if d.sid == session)
+        analyze = self.stage.text.analyze
+        tokens = {rseq: set(analyze(doc.text)) for rseq, doc in docs.items()}
+        vocabulary = set(analyze(" ".join(VOCABULARY))) | {t for own in tokens.values() for t in own}
+        for word in sorted(vocabulary):
+            assert self.found(tenant, "w1", word) == [r for r in docs if word in tokens[r]]
+            for field, reach in (("w3", 2), ("w5", 4)):
+                expected = [r for r in docs if any(word in tokens[b] for b in self.behind(docs, r, reach))]
+                assert self.found(tenant, field, word) == expected, (field, word)
+
+    def behind(self, docs, rseq, reach):
+        own = docs[rseq]
+        return [r for r, d in docs.items() if d.sid == own.sid and own.position - reach <= d.position <= own.position]
+
+    def found(self, tenant, field, word):
+        hits = self.stage.text.search(tenant, [word], field, 1000, tenant_docs=10, filters=Filters())
+        return sorted(number_of(hit.key) for hit in hits)
+
+    def check_vectors(self, tenant):
+        docs, store, start = self.docs(tenant), self.stage.store, prefix(tenant)
+        wanted = {}
+        for doc in docs.values():
+            for number, text in enumerate(self.stage.indexer.pieces.texts(doc)):
+                wanted[piece_key(doc.rseq, number)] = text_hash(text)
+        vectors = {k.removeprefix(start): v for k, v in store.scan("vectors", start)}
+        pending = {place: digest for place, _, digest in self.stage.rows.pending(tenant, b"")}
+        assert {k.removeprefix(start): v for k, v in store.scan("pieces", start)} == wanted
+        assert pending == {place: digest for place, digest in wanted.items() if digest not in vectors}
+        assert self.stage.indexer.pieces.pending.get(tenant, 0) == len(pending)
+        first = self.stage.indexer.pieces.first_pending(tenant)
+        assert (first.rseq if first else None) == min((keys.from_u64(p[:8]) for p in pending), default=None)
+        assert vectors.keys() <= set(wanted.values())
+        refs = {k.removeprefix(start): v for k, v in store.scan("refs", start)}
+        assert refs.keys() == {digest + place for place, digest in wanted.items()}
+        placed = {k.removeprefix(start): self.row(k, tenant) for k, _ in store.scan("rows", start)}
+        good = {p: d for p, d in wanted.items() if d in vectors and not vectors[d].startswith(EMPTY_MARK)}
+        assert sorted(placed) == sorted(refs[d + p] for p, d in good.items())
+        self.check_shelf(tenant, docs, placed, vectors)
+
+    def row(self, key, tenant):
+        return next(row for number, row in self.stage.rows.rows(tenant) if keys.u64(number) == key[-8:])
+
+    def check_shelf(self, tenant, docs, placed, vectors):
+        shelf = self.stage.tenants.shelf(self.stage.tenants.get(tenant))
+        assert [keys.u64(n) for n in shelf.live_numbers()] == sorted(placed)
+        for at in range(shelf.count):
+            number = int(shelf.columns["number"][at])
+            if not shelf.alive[at]:
+                assert not shelf.vectors[at].any()
+                continue
+            row = placed[keys.u64(number)]
+            assert shelf.vectors[at].tobytes() == vectors[row.hash][1:]
+            doc = docs[row.rseq]
+            assert (row.sid, row.position, row.who, row.ts) == (doc.sid, doc.position, doc.who, doc.ts)
+
+    def check_erased(self):
+        """No row holds a word that only erased events had."""
+        held = {w for part in PARTS for e in self.log[part] if e.kind == "event" for w in e.body.split()}
+        gone = {f"q{n}q".encode() for n in range(1, self.words + 1)}
+        gone -= {g for g in gone if any(g in w for w in held)}
+        for family in FAMILIES:
+            for _, value in self.stage.store.scan(family, b""):
+                assert not [g for g in gone if g in value]
+
+
+TestIndex = IndexMachine.TestCase
+TestIndex.settings = settings(
+    max_examples=25,
+    stateful_step_count=25,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
