@@ -1,1 +1,1 @@
-"""domain"""
+"""Rules that stages share: no I/O, no clock, no await."""

@@ -33,8 +33,12 @@ DEAD_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 HEADS_EVERY_S: Final = 1.0
 #: Ids in one `forgot` entry, so that no write and no message grows with what is erased.
 FORGET_IDS_MAX: Final = 500
-#: Requests of one endpoint in work at once; more wait in the subscription.
+#: Questions in work at once; more wait their turn. One that waits for `after` is not in work.
 REQUESTS_AT_ONCE: Final = 64
+#: Requests of one endpoint held at once, those that wait included; more stay in the subscription.
+REQUESTS_HELD_MAX: Final = 2_048
+#: Of one tenant, so that nobody's waiting keeps others from being answered; more are refused as `busy`.
+REQUESTS_WAITING_MAX: Final = 128
 #: Stage to stage requests: longer than any answer takes, shorter than a caller's patience.
 SERVICE_TIMEOUT_S: Final = 2.0
 #: A question's encoding: some 100 times what one short text takes; then the answer is text-only.
@@ -60,6 +64,7 @@ JOB_GIVE_UP_AFTER: Final = 5
 PASSAGES_MAX: Final = 64
 
 invariant(SCAN_BYTES_MAX < REPLY_BYTES_MAX, "a scan's slice fits a reply")
+invariant(8 * REQUESTS_WAITING_MAX < REQUESTS_HELD_MAX, "a few tenants that wait leave room for others")
 invariant(PAYLOAD_BYTES_MAX * 2 < BROKER_PAYLOAD_BYTES_MAX, "a dead letter fits the broker")
 invariant(READ_BATCH_BYTES >= PAYLOAD_BYTES_MAX * 2, "one full payload with headers fits a read")
 invariant(JOB_DEADLINE_S > JOB_ACK_WAIT_S, "the broker redelivers before the asker asks again")

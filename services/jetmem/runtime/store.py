@@ -21,7 +21,7 @@ class WriteSet(Protocol):
 
 
 class Store(Protocol):
-    """An ordered key-value store with column families; one process, one writer thread, readers anywhere; see `adapters.rocks.Rocks`."""
+    """An ordered key-value store with column families; one writer thread, readers anywhere (`adapters.rocks.Rocks`)."""
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """The value of one key, or None."""

@@ -1,1 +1,1 @@
-"""testing"""
+"""Fakes of the adapters, shipped so that users test with them too."""
