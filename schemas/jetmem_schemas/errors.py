@@ -34,6 +34,7 @@ REQUEST_CODES: Final = {
     "not_found": "nothing is recorded under this id",
     "unavailable": "a stage that the answer needs is down",
     "timeout": "a stage that the answer needs did not answer in time",
+    "busy": "more requests than can be held are waiting",
     "internal": "a fault of ours; it is logged",
 }
 

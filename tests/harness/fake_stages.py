@@ -74,6 +74,8 @@ class FakeStages:
     vector_rseq: int | None = None
     lost_acks: int = 0
     last_error: str = ""
+    forgot_seq: int = 0
+    index_purging: int = 0
     published: list[tuple[str, bytes]] = field(default_factory=list)
     calls: list[tuple[str, Any]] = field(default_factory=list)
 
@@ -175,10 +177,11 @@ class FakeStages:
         await self._called(stage.name, "status", tenant, timeout_s)
         held = self._held(tenant)
         counts: dict[str, dict[str, int | float | str]] = {
-            "persist": {"record_seq": self.reached, "events": len(held), "sessions": 1, "agents": 1, "purging": 0},
-            "index": {"pending_vectors": 3, "text_seq": 2, "vector_seq": 1},
+            "persist": {"record_seq": self.reached, "events": len(held), "sessions": 1, "agents": 1, "purging": 0,
+                        "forgot_seq": self.forgot_seq},
+            "index": {"pending_vectors": 3, "text_seq": 2, "vector_seq": 1, "purging": self.index_purging},
             "embed": {},
-        }
+        }  # fmt: skip
         name = stage.name
         return StageStatus(name, f"{name}-0", True, "ok", 0, self.last_error, counts[name])
 

@@ -52,11 +52,11 @@ class Clock:
 class Stage:
     """Indexer and Finder over a store and a folder; opening it again is what a restart does."""
 
-    def __init__(self, store: Any, folder: Path, *, splitter: Any = None, **settings: Any) -> None:
+    def __init__(self, store: Any, folder: Path, *, splitter: Any = None, clock: Any = None, **settings: Any) -> None:
         self.store = store
         self.folder = folder
         self.settings = IndexSettings(**{"heap_bytes": HEAP, **settings})
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.encoder = FakeEncoder(dimensions=16)
         self.rows = Rows(store)
         self.text = TextIndex(folder / "text", HEAP)

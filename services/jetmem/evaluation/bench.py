@@ -123,8 +123,8 @@ class Bench:
                 self._told.say("waiting until every text has its vector")
                 self._backlog = await bench_encoder.backlog(memory, memory.nats, self._told)
             if wanted & {"queries", "freshness"}:
-                rested = await bench_resources.rest(running.processes(), _REST_S)
-                self._told.say(f"at rest after {rested:.0f} s (graphs linked, segments merged)")
+                rested = await bench_resources.rest(running.processes(), memory.nats, self._told, _REST_S)
+                self._told.say(f"waited {rested:.0f} s until graphs were linked and segments merged")
             if "queries" in wanted:
                 await self._queries(running, memory, data)
             if "freshness" in wanted:

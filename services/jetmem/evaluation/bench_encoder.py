@@ -22,7 +22,7 @@ from jetmem.evaluation import conditions
 from jetmem.evaluation.show import Told
 from jetmem.runtime.errors import Broken
 
-#: The default of sentence-transformers, which is best for it on two cores (measured on 2 cores).
+#: The default of sentence-transformers, which is best for it on two cores (measured).
 REFERENCE_BATCH: Final = 32
 _SAMPLE_S: Final = 0.5
 #: The first windows share the cores with the end of the load, the last ones are not full.

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from nats.aio.client import Client as Nats
+
+from jetmem.evaluation import conditions
+from jetmem.evaluation.show import Told
 
 _PROC: Final = Path("/proc")
 #: Of one core, over `_LOOK_S`: what timers and heartbeats take.
@@ -80,14 +84,19 @@ class Spent:
         return "processor ms each: " + ", ".join(f"{name} {ms:.1f}" for name, ms in each.items())
 
 
-async def rest(processes: Mapping[str, int], timeout_s: float) -> float:
-    """Wait until the processes use next to no processor time (graphs are linked, segments merged); seconds waited."""
+async def rest(processes: Mapping[str, int], nc: Nats, told: Told, timeout_s: float) -> float:
+    """Wait until graphs are linked and next to no processor time is used (segments merged); seconds waited.
+
+    Processor time alone does not tell: on a busy machine what is still to be done hardly gets any.
+    """
     began = time.perf_counter()
     before = sum(cpu_seconds(processes).values())
     while time.perf_counter() - began < timeout_s:
         await asyncio.sleep(_LOOK_S)
         now = sum(cpu_seconds(processes).values())
-        if (now - before) / _LOOK_S < _IDLE_SHARE:
+        unlinked = int((await conditions.stage_counts(nc, "index")).get("unlinked", 0))
+        if not unlinked and (now - before) / _LOOK_S < _IDLE_SHARE:
             break
+        told.still(f"{unlinked} vectors wait to be linked, {now - before:.1f} s of processor time in {_LOOK_S:g} s")
         before = now
     return time.perf_counter() - began

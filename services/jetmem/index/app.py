@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,6 +24,7 @@ from jetmem.index.handler import Indexer
 from jetmem.index.ports import Splitter
 from jetmem.index.rows import FAMILIES, FORMAT, Rows
 from jetmem.index.settings import IndexSettings
+from jetmem.index.shelf import Shelf
 from jetmem.index.tenants import Tenants
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
@@ -45,6 +47,10 @@ from jetmem_schemas.internal import (
 T = TypeVar("T")
 #: Rows linked before the graph's lock is let go: some 10 ms, what a search would wait.
 _LINK_ROWS: Final = 32
+#: … and rows of one tenant are linked for so long before another's turn; ending waits for it.
+_LINK_S: Final = 0.2
+#: A lock is not fair: without a pause a search that waits for the graph would hardly ever get it.
+_LINK_PAUSE_S: Final = 0.0005
 #: Entries applied before commits and vectors get their turn: some 0.1 s.
 _APPLY_ENTRIES: Final = 1_000
 #: Linking yields to everything else.
@@ -177,7 +183,7 @@ class Index:
         while True:
             busy = [shelf for _, shelf in self.tenants.shelves() if shelf.wants_graph()]
             for shelf in busy:
-                await loop.run_in_executor(self.linker, shelf.extend_graph, _LINK_ROWS)
+                await loop.run_in_executor(self.linker, _link_some, shelf)
             if self.shell.clock.monotonic() - saved_at > self.settings.snapshot_every_s:
                 for name, shelf in self.tenants.shelves():
                     await loop.run_in_executor(self.linker, self.tenants.snapshot, name, shelf)
@@ -279,9 +285,11 @@ class Index:
         health = self.shell.health
         good, detail = health.verdict()
         counts: dict[str, int | float | str] = {"purging": len(self.indexer.erased), "model": self.rows.model()}
+        counts["unlinked"] = sum(shelf.unlinked for _, shelf in self.tenants.shelves())
         tenant = str(request.get("tenant", ""))
         if tenant:
             at = self._part(tenant)
+            counts["purging"] = int(tenant in self.indexer.erased)  # how many others have is not this one's business
             counts["pending_vectors"] = self.indexer.pieces.pending.get(tenant, 0)
             counts["text_seq"] = self._text_head(at).seq
             counts["vector_seq"] = self._vector_head(at, tenant).seq
@@ -303,6 +311,18 @@ class Index:
         self.readers.shutdown(wait=True)
         self.text.close()
         self.rows.store.close()
+
+
+def _link_some(shelf: Shelf) -> None:
+    """Link for a while, `_LINK_ROWS` at a time.
+
+    Asking the event loop after each would halve the rate, and more when it is busy; what is not linked is scanned by
+    every search.
+    """
+    until = time.monotonic() + _LINK_S
+    while shelf.wants_graph() and time.monotonic() < until:
+        shelf.extend_graph(_LINK_ROWS)
+        time.sleep(_LINK_PAUSE_S)
 
 
 def _be_nice() -> None:

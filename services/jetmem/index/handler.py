@@ -113,17 +113,19 @@ class Indexer:
     def _apply_run(self, part: int, run: Sequence[Entry]) -> None:
         if not run:
             return
-        fresh: dict[int, Doc] = {}
+        fresh: list[tuple[Tenant, Doc]] = []
         batch = self.rows.store.batch()
         for entry in run:
             if entry.rseq > self.rows_at[part].rseq:
                 said = said_of(entry)
                 if said is not None:
-                    fresh[entry.rseq] = self._take(batch, self.tenants.get(entry.tenant), entry, said)
+                    tenant = self.tenants.get(entry.tenant)
+                    fresh.append((tenant, self._take(batch, tenant, entry, said)))
+        self.pieces.expect(batch, fresh)
         last = Head(run[-1].rseq, run[-1].seq)
         if last.rseq > self.rows_at[part].rseq:
             self._write(batch, part, last)
-        self._add_words(part, run, fresh)
+        self._add_words(part, run, {doc.rseq: doc for _, doc in fresh})
 
     def _add_words(self, part: int, run: Sequence[Entry], fresh: dict[int, Doc]) -> None:
         for entry in run:
@@ -150,7 +152,6 @@ class Indexer:
             said.author, who, said.kind, said.role, said.tags, said.text,
         )  # fmt: skip
         self.rows.put_doc(batch, tenant.name, doc)
-        self.pieces.expect(batch, tenant, doc)
         return doc
 
     def _write(self, batch: WriteSet, part: int, at: Head) -> None:
@@ -307,7 +308,7 @@ class Indexer:
     def purge_step(self) -> bool:
         """One slice of rewriting the word index; True when it is done and in place."""
         if self._rewrite is None:
-            self._rewrite = Rewrite(self.rows, self.text, self._heap_bytes, self.erased)
+            self._rewrite = Rewrite(self.rows, self.text, self._heap_bytes, self.erased, self._text_taken)
         if not self._rewrite.step():
             return False
         self.commit()

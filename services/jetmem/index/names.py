@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from jetmem.domain import keys
-from jetmem.index.rows import AuthorRow, Doc, Rows, SessionRow, prefix
+from jetmem.index.rows import AuthorRow, Doc, Rows, SessionRow, author_key, prefix
 from jetmem.index.tenants import Tenant
 from jetmem.runtime.store import WriteSet
 
@@ -38,9 +38,9 @@ class Names:
         tenant.newest[held.sid] = held.newest
         who = tenant.authors.get(author)
         if who is None:
-            who = AuthorRow(tenant.row.authors)
+            who = AuthorRow(author, tenant.row.authors)
             tenant.row.authors += 1
-            tenant.name_author(author, who)
+            tenant.name_author(who)
         who.docs += 1
         tenant.row.docs += 1
         self._tenants[tenant.name] = tenant
@@ -96,7 +96,7 @@ class Names:
             else:
                 batch.put("sessions", key, _encode(row))
         for name, author in self._authors:
-            key = prefix(name) + author.encode()
+            key = author_key(name, author)
             who = self._tenants[name].authors.get(author)
             if who is None:
                 batch.delete("authors", key)

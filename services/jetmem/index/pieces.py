@@ -69,13 +69,17 @@ class Pieces:
             return Head(keys.from_u64(place[:8]), seq)
         return None
 
-    def expect(self, batch: WriteSet, tenant: Tenant, doc: Doc) -> None:
-        """Note that a document's passages need vectors; those whose text has one get it at once."""
-        start = prefix(tenant.name)
-        for number, text in enumerate(self.texts(doc)):
-            digest, place = text_hash(text), piece_key(doc.rseq, number)
+    def expect(self, batch: WriteSet, docs: Sequence[tuple[Tenant, Doc]]) -> None:
+        """Note that documents' passages need vectors; those whose text has one get it at once."""
+        wanted = [
+            (tenant, doc, piece_key(doc.rseq, number), text_hash(text))
+            for tenant, doc in docs
+            for number, text in enumerate(self.texts(doc))
+        ]
+        found = self._rows.store.get_many("vectors", [prefix(tenant.name) + digest for tenant, _, _, digest in wanted])
+        for (tenant, doc, place, digest), held in zip(wanted, found, strict=True):
+            start = prefix(tenant.name)
             batch.put("pieces", start + place, digest)
-            held = self._rows.vector(tenant.name, digest)
             if held is None:
                 batch.put("pending", start + place, digest + keys.u64(doc.seq))
                 batch.put("refs", start + digest + place, b"")

@@ -7,6 +7,7 @@ what changes meanwhile is noted and done again at the end.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from itertools import islice
 from typing import Final
 
@@ -30,8 +31,11 @@ class Rewrite:
         erased: What each tenant forgot last when it began; later forgets need another one.
     """
 
-    def __init__(self, rows: Rows, text: TextIndex, heap_bytes: int, erased: dict[str, int]) -> None:
+    def __init__(
+        self, rows: Rows, text: TextIndex, heap_bytes: int, erased: Mapping[str, int], taken: Mapping[int, Head]
+    ) -> None:
         self.erased = dict(erased)
+        self._taken = taken
         self._rows = rows
         self._used = text
         self._path = text.path.with_name("text.new")
@@ -61,7 +65,9 @@ class Rewrite:
         for key, raw in self._rows.store.scan("docs", b"", start=start):
             if key == start:
                 continue
-            self._words.add(key[0], key[1:-9].decode(), _doc(raw))
+            doc = _doc(raw)
+            if doc.rseq <= self._taken.get(key[0], Head()).rseq:  # else the index in use is given it later
+                self._words.add(key[0], key[1:-9].decode(), doc)
             self._after = key
             count += 1
             if count == _SLICE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -60,8 +61,9 @@ class SessionRow(msgspec.Struct, array_like=True):
 
 
 class AuthorRow(msgspec.Struct, array_like=True):
-    """An author: its number, and how many documents it has."""
+    """An author: the name (which no key may hold: RocksDB's manifest keeps keys), its number, its documents."""
 
+    name: str
     number: int
     docs: int = 0
 
@@ -96,6 +98,7 @@ _tenant = msgspec.msgpack.Decoder(TenantRow).decode
 _row = msgspec.msgpack.Decoder(Row).decode
 
 
+@lru_cache(4_096)
 def prefix(tenant: str) -> bytes:
     """Where a tenant's keys begin."""
     return keys.tenant(partition_of(tenant), tenant)
@@ -109,6 +112,11 @@ def text_hash(text: str) -> bytes:
 def spoken(author: str, text: str) -> str:
     """What is embedded of an event: who said it is part of the meaning (decision 0005)."""
     return f"{author}: {text}" if author else text
+
+
+def author_key(tenant: str, author: str) -> bytes:
+    """Key of an author."""
+    return prefix(tenant) + text_hash(author)
 
 
 def piece_key(rseq: int, number: int) -> bytes:
@@ -167,8 +175,9 @@ class Rows:
     def put_doc(self, batch: WriteSet, tenant: str, doc: Doc) -> None:
         """Write a document and its place."""
         start = prefix(tenant)
-        batch.put("docs", start + keys.u64(doc.rseq), _encode(doc))
-        batch.put("chain", place_key(tenant, doc.sid, doc.position), keys.u64(doc.rseq))
+        rseq = keys.u64(doc.rseq)
+        batch.put("docs", start + rseq, _encode(doc))
+        batch.put("chain", start + keys.u64(doc.sid) + keys.u64(doc.position), rseq)
 
     def drop_doc(self, batch: WriteSet, tenant: str, doc: Doc) -> None:
         """Remove a document and its place."""
@@ -193,11 +202,10 @@ class Rows:
             agent, session, _ = key.removeprefix(start).decode().split("\0")
             yield agent, session, _session(raw)
 
-    def authors(self, tenant: str) -> Iterator[tuple[str, AuthorRow]]:
-        """(name, row) of every author of a tenant."""
-        start = prefix(tenant)
-        for key, raw in self.store.scan("authors", start):
-            yield key.removeprefix(start).decode(), _author(raw)
+    def authors(self, tenant: str) -> Iterator[AuthorRow]:
+        """Every author of a tenant."""
+        for _, raw in self.store.scan("authors", prefix(tenant)):
+            yield _author(raw)
 
     def vector(self, tenant: str, text: bytes) -> bytes | None:
         """The stored vector of a text with its mark, or None."""

@@ -127,6 +127,14 @@ class Shelf:
         graph = self.graph
         return graph is None or graph.rows < self.numbers_end or _worn(graph)
 
+    @property
+    def unlinked(self) -> int:
+        """Rows that every search scans until they are linked; 0 where there is to be no graph."""
+        if not self.wants_graph():
+            return 0
+        first = 0 if self.graph is None else int(np.searchsorted(self.columns["number"][: self.count], self.graph.rows))
+        return self.count - first
+
     def extend_graph(self, rows: int) -> None:
         """Link up to `rows` more."""
         graph = self.graph
@@ -182,9 +190,12 @@ class Shelf:
         if len(rows) < count:
             return None
         first = int(np.searchsorted(numbers, covered))
-        tail = np.flatnonzero(allowed[first:]) + first
-        together: Ints = np.concatenate([rows, tail])
-        return self._best(vector, together, count)
+        # In place: copying the rows of a long tail together, as `_best` does, would take many times the scan.
+        tail = self.vectors[first:total] @ vector
+        tail[~allowed[first:]] = -np.inf
+        scores = np.concatenate([self.vectors[rows] @ vector, tail])
+        together: Ints = np.concatenate([rows, np.arange(first, total)])
+        return _top(scores, together, min(count, kept))
 
     def _best(self, vector: Floats, rows: Ints, count: int) -> Ints:
         return _top(self.vectors[rows] @ vector, rows, count)

@@ -58,10 +58,10 @@ class Tenant:
             if filters.agent in ("", agent) and filters.session in ("", session)
         )
 
-    def name_author(self, name: str, row: AuthorRow) -> None:
+    def name_author(self, row: AuthorRow) -> None:
         """Make an author findable by any word of the name."""
-        self.authors[name] = row
-        for word in fusion.words(name):
+        self.authors[row.name] = row
+        for word in fusion.words(row.name):
             self.named.setdefault(word, set()).add(row.number)
 
     def unname_author(self, name: str) -> None:
@@ -205,8 +205,8 @@ class Tenants:
         for agent, session, row in self._rows.sessions(name):
             tenant.sessions[(agent, session)] = row
             tenant.newest[row.sid] = row.newest
-        for author, named in self._rows.authors(name):
-            tenant.name_author(author, named)
+        for author in self._rows.authors(name):
+            tenant.name_author(author)
         return tenant
 
     def _load_shelf(self, name: str) -> Shelf:

@@ -15,7 +15,7 @@ import msgspec
 
 from jetmem.adapters.nats_connect import NOT_FOUND, ApiError, api
 from jetmem.adapters.nats_shell import Shell
-from jetmem.adapters.nats_streams import next_message, stream_info
+from jetmem.adapters.nats_streams import ensure, next_message, stream_info
 from jetmem.domain import keys
 from jetmem.persist.core import covers_dead
 from jetmem.persist.handler import Recorder
@@ -28,6 +28,8 @@ from jetmem_schemas.internal import Activity
 from jetmem_schemas.subjects import partition_of
 
 _CHUNK = 200
+#: How the server says, with code 500, that a message was deleted or trimmed before.
+_GONE = ("not found", "no message found", "stream store EOF")
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -65,6 +67,7 @@ class Purge:
         if not waiting:
             return 0
         await self._outbox_settled()
+        await ensure(self._shell.nc, subjects.DEAD, self._shell.common)  # removed by hand, it would stop every purge
         for _, row in waiting:
             await self._erase_dead(row)
         await asyncio.to_thread(self._store.compact)
@@ -81,15 +84,19 @@ class Purge:
         return {"known": True, "erased": row.erased, "purged": row.purged}
 
     def counts(self, tenant: str) -> dict[str, int]:
-        """What `status` says of one tenant: events, sessions, agents, and forgets whose files are not rewritten yet."""
+        """What `status` says of one tenant: events, sessions, agents, forgets whose files are not rewritten yet.
+
+        `forgot_seq` is the MEMORY sequence of the last forget: a projection that is behind it has yet to purge.
+        """
         prefix = keys.tenant(partition_of(tenant), tenant)
         agents = [msgspec.msgpack.decode(raw, type=Activity) for _, raw in self._store.scan("agents", prefix)]
-        purging = sum(1 for _, raw in self._store.scan("forgets", prefix) if not _row(raw).purged)
+        forgets = [(keys.from_u64(key[-8:]), _row(raw)) for key, raw in self._store.scan("forgets", prefix)]
         return {
             "events": sum(a.events for a in agents),
             "sessions": sum(a.sessions for a in agents),
             "agents": len(agents),
-            "purging": purging,
+            "purging": sum(1 for _, row in forgets if not row.purged),
+            "forgot_seq": forgets[-1][0] if forgets else 0,
         }
 
     async def _erase_copies(self) -> None:
@@ -126,7 +133,7 @@ class Purge:
         try:
             await api(self._shell.nc, subjects.raw_stream_api("STREAM.MSG.DELETE", stream), {"seq": seq})
         except ApiError as error:
-            if error.code != NOT_FOUND and "not found" not in error.description:
+            if error.code != NOT_FOUND and not any(words in error.description for words in _GONE):
                 raise
 
     async def _erase_dead(self, row: ForgetRow) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +19,7 @@ from jetmem.query.ports import Stages
 from jetmem.query.progress import status
 from jetmem.query.searching import search
 from jetmem.query.settings import QuerySettings
-from jetmem.runtime import metrics
+from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.errors import SchemaError
@@ -57,6 +60,8 @@ class Query:
         self._settings = settings
         self._clock = clock
         self._tally = tally
+        self._working = asyncio.Semaphore(limits.REQUESTS_AT_ONCE)
+        self._waiting: Counter[str] = Counter()
         self._verbs: dict[str, Verb] = {
             "search": self._search,
             "get": self._get,
@@ -88,11 +93,35 @@ class Query:
 
     async def _answer(self, subject: str, payload: bytes) -> bytes:
         tenant, verb, request = core.parse(subject, payload)
-        patience = Patience(self._clock, request.wait_ms, self._settings.service_timeout_s)
-        reply = await self._verbs[verb](tenant, request, Standing(request.after), patience)
+        async with self._turn(tenant, waits=isinstance(request, ForgetRequest) or bool(request.after)):
+            patience = Patience(self._clock, request.wait_ms, self._settings.service_timeout_s)
+            reply = await self._verbs[verb](tenant, request, Standing(request.after), patience)
         for arm in reply.degraded:
             metrics.degraded.labels(arm).inc()
         return _encode(reply)
+
+    @asynccontextmanager
+    async def _turn(self, tenant: str, *, waits: bool) -> AsyncIterator[None]:
+        """Questions are worked on a few at a time; who waits for others to catch up keeps nobody from his turn.
+
+        Raises:
+            RequestFailed: `busy`: too many of this tenant's requests wait already.
+        """
+        if not waits:
+            async with self._working:
+                yield
+            return
+        if self._waiting[tenant] >= limits.REQUESTS_WAITING_MAX:
+            raise RequestFailed(
+                "busy", f"{limits.REQUESTS_WAITING_MAX} requests of this tenant wait already; ask again"
+            )
+        self._waiting[tenant] += 1
+        try:
+            yield
+        finally:
+            self._waiting[tenant] -= 1
+            if not self._waiting[tenant]:
+                del self._waiting[tenant]
 
     async def _search(self, tenant: str, request: Search, standing: Standing, patience: Patience) -> SearchReply:
         return await search(self._stages, self._settings, tenant, request, standing, patience)

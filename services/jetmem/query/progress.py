@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -30,13 +31,11 @@ async def status(stages: Stages, tenant: str, request: Status, standing: Standin
     asking = asyncio.gather(*(_ask(stages, stage, tenant, patience) for stage in OTHERS))
     answers, dead = await asyncio.gather(asking, _dead_letters(stages, tenant, patience))
     counts: dict[str, int | float | str] = {}
-    purging = 0
     for stage, answer in zip(OTHERS, answers, strict=True):
         if answer is None:
             standing.without(stage.arms)
             continue
         counts |= answer.counts
-        purging += int(answer.counts.get("purging", 0))
         for arm in stage.arms:
             if f"{arm}_seq" in answer.counts:
                 standing.seen(arm, int(answer.counts[f"{arm}_seq"]))
@@ -48,10 +47,21 @@ async def status(stages: Stages, tenant: str, request: Status, standing: Standin
         events=int(counts.get("events", 0)),
         sessions=int(counts.get("sessions", 0)),
         agents=int(counts.get("agents", 0)),
-        purging=purging,
+        purging=_purging(answers, int(counts.get("forgot_seq", 0))),
         pending_vectors=int(counts.get("pending_vectors", 0)),
         dead_letters=dead,
     )
+
+
+def _purging(answers: Sequence[StageStatus | None], forgot_seq: int) -> int:
+    """Erasures that some stage's files may still hold: also where it is down, or behind the last forget."""
+    purging = 0
+    for stage, answer in zip(OTHERS, answers, strict=True):
+        held = answer.counts if answer else {}
+        reached = [int(held[f"{arm}_seq"]) for arm in stage.arms if f"{arm}_seq" in held]
+        behind = stage.store and (answer is None or (bool(reached) and max(reached) < forgot_seq))
+        purging += int(held.get("purging", 0)) or int(bool(behind and forgot_seq))
+    return purging
 
 
 async def _barrier(stages: Stages, tenant: str, standing: Standing, patience: Patience) -> None:

@@ -1,0 +1,226 @@
+"""persist and index in this process over a real broker, and a fake embed that can be held back."""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import nats
+import nats.errors
+import nats.js.errors
+from nats.js.api import ConsumerConfig
+
+from harness.broker import Broker
+from harness.waiting import until_async
+from jetmem.index.app import build as build_index
+from jetmem.index.settings import IndexSettings
+from jetmem.persist.app import build as build_persist
+from jetmem.persist.settings import PersistSettings
+from jetmem.runtime.settings import Common
+from jetmem.testing.encoder import FakeEncoder, FakeSplitter
+from jetmem_schemas import subjects
+from jetmem_schemas.internal import (
+    AppliedReply,
+    AppliedRequest,
+    CoverReply,
+    CoverRequest,
+    EmbedJob,
+    FindReply,
+    FindRequest,
+    StageStatus,
+    Stored,
+    Vector,
+    VectorsReady,
+    encode,
+)
+
+MODEL = "fake@00000000"
+
+
+class FakeEmbed:
+    """Answers jobs of index in the order they came; `held` makes it wait, `encoded` counts texts by tenant."""
+
+    def __init__(self, nc: Any) -> None:
+        self.nc = nc
+        self.encoder = FakeEncoder()
+        self.open = asyncio.Event()
+        self.open.set()
+        self.order: list[str] = []
+        self.texts: list[str] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._pull()
+            except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError):
+                await asyncio.sleep(0.05)
+
+    async def _pull(self) -> None:
+        js = self.nc.jetstream()
+        config = ConsumerConfig(ack_wait=10)
+        subject = subjects.embed_job("index")
+        sub = await js.pull_subscribe(subject, durable="embed", stream=subjects.EMBED, config=config)
+        while True:
+            await self.open.wait()
+            for msg in await sub.fetch(1, timeout=1):
+                await self.open.wait()
+                job = msgspec.msgpack.decode(msg.data, type=EmbedJob)
+                made = self.encoder.encode([each.text for each in job.texts])
+                vectors = [Vector(each.key, made[n].tobytes()) for n, each in enumerate(job.texts)]
+                ready = VectorsReady(job.tenant, MODEL, vectors)
+                reply = await self.nc.request(job.reply, encode(ready), timeout=5)
+                msgspec.msgpack.decode(reply.data, type=Stored)
+                await msg.ack()
+                self.order.append(job.tenant)
+                self.texts += [each.text for each in job.texts]
+
+
+class Pipeline:
+    """`async with pipeline() as line`. Each stage can be stopped and started; `data` stays."""
+
+    def __init__(self, broker: Broker, data: Path, nc: Any, index: IndexSettings) -> None:
+        self.broker = broker
+        self.data = data
+        self.nc = nc
+        self.embed = FakeEmbed(nc)
+        self.index_settings = index
+        self.shells: dict[str, Any] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self, *stages: str) -> None:
+        common = Common(server=self.broker.url, data=str(self.data))
+        for stage in stages:
+            if stage == "persist":
+                shell = build_persist(common, PersistSettings())
+            else:
+                shell = build_index(common, self.index_settings, splitter=FakeSplitter())
+            self.shells[stage] = shell
+            self._tasks[stage] = asyncio.create_task(shell.run())
+
+            async def ready(stage: str = stage) -> bool:
+                if self._tasks[stage].done():
+                    self._tasks[stage].result()
+                return bool(self.shells[stage].health.ready)
+
+            await until_async(ready, f"{stage} is ready")
+
+    async def stop(self, *stages: str) -> None:
+        for stage in stages:
+            self.shells.pop(stage).app.exit()
+            await self._tasks.pop(stage)
+
+    async def ended(self, stage: str) -> None:
+        """Wait for a stage that ends by itself."""
+        self.shells.pop(stage)
+        await asyncio.wait_for(self._tasks.pop(stage), 30)
+
+    async def close(self) -> None:
+        await self.embed.stop()
+        for stage in list(self.shells):
+            self.shells.pop(stage).app.exit()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def say(self, text: str, *, tenant="acme", session="s1", **fields: Any) -> int:
+        body = msgspec.json.encode({"text": text, **fields})
+        ack = await self.nc.jetstream().publish(subjects.memory(tenant, "event", "alice", session), body, timeout=5)
+        return int(ack.seq)
+
+    async def say_many(self, texts: list[str], **where: Any) -> int:
+        return max(await asyncio.gather(*(self.say(text, **where) for text in texts)))
+
+    async def forget(self, tenant="acme", **what: Any) -> int:
+        subject = subjects.memory(tenant, "forget", "_", "_")
+        ack = await self.nc.jetstream().publish(subject, msgspec.json.encode(what), timeout=5)
+        return int(ack.seq)
+
+    async def ask(self, stage: str, verb: str, request: Any, kind: Any, *, tenant="acme") -> Any:
+        subject = subjects.service(stage, subjects.partition_of(tenant), verb)
+        reply = await self.nc.request(subject, encode(request), timeout=10)
+        assert not (reply.headers or {}).get("Nats-Service-Error-Code"), reply.data
+        return msgspec.msgpack.decode(reply.data, type=kind)
+
+    async def find(self, query: str, *, tenant="acme", mode="text", rseq=0, wait_ms=0, limit=100) -> FindReply:
+        vector = b"" if mode == "text" else bytes(self.embed.encoder.encode([query])[0].tobytes())
+        request = FindRequest(tenant, query, mode, limit, vector, MODEL, rseq=rseq, wait_ms=wait_ms)
+        return await self.ask("index", "find", request, FindReply, tenant=tenant)
+
+    async def ids(self, query: str, **how: Any) -> list[str]:
+        """Ids found; empty while index cannot be asked."""
+        try:
+            return sorted(hit.id for hit in (await self.find(query, **how)).hits)
+        except nats.errors.Error:
+            return []
+
+    async def finds(self, query: str, ids: list[str], **how: Any) -> None:
+        last: list[str] = []
+
+        async def same() -> bool:
+            nonlocal last
+            last = await self.ids(query, **how)
+            return last == sorted(ids)
+
+        try:
+            await until_async(same, f"{query} is found")
+        except AssertionError as error:
+            raise AssertionError(f"{query}: found {last[:20]}, not {ids[:20]}") from error
+
+    async def covered(self, seq: int, *, tenant="acme") -> int:
+        reply = await self.ask("persist", "cover", CoverRequest(seq, 10_000), CoverReply, tenant=tenant)
+        assert reply.covered
+        return int(reply.rseq)
+
+    async def applied(self, seq: int, *, tenant="acme") -> AppliedReply:
+        request = AppliedRequest(tenant, await self.covered(seq, tenant=tenant), 10_000)
+        return await self.ask("index", "applied", request, AppliedReply, tenant=tenant)
+
+    async def status(self, tenant="acme") -> StageStatus:
+        return await self.ask("index", "status", {"tenant": tenant}, StageStatus, tenant=tenant)
+
+    async def embedded(self, tenant="acme") -> None:
+        """Wait until every text that was said so far has its vector."""
+        stream = await self.nc.jetstream().stream_info(subjects.MEMORY)
+        rseq = await self.covered(stream.state.last_seq, tenant=tenant)
+
+        async def done() -> bool:
+            reply = await self.ask("index", "applied", AppliedRequest(tenant, 0, 0), AppliedReply, tenant=tenant)
+            return bool(reply.text.rseq >= rseq and reply.vector.rseq >= rseq)
+
+        await until_async(done, "every text has its vector")
+
+    async def purge_stream(self, stream: str) -> None:
+        with contextlib.suppress(nats.js.errors.NotFoundError):
+            await self.nc.jetstream().purge_stream(stream)
+
+    async def delete_stream(self, stream: str) -> None:
+        with contextlib.suppress(nats.js.errors.NotFoundError):
+            await self.nc.jetstream().delete_stream(stream)
+
+
+@asynccontextmanager
+async def pipeline(tmp_path: Path, **settings: Any) -> AsyncIterator[Pipeline]:
+    with Broker() as broker:
+        nc = await nats.connect(broker.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=quiet)
+        line = Pipeline(broker, tmp_path / "data", nc, IndexSettings(**{"heap_bytes": 15_000_000, **settings}))
+        try:
+            yield line
+        finally:
+            await line.close()
+            await nc.close()
+            shutil.rmtree(line.data, ignore_errors=True)
+
+
+async def quiet(_: Exception) -> None:
+    """Reconnects are part of the tests."""
