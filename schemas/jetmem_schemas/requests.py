@@ -221,25 +221,28 @@ class AgentsReply(Reply, frozen=True, kw_only=True):
 
 
 class StageItem(msgspec.Struct, frozen=True, kw_only=True):
-    """How one process of a stage is doing; `state` ok, degraded or down."""
+    """How one process of a stage is doing; `state` ok, behind (work waits, of any tenant), degraded or down."""
 
     id: str
     stage: str
     state: str
     detail: str
-    lag: int
     last_error: str = ""
 
 
 class StatusReply(Reply, frozen=True, kw_only=True):
-    """Progress per stage. `pending_vectors`: texts of this tenant that still lack their vector."""
+    """Progress per stage.
+
+    `pending_vectors`: texts of this tenant that still lack their vector; `dead_letters`
+    is null when they cannot be counted now.
+    """
 
     stages: list[StageItem]
     events: int
     sessions: int
     agents: int
     pending_vectors: int
-    dead_letters: int
+    dead_letters: int | None
     purging: int
 
 

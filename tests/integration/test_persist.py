@@ -691,7 +691,9 @@ def test_a_foreign_stream_configuration_stops_persist(tmp_path):
 def test_trim_keeps_the_checkpoints_own_message(tmp_path):
     with (
         Broker() as broker,
-        PersistProcess(broker, tmp_path / "data", persist_keep_hours=0, persist_trim_every_s=3600) as persist,
+        PersistProcess(
+            broker, tmp_path / "data", persist_keep_hours=0, persist_trim_bytes_min=0, persist_trim_every_s=3600
+        ) as persist,
     ):
 
         async def body(c):
@@ -714,6 +716,43 @@ def test_trim_keeps_the_checkpoints_own_message(tmp_path):
 
         on((broker, persist), body)
         on((broker, persist), after)
+
+
+def test_no_file_of_the_stream_keeps_what_was_trimmed(tmp_path):
+    """A later forget could not reach it any more."""
+    with (
+        Broker() as broker,
+        PersistProcess(
+            broker, tmp_path / "data", persist_keep_hours=0, persist_trim_bytes_min=0, persist_trim_every_s=3600
+        ) as persist,
+    ):
+
+        async def body(c):
+            for number in range(20):
+                seq = await c.publish({"id": f"e{number}", "text": f"quetzal{number:02d} is gone"})
+            await c.recorded(seq)
+            assert grep(b"quetzal07", Path(broker.data))
+            assert (await c.ask("trim"))["removed"] == 19
+            assert not grep(b"quetzal07", Path(broker.data))
+            assert not grep(b"quetzal18", Path(broker.data))
+            assert grep(b"quetzal19", Path(broker.data))
+
+        on((broker, persist), body)
+
+
+def test_trimming_waits_until_it_is_worth_it(tmp_path):
+    with (
+        Broker() as broker,
+        PersistProcess(broker, tmp_path / "data", persist_keep_hours=0, persist_trim_every_s=3600) as persist,
+    ):
+
+        async def body(c):
+            for _ in range(3):
+                seq = await c.publish({"text": "x"})
+            await c.recorded(seq)
+            assert (await c.ask("trim"))["removed"] == 0
+
+        on((broker, persist), body)
 
 
 def test_trim_keeps_the_window(own):

@@ -17,6 +17,8 @@ from jetmem_schemas.events import PAYLOAD_BYTES_MAX
 _NS: Final = 1_000_000_000
 #: JetStream: the stream name is already in use with a different configuration (someone was faster).
 _IN_USE: Final = 10058
+#: How the server says, with code 500, that a message was deleted or trimmed before.
+_GONE: Final = ("not found", "no message found", "stream store EOF")
 #: JetStream: no message found.
 _NO_MESSAGE: Final = 10037
 _SERVER_TROUBLE: Final = 500
@@ -129,6 +131,24 @@ class Stored(NamedTuple):
     time: str
     headers: dict[str, str]
     data: bytes
+
+
+async def erase(nc: Client, stream: str, seq: int) -> int:
+    """Overwrite one message on disk; returns its bytes, 0 if it was gone already.
+
+    Raises:
+        ApiError: The stream does not exist, among others.
+        Retryable: The broker did not answer.
+    """
+    found = await next_message(nc, stream, seq)
+    if found is None or found.seq != seq:
+        return 0
+    try:
+        await api(nc, subjects.raw_stream_api("STREAM.MSG.DELETE", stream), {"seq": seq})
+    except ApiError as error:
+        if error.code != NOT_FOUND and not any(words in error.description for words in _GONE):
+            raise
+    return len(found.data)
 
 
 async def next_message(nc: Client, stream: str, seq: int, subject: str = ">") -> Stored | None:

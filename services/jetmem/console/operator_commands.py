@@ -179,10 +179,10 @@ async def _caught_up(client: Client) -> None:
         try:
             reply = await client.status()
             mine = [stage for stage in reply.stages if stage.stage == "index"]
-            lag = sum(stage.lag for stage in mine)
-            if mine and lag == 0 and reply.pending_vectors == 0 and all(stage.state == "ok" for stage in mine):
+            if mine and reply.pending_vectors == 0 and all(stage.state == "ok" for stage in mine):
                 return
-            text = f"index: {lag} entries behind, {reply.pending_vectors} texts without vector"
+            states = ", ".join(stage.state for stage in mine) or "no answer"
+            text = f"index: {states}, {reply.pending_vectors} texts without vector"
         except (Unavailable, TimedOut) as error:
             text = f"waiting: {error.message}"
         if text != said:

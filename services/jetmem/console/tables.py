@@ -92,15 +92,16 @@ def show_agents(console: Console, reply: requests.AgentsReply) -> None:
 
 def show_status(console: Console, reply: requests.StatusReply) -> None:
     """Progress per stage."""
-    table = Table("stage", "process", "state", "lag", "detail", "last error")
-    colours = {"ok": "green", "degraded": "yellow", "down": "red"}
+    table = Table("stage", "process", "state", "detail", "last error")
+    colours = {"ok": "green", "behind": "cyan", "degraded": "yellow", "down": "red"}
     for each in reply.stages:
         state = Text(each.state, style=colours.get(each.state, ""))
-        table.add_row(each.stage, each.id, state, str(each.lag), escape(each.detail), escape(each.last_error))
+        table.add_row(each.stage, each.id, state, escape(each.detail), escape(each.last_error))
     console.print(table)
+    dead = "?" if reply.dead_letters is None else reply.dead_letters
     console.print(
         f"{reply.events} events, {reply.sessions} sessions, {reply.agents} agents; {reply.pending_vectors} texts "
-        f"without vector, {reply.dead_letters} dead letters, {reply.purging} erasures being purged"
+        f"without vector, {dead} dead letters, {reply.purging} erasures being purged"
     )
     footer(console, reply)
 

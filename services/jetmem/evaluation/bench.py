@@ -123,6 +123,8 @@ class Bench:
                 self._told.say("waiting until every text has its vector")
                 self._backlog = await bench_encoder.backlog(memory, memory.nats, self._told)
             if wanted & {"queries", "freshness"}:
+                # A tenant's vectors are loaded, and linked, once somebody asks.
+                await memory.search("anything", mode="vector", limit=1)
                 rested = await bench_resources.rest(running.processes(), memory.nats, self._told, _REST_S)
                 self._told.say(f"waited {rested:.0f} s until graphs were linked and segments merged")
             if "queries" in wanted:

@@ -46,17 +46,22 @@ class Data(msgspec.Struct, frozen=True):
         spoken = (f"{line.event['author']}: {line.event['text']}" for line in self.lines)
         return list(dict.fromkeys(spoken))
 
-    def questions(self, count: int) -> list[str]:
-        """A few words in a row from random events, always the same for the same events."""
-        dice = random.Random(_SEED)
-        asked: list[str] = []
+    def questions(self, count: int, seed: int) -> list[str]:
+        """A few words in a row from random events, all different: what was asked before is remembered by embed.
+
+        Args:
+            count: How many.
+            seed: The same gives the same questions for the same events; another gives others.
+        """
+        dice = random.Random(seed)
+        asked: dict[str, None] = {}
         while len(asked) < count:
             words = str(dice.choice(self.lines).event["text"]).split()
             wanted = dice.randint(*_ASKED_WORDS)
             if len(words) >= _ASKED_WORDS[0]:
                 start = dice.randint(0, max(0, len(words) - wanted))
-                asked.append(" ".join(words[start : start + wanted]))
-        return asked
+                asked[" ".join(words[start : start + wanted])] = None
+        return list(asked)
 
 
 def read(path: Path, count: int) -> Data:

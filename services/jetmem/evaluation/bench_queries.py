@@ -55,10 +55,10 @@ class _Timings:
 
 
 async def alone(memory: Client, data: Data, count: int, told: Told) -> dict[str, Asked]:
-    """One client, one question after the other, each mode with the same questions."""
-    questions = data.questions(_WARM + count)
+    """One client, one question after the other; each mode has its own, so that none is encoded already."""
     found = {}
-    for mode in MODES:
+    for seed, mode in enumerate(MODES):
+        questions = data.questions(_WARM + count, seed)
         for question in questions[:_WARM]:
             await memory.search(question, mode=mode, limit=_LIMIT)
         timings = _Timings()
@@ -72,14 +72,14 @@ async def alone(memory: Client, data: Data, count: int, told: Told) -> dict[str,
 
 async def crowd(url: str, data: Data, seconds: float, told: Told) -> Crowd:
     """Agents with a connection each: publish, ask (hybrid), once a second for so long, spread over the second."""
-    questions = data.questions(AGENTS * 4)
+    rounds = max(1, round(seconds))
+    questions = data.questions(AGENTS * rounds, len(MODES))
     timings, acknowledged = _Timings(), list[float]()
     async with AsyncExitStack() as stack:
         agents = [
             await stack.enter_async_context(client.connect(url, tenant=TENANT, agent=f"agent{number:02d}"))
             for number in range(AGENTS)
         ]
-        rounds = max(1, round(seconds))
         with progress(told, f"{AGENTS} agents publish and ask once a second for {rounds} s", AGENTS * rounds) as step:
             began = time.perf_counter()
 
@@ -89,8 +89,8 @@ async def crowd(url: str, data: Data, seconds: float, told: Told) -> Crowd:
                     await asyncio.sleep(max(0.0, at - time.perf_counter()))
                     if time.perf_counter() > began + rounds:
                         return  # they ask for so long; where answers are slow, they ask less
-                    await _publish(agents[number], f"{questions[(number * 3 + turn) % len(questions)]} ({turn})")
-                    await timings.ask(agents[number], questions[(number * 7 + turn) % len(questions)], "hybrid")
+                    await _publish(agents[number], f"{questions[-1 - number * rounds - turn]} ({turn})")
+                    await timings.ask(agents[number], questions[number * rounds + turn], "hybrid")
                     step()
 
             async def _publish(agent: Client, text: str) -> None:

@@ -195,6 +195,10 @@ def show(console: Console, report: Report) -> None:
     degraded = {mode: result.degraded for mode, result in report.modes.items() if result.degraded}
     if degraded:
         console.print(f"answers that were degraded or stale: {degraded}", style="bold red", markup=False)
+    console.print(
+        "latency: one question after the other at concurrency 1; embed remembers the questions of earlier modes",
+        style="dim",
+    )
     spent = ", ".join(f"{name} {value:.1f}" for name, value in report.seconds.items())
     console.print(f"seconds: {spent}", markup=False)
 

@@ -269,6 +269,8 @@ class Indexer:
         """Forget everything of a partition; what is begun is finished, if need be by the next process."""
         mark = _RESETTING + keys.partition(part)
         self._note(mark, b"")
+        for key, _ in list(self.rows.store.scan("tenants", keys.partition(part))):
+            self._mark_erased(key[1:-1].decode(), 0)  # their words stay in text files until those are rewritten
         if self._rewrite is not None:
             self._rewrite.abandon()
             self._rewrite = None
@@ -288,6 +290,10 @@ class Indexer:
         batch.delete("meta", mark)
         self._write(batch, part, Head())
         self.rows.store.sync()
+
+    def _mark_erased(self, tenant: str, rseq: int) -> None:
+        self._note(_ERASED + tenant.encode(), keys.u64(rseq))
+        self.erased[tenant] = rseq
 
     def _note(self, key: bytes, value: bytes) -> None:
         batch = self.rows.store.batch()

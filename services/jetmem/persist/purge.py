@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from jetmem.adapters.nats_connect import NOT_FOUND, ApiError, api
+from jetmem.adapters.nats_connect import ApiError
 from jetmem.adapters.nats_shell import Shell
-from jetmem.adapters.nats_streams import ensure, next_message, stream_info
+from jetmem.adapters.nats_streams import ensure, erase, next_message, stream_info
 from jetmem.domain import keys
 from jetmem.persist.core import covers_dead
 from jetmem.persist.handler import Recorder
@@ -28,8 +28,6 @@ from jetmem_schemas.internal import Activity
 from jetmem_schemas.subjects import partition_of
 
 _CHUNK = 200
-#: How the server says, with code 500, that a message was deleted or trimmed before.
-_GONE = ("not found", "no message found", "stream store EOF")
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -105,7 +103,7 @@ class Purge:
             there = [seq for key in rows if (seq := keys.from_u64(key)) >= first]
             if self._recorder.synced.seq in there:
                 await self._in_writer(partial(self._recorder.mark_erased, self._recorder.synced.seq))
-            await asyncio.gather(*(self._delete(subjects.MEMORY, seq) for seq in there))
+            await asyncio.gather(*(erase(self._shell.nc, subjects.MEMORY, seq) for seq in there))
             await self._in_writer(partial(self._remove, rows))
 
     def _due(self) -> list[bytes]:
@@ -128,14 +126,6 @@ class Purge:
             batch.put("forgets", key, _encode(msgspec.structs.replace(row, purged=True)))
         self._store.write(batch, sync=True)
 
-    async def _delete(self, stream: str, seq: int) -> None:
-        """Overwrite one message on disk; one that is gone already is fine."""
-        try:
-            await api(self._shell.nc, subjects.raw_stream_api("STREAM.MSG.DELETE", stream), {"seq": seq})
-        except ApiError as error:
-            if error.code != NOT_FOUND and not any(words in error.description for words in _GONE):
-                raise
-
     async def _erase_dead(self, row: ForgetRow) -> None:
         """Erase the dead letters that a forget covers, of its tenant, said before it, and their copies in MEMORY."""
         forget = msgspec.json.decode(row.body, type=Forget)
@@ -145,8 +135,8 @@ class Purge:
             seq, origin = found.seq, int(headers.get("Jetmem-Seq", "0"))
             source, id_, at = (headers.get(f"Jetmem-{name}", "") for name in ("Subject", "Id", "Time"))
             if origin < row.seq and covers_dead(forget, source, id_, found.data, int(at or "0")):
-                await self._delete(subjects.MEMORY, origin)
-                await self._delete(subjects.DEAD, seq)
+                await erase(self._shell.nc, subjects.MEMORY, origin)
+                await erase(self._shell.nc, subjects.DEAD, seq)
             seq += 1
 
 

@@ -10,6 +10,7 @@ class PersistSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         keep_hours: Recorded messages stay in MEMORY this long, for a projection or an audit to look back.
+        trim_bytes_min: … and longer, until so many bytes can go at once; each trim erases some 8 MiB slowly.
         trim_every_s: How often trimming is considered.
         full_share: Above this share of MEMORY's `max_bytes`, recorded messages go before `keep_hours` is over.
         purge_delay_s: A forget's files are rewritten this long after it, so that several share one rewriting.
@@ -18,6 +19,7 @@ class PersistSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     keep_hours: float = 24.0
+    trim_bytes_min: int = 256 * 1024 * 1024
     trim_every_s: float = 60.0
     full_share: float = 0.8
     purge_delay_s: float = 5.0

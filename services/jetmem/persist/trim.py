@@ -9,15 +9,16 @@ import msgspec
 
 from jetmem.adapters.nats_connect import ApiError, api
 from jetmem.adapters.nats_shell import Shell
-from jetmem.adapters.nats_streams import next_message, stream_info
+from jetmem.adapters.nats_streams import erase, next_message, stream_info
 from jetmem.persist.handler import Recorder
 from jetmem.persist.settings import PersistSettings
 from jetmem.persist.source import go_epoch_ms
-from jetmem.runtime import metrics
+from jetmem.runtime import limits, metrics
 from jetmem.runtime.errors import Retryable
 from jetmem_schemas import subjects
 
 _HOUR_MS = 3_600_000
+_ERASED_AT_ONCE = 128
 
 
 class TrimRequest(msgspec.Struct, frozen=True):
@@ -50,6 +51,8 @@ class Trim:
     async def once(self, *, dry_run: bool) -> dict[str, Any]:
         """Remove recorded messages that are older than the kept window, or more if MEMORY is nearly full.
 
+        Not before it is worth it (`trim_bytes_min`): what could share a file with what is kept is erased one by one.
+
         The checkpoint's own message stays: it proves on the next start that nothing was lost.
 
         Returns:
@@ -60,6 +63,7 @@ class Trim:
         keep_from = await self._keep_from(state, checkpoint, info["config"].get("max_bytes", -1))
         removed = max(0, keep_from - state["first_seq"])
         if removed and not dry_run:
+            await self._erase_below(keep_from, state["first_seq"])
             await api(
                 self._shell.nc,
                 subjects.raw_stream_api("STREAM.PURGE", subjects.MEMORY),
@@ -73,11 +77,29 @@ class Trim:
             "keep_from": max(keep_from, state["first_seq"]), "removed": removed, "dry_run": dry_run,
         }  # fmt: skip
 
+    async def _erase_below(self, keep_from: int, first: int) -> None:
+        """Erase what could share a file with the first message kept.
+
+        Trimming drops whole files; in the one that it cuts through, the words would stay readable and out of the
+        reach of a later forget.
+        """
+        passed = 0
+        upto = keep_from
+        while upto > first and passed < limits.STREAM_FILE_BYTES_MAX:
+            chunk = range(max(first, upto - _ERASED_AT_ONCE), upto)
+            passed += sum(await asyncio.gather(*(erase(self._shell.nc, subjects.MEMORY, seq) for seq in chunk)))
+            upto = chunk.start
+
     async def _keep_from(self, state: dict[str, Any], checkpoint: int, bytes_max: int) -> int:
+        if not state["messages"]:
+            return int(state["first_seq"])
         oldest_kept = self._shell.clock.now_ms() - int(self._settings.keep_hours * _HOUR_MS)
         keep_from = await self._first_at(oldest_kept, state["first_seq"], checkpoint)
+        mean = state["bytes"] / state["messages"]
         too_full = bytes_max > 0 and state["bytes"] > self._settings.full_share * bytes_max
-        if too_full and state["messages"]:
+        if (keep_from - state["first_seq"]) * mean < self._settings.trim_bytes_min:
+            keep_from = state["first_seq"]
+        if too_full:
             # down to half of the share, by the mean size of a message; never beyond the checkpoint
             surplus = state["bytes"] - bytes_max * self._settings.full_share / 2
             share = surplus / state["bytes"]

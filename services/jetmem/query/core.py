@@ -214,7 +214,8 @@ class Standing:
         """The fields of every reply."""
         order = ["record", *ARMS]
         self.degraded.sort(key=order.index)
-        return {"fresh": self.fresh, "degraded": self.degraded, "stale": self.stale, "took_ms": round(took_ms, 3)}
+        stale = self.stale or bool(self.after and self.degraded)  # an arm that did not run does not cover it either
+        return {"fresh": self.fresh, "degraded": self.degraded, "stale": stale, "took_ms": round(took_ms, 3)}
 
 
 def wanted_arms(mode: str) -> list[str]:

@@ -109,22 +109,22 @@ async def _ask(stages: Stages, stage: flow.Stage, tenant: str, patience: Patienc
         return None
 
 
-async def _dead_letters(stages: Stages, tenant: str, patience: Patience) -> int:
+async def _dead_letters(stages: Stages, tenant: str, patience: Patience) -> int | None:
     try:
         return await stages.dead_letters(tenant, min(_STATUS_S, patience.timeout_s()))
     except RequestFailed:
-        return 0
+        return None
 
 
 def _item(name: str, answer: StageStatus | None) -> StageItem:
-    """What a tenant may see: an error's words may hold another tenant's, its kind does not."""
+    """What a tenant may see: not an error's words, which may hold another tenant's, nor how much of all waits."""
     if answer is None:
-        return StageItem(id=name, stage=name, state="down", detail="no answer", lag=0)
+        return StageItem(id=name, stage=name, state="down", detail="no answer")
+    working = "behind" if answer.lag else "ok"
     return StageItem(
         id=answer.instance,
         stage=answer.stage,
-        state="ok" if answer.healthy else "degraded",
+        state=working if answer.healthy else "degraded",
         detail=answer.detail.partition(":")[0],
-        lag=answer.lag,
         last_error=answer.last_error.partition(":")[0],
     )

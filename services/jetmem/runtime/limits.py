@@ -29,6 +29,8 @@ RECORD_BYTES_MAX: Final = 128 * 1024 * 1024
 RECORD_AGE_S: Final = 600.0
 EMBED_BYTES_MAX: Final = 64 * 1024 * 1024
 DEAD_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
+#: JetStream keeps a stream in files of at most so many bytes (server source, `FileStoreMaxBlkSize`).
+STREAM_FILE_BYTES_MAX: Final = 8 * 1024 * 1024
 #: Heads are announced this often: the longest time a reader can miss that it missed the last message.
 HEADS_EVERY_S: Final = 1.0
 #: Ids in one `forgot` entry, so that no write and no message grows with what is erased.

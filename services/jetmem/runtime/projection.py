@@ -74,6 +74,7 @@ class Projection:
         self._heads: dict[int, Head] = {}
         self._behind: deque[int] = deque()
         self._wait_s = limits.RETRY_FIRST_S
+        self._deaf = False
 
     async def run(self) -> None:
         """Listen, then check every partition once by `scan`, then go on for ever."""
@@ -84,7 +85,10 @@ class Projection:
             await self._hear(wait=not self._behind)
             if self._behind:
                 await self._scan_next()
-            self._health.progressed(self.lag()) if not self._stuck() else self._health.behind(self.lag())
+            if self._stuck():
+                self._health.behind(max(1, self.lag()))
+            else:
+                self._health.progressed(self.lag())
 
     def lag(self) -> int:
         """Entries that persist has and the target was not handed yet."""
@@ -95,7 +99,7 @@ class Projection:
         return part not in self._behind and self.taken[part].rseq >= self._heads.get(part, Head()).rseq
 
     def _stuck(self) -> bool:
-        return self._wait_s > limits.RETRY_FIRST_S
+        return self._deaf or self._wait_s > limits.RETRY_FIRST_S
 
     def _fall_behind(self, part: int) -> None:
         if part not in self._behind:
@@ -104,7 +108,9 @@ class Projection:
     async def _hear(self, *, wait: bool) -> None:
         try:
             heard = await self._wire.fetch(wait=wait)
+            self._deaf = False
         except Retryable as error:
+            self._deaf = True
             self._health.failed(error)
             await asyncio.sleep(limits.RETRY_FIRST_S)
             return
