@@ -36,7 +36,7 @@ class BatchedEncoder:
 
     def __init__(
         self, *, report: EncoderReport, dimensions: int, window_tokens: int, tokens: Tokens,
-        open_forward: Callable[[], Forward], batch_texts: int,
+        open_forward: Callable[[int], Forward], batch_texts: int,
     ) -> None:  # fmt: skip
         self.model: str = report.model
         self.precision: str = report.precision
@@ -46,10 +46,11 @@ class BatchedEncoder:
         self._tokens = tokens
         self._batch_texts = batch_texts
         self._interactive_lock = threading.Lock()
-        self._interactive = open_forward()
+        # one thread: one short text takes as long as with two, and half the processor time
+        self._interactive = open_forward(1)
         self._lane = ThreadPoolExecutor(1, thread_name_prefix="encode-batches", initializer=_give_way)
         try:
-            self._batches = self._lane.submit(open_forward).result()
+            self._batches = self._lane.submit(open_forward, report.threads).result()
         except BaseException:
             self._lane.shutdown(wait=False)
             raise

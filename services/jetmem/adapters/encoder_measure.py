@@ -63,8 +63,8 @@ def files_needed(precision: str) -> list[str]:
     return [ONNX_FILES[precision]] if precision in ONNX_FILES else []
 
 
-def open_forward(plan: Plan, precision: str) -> Forward:
-    """Open the model in one precision.
+def open_forward(plan: Plan, precision: str, threads: int) -> Forward:
+    """Open the model in one precision, for so many threads.
 
     Raises:
         Broken: It cannot be had here.
@@ -72,10 +72,10 @@ def open_forward(plan: Plan, precision: str) -> Forward:
     if precision in ONNX_FILES:
         if plan.export.manifest.onnx_failure:
             raise Broken(plan.export.manifest.onnx_failure)
-        return open_onnx(plan.export.folder / ONNX_FILES[precision], plan.threads)
+        return open_onnx(plan.export.folder / ONNX_FILES[precision], threads)
     from jetmem.adapters.encoder_torch import open_torch
 
-    return open_torch(plan.files.folder, precision, plan.threads)
+    return open_torch(plan.files.folder, precision, threads)
 
 
 def build(plan: Plan, report: EncoderReport) -> BatchedEncoder:
@@ -85,7 +85,7 @@ def build(plan: Plan, report: EncoderReport) -> BatchedEncoder:
         dimensions=plan.export.manifest.dimensions,
         window_tokens=plan.files.window_tokens,
         tokens=Tokens(plan.files.folder, plan.files.window_tokens),
-        open_forward=lambda: open_forward(plan, report.precision),
+        open_forward=lambda threads: open_forward(plan, report.precision, threads),
         batch_texts=plan.batch_texts,
     )
 

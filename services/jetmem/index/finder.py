@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,14 @@ class Question:
     tenant: Tenant
     shelf: Shelf | None
     vector: NDArray[np.float32]
+
+
+class Kept(NamedTuple):
+    """A candidate: its place, its number in the log, whether the question names its author."""
+
+    place: Place
+    number: int
+    named: bool
 
 
 @dataclass(slots=True)
@@ -68,14 +76,27 @@ class Finder:
         arms = self._arms(question, words=mode != "vector")
         places = arms.places()
         numbers = self._rows.places(request.tenant, places)
-        held = self._rows.docs(request.tenant, numbers)
-        kept = [(p, d) for p, d in zip(places, held, strict=True) if d is not None and _fits(d, request.filters)]
+        kept = self._kept(question, [(p, n) for p, n in zip(places, numbers, strict=True) if n])
         if not kept:
             return []
         features = self._features(question, arms, kept)
         near = set(arms.near)
         best = fusion.rank(features, mode)[: request.limit]
-        return [_found(kept[i], score, features, i, near) for i, score in best]
+        docs = self._rows.docs(request.tenant, [kept[i].number for i, _ in best])
+        return [_found(d, features, i, score, near) for (i, score), d in zip(best, docs, strict=True) if d is not None]
+
+    def _kept(self, question: Question, present: Sequence[tuple[Place, int]]) -> list[Kept]:
+        """Candidates that pass the filters. Their documents are read only if a filter or a name asks for it."""
+        filters = question.request.filters
+        named = question.tenant.named_in(question.request.query)
+        if filters == Filters() and not named:
+            return [Kept(place, number, False) for place, number in present]
+        docs = self._rows.docs(question.request.tenant, [number for _, number in present])
+        return [
+            Kept(place, number, doc.who in named)
+            for (place, number), doc in zip(present, docs, strict=True)
+            if doc is not None and _fits(doc, filters)
+        ]
 
     def _arms(self, question: Question, *, words: bool) -> Arms:
         arms = Arms({}, {}, {}, [])
@@ -105,21 +126,20 @@ class Finder:
             last = {hit.session: tenant.newest.get(hit.session, hit.position) for hit in hits}
             into.update(fusion.centre([(h.session, h.position, h.score) for h in hits], last, reach))
 
-    def _features(self, question: Question, arms: Arms, kept: Sequence[tuple[Place, Doc]]) -> fusion.Features:
-        places = [place for place, _ in kept]
-        named = question.tenant.named_in(question.request.query)
+    def _features(self, question: Question, arms: Arms, kept: Sequence[Kept]) -> fusion.Features:
+        places = [each.place for each in kept]
         nothing = np.full(len(places), np.nan)
         cosines = [nothing, nothing, nothing]
         if question.shelf is not None:
             shelf, vector = question.shelf, question.vector
             cosines = [shelf.cosines(vector, [(s, p + step) for s, p in places]) for step in (0, -1, 1)]
         return fusion.Features(
-            order=np.array([doc.rseq for _, doc in kept], dtype=np.int64),
+            order=np.array([each.number for each in kept], dtype=np.int64),
             session=np.array([sid for sid, _ in places], dtype=np.int64),
             turn=_column(arms.turn, places),
             window3=_column(arms.window3, places),
             window5=_column(arms.window5, places),
-            named=np.array([doc.who in named for _, doc in kept], dtype=np.bool_),
+            named=np.array([each.named for each in kept], dtype=np.bool_),
             cosine=cosines[0],
             cosine_before=cosines[1],
             cosine_after=cosines[2],
@@ -143,8 +163,8 @@ def _fits(doc: Doc, filters: Filters) -> bool:
     )
 
 
-def _found(kept: tuple[Place, Doc], score: float, features: fusion.Features, i: int, near: set[Place]) -> Found:
-    place, doc = kept
+def _found(doc: Doc, features: fusion.Features, i: int, score: float, near: set[Place]) -> Found:
+    place = (doc.sid, doc.position)
     words = features.turn[i] or features.window3[i] or features.window5[i]
     arms = [name for name, hit in (("text", bool(words)), ("vector", place in near)) if hit]
     scores = {
