@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -25,6 +25,8 @@ from jetmem.runtime.errors import Broken
 #: The default of sentence-transformers, which is best for it on two cores (measured).
 REFERENCE_BATCH: Final = 32
 _SAMPLE_S: Final = 0.5
+#: The pipeline runs this long between two looks at the bare model; embed counts in windows of about a second.
+_STRETCH_S: Final = 20.0
 #: The first windows share the cores with the end of the load, the last ones are not full.
 _FROM, _TO = 0.1, 0.9
 _CHILD_EXTRA_S: Final = 240.0
@@ -49,11 +51,15 @@ class Rate(msgspec.Struct, frozen=True):
 
 
 class Backlog(msgspec.Struct, frozen=True):
-    """A backlog worked off: texts encoded a second in steady state, and events that got their vector."""
+    """A backlog worked off: texts encoded a second in steady state, and events that got their vector.
+
+    `ratios` compares each stretch of the pipeline with the bare model just before and just after it.
+    """
 
     rate: float
     events: float
     seconds: float
+    ratios: list[float] = []
 
 
 def windows(texts: Sequence[str], size: int, count: int) -> list[list[str]]:
@@ -82,23 +88,49 @@ async def alone(plan: Alone, folder: Path) -> Rate:
     return msgspec.json.decode(out.splitlines()[-1], type=Rate)
 
 
-async def backlog(memory: Client, nc: Nats, told: Told) -> Backlog:
+async def backlog(memory: Client, nc: Nats, told: Told, bare: Callable[[], Awaitable[Rate]] | None) -> Backlog:
     """Watch a backlog until nothing of this tenant lacks its vector.
+
+    Args:
+        memory: Of the tenant.
+        nc: For embed's own counts.
+        told: Hears of progress.
+        bare: Measures the bare model while embed is held: before, now and then, after; None: never. Neighbours on a
+            shared machine move both rates by tens of percent within a minute, so only neighbouring stretches compare.
 
     Guarantees:
         The rate is that of the middle, between a tenth and nine tenths of what was pending at first.
     """
+    bares = [(await bare()).rate] if bare else []
     began = time.perf_counter()
     samples: list[tuple[float, int, int]] = []
+    stretches: list[float] = []
+    opened = 0
     while True:
         pending = (await memory.status()).pending_vectors
         texts = int((await conditions.stage_counts(nc, "embed"))["texts_total"])
         samples.append((time.perf_counter() - began, pending, texts))
+        long = samples[-1][0] - samples[opened][0] > _STRETCH_S
+        if bare and (not pending or long):
+            held = time.perf_counter()
+            stretches.append(_rate_of(samples[opened:]))
+            bares.append((await bare()).rate)
+            began += time.perf_counter() - held
+            opened = len(samples)
         if not pending:
             break
         told.still(f"{pending} texts without a vector")
         await asyncio.sleep(_SAMPLE_S)
-    return steady(samples)
+    found = steady(samples)
+    ratios = [s / ((b + a) / 2) for s, b, a in zip(stretches, bares, bares[1:], strict=False)]
+    return msgspec.structs.replace(found, ratios=[round(r, 3) for r in ratios if r])
+
+
+def _rate_of(samples: Sequence[tuple[float, int, int]]) -> float:
+    """Texts a second of one stretch; 0 if it is too short to tell, as at the very end."""
+    if len(samples) < 2 or samples[-1][0] - samples[0][0] < _STRETCH_S / 2:
+        return 0.0
+    return (samples[-1][2] - samples[0][2]) / (samples[-1][0] - samples[0][0])
 
 
 def steady(samples: Sequence[tuple[float, int, int]]) -> Backlog:

@@ -1,0 +1,294 @@
+"""The real pipeline as `jetmem up` starts it: plain subjects in, honest answers out, whoever is down."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager, contextmanager
+
+import nats
+import pytest
+
+from harness.ports import free_port
+from harness.waiting import until, until_async
+from jetmem import client
+from jetmem.evaluation.pipeline import model_cache
+from jetmem_schemas import subjects
+from jetmem_schemas.requests import ERROR_CODE_HEADER, ERROR_HEADER, VERBS
+
+START_S = 240.0
+
+
+class Running:
+    def __init__(self, url, folder):
+        self.url = url
+        self.folder = folder
+
+    def pid(self, name):
+        state = json.loads((self.folder / "run" / "state.json").read_text())
+        return {p["name"]: p["pid"] for p in state["processes"]}[name]
+
+    @contextmanager
+    def hung(self, name):
+        """A process that is there and does nothing."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("up")
+    port = free_port()
+    environ = {**os.environ, "JETMEM_EMBED_CACHE": str(model_cache())}
+    command = [sys.executable, "-m", "jetmem", "up", "--data", str(folder), "--port", str(port)]
+    errors = (folder / "stderr").open("wb")
+    up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environ)
+    try:
+        assert up.stdout.readline().decode() == f"ready nats://127.0.0.1:{port}\n", (folder / "stderr").read_text()
+        yield Running(f"nats://127.0.0.1:{port}", folder)
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0
+    finally:
+        up.kill()
+        up.wait()
+        up.stdout.close()
+        errors.close()
+
+
+@asynccontextmanager
+async def plain(running):
+    nc = await nats.connect(running.url)
+    try:
+        yield nc
+    finally:
+        await nc.close()
+
+
+def on(running, body, tenant="acme"):
+    async def work():
+        async with client.connect(running.url, tenant=tenant, agent="alice", answer_s=20) as memory:
+            await body(memory)
+
+    asyncio.run(work())
+
+
+def test_any_client_publishes_and_finds_with_plain_subjects(running):
+    async def body():
+        async with plain(running) as nc:
+            ack = await nc.jetstream().publish("mem.plain.event.alice.s1", b'{"text":"the build is green again"}')
+            question = {"query": "is the build broken?", "after": ack.seq, "wait_ms": 20_000}
+            reply = json.loads(
+                (await nc.request("mem.plain.query.search", json.dumps(question).encode(), timeout=25)).data
+            )
+            assert [hit["text"] for hit in reply["hits"]] == ["the build is green again"]
+            assert (reply["mode"], reply["degraded"], reply["stale"]) == ("hybrid", [], False)
+            assert min(reply["fresh"].values()) >= ack.seq
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    ("subject", "payload", "code", "field"),
+    [
+        ("mem.acme.query.nonsense", b"{}", "unknown_verb", "verb"),
+        ("mem.acme.query.search.more", b"{}", "unknown_verb", "verb"),
+        ("mem._.query.search", b'{"query":"x"}', "bad_subject", "tenant"),
+        ("mem.acme.query.search", b"nope", "bad_json", ""),
+        ("mem.acme.query.search", b"\xff", "bad_utf8", ""),
+        ("mem.acme.query.search", b"{}", "missing_field", "query"),
+        ("mem.acme.query.search", b'{"query":""}', "bad_field", "query"),
+        ("mem.acme.query.search", b'{"query":"x","limit":1000000000}', "bad_field", "limit"),
+        ("mem.acme.query.search", b'{"query":"x","agnet":"a"}', "bad_field", "agnet"),
+        ("mem.acme.query.search", b'{"query":"x","since":"yesterday"}', "bad_time", "since"),
+        ("mem.acme.query.search", b'{"query":"' + b"x" * 100_000 + b'"}', "bad_field", "query"),
+        ("mem.acme.query.search", b'{"query":"x","cursor":"zzzz"}', "bad_cursor", "cursor"),
+        ("mem.acme.query.search", b'{"a":' * 40 + b"1" + b"}" * 40, "too_deep", ""),
+        ("mem.acme.query.search", b" " * 300_000, "too_large", ""),
+        ("mem.acme.query.forget", b"{}", "empty_forget", ""),
+        ("mem.acme.query.expand", b'{"id":"nobody"}', "not_found", "id"),
+    ],
+)
+def test_a_bad_question_gets_an_error_reply(running, subject, payload, code, field):
+    async def body():
+        async with plain(running) as nc:
+            reply = await nc.request(subject, payload, timeout=10)
+            failure = json.loads(reply.data)
+            assert (failure["code"], failure.get("field", "")) == (code, field)
+            assert reply.headers[ERROR_CODE_HEADER] == code
+            assert reply.headers[ERROR_HEADER] == failure["message"]
+
+    asyncio.run(body())
+
+
+def test_every_verb_reads_what_was_just_written(running):
+    async def body(memory):
+        for number in range(5):
+            done = await memory.publish(f"reading {number} of the tide gauge", session="ryw", author="kim")
+            reply = await memory.search("tide gauge", after="mine", wait_ms=20_000, session="ryw", limit=20)
+            assert done.id in [hit.id for hit in reply.hits]
+            assert not reply.stale
+            assert done.id in [e.id for e in (await memory.get(done.id, after="mine", wait_ms=20_000)).events]
+            page = await memory.timeline(session="ryw", agent="alice", after="mine", wait_ms=20_000)
+            assert page.events[0].id == done.id
+            session = (await memory.sessions(after="mine", wait_ms=20_000)).sessions[0]
+            assert (session.id, session.events) == ("ryw", number + 1)
+            agent = (await memory.agents(after="mine", wait_ms=20_000)).agents[0]
+            assert (agent.id, agent.events) == ("alice", number + 1)
+
+    on(running, body, tenant="ryw")
+
+
+def test_a_hung_embed_leaves_words_and_says_so(running):
+    async def body(memory):
+        await memory.publish("the lighthouse keeper wants a new lamp", session="s1")
+        await memory.search("lamp", after="mine", wait_ms=20_000)
+        with running.hung("embed"):
+            reply = await memory.search("who wants another lamp?")
+            assert (reply.mode, reply.degraded) == ("text", ["vector"])
+            assert [hit.text for hit in reply.hits] == ["the lighthouse keeper wants a new lamp"]
+            await memory.publish("the lamp is ordered", session="s1")
+            reply = await memory.search("ordered", mode="text", after="mine", wait_ms=20_000)
+            assert (reply.degraded, reply.hits[0].text) == ([], "the lamp is ordered"), "words never wait for vectors"
+            reply = await memory.search("another question", after="mine", wait_ms=100)
+            assert reply.stale
+            assert reply.degraded == ["vector"]
+        reply = await memory.search("was it bought?", after="mine", wait_ms=60_000)
+        assert (reply.mode, reply.degraded) == ("hybrid", [])
+
+    on(running, body, tenant="lamps")
+
+
+def test_a_hung_index_leaves_the_most_recent(running):
+    async def body(memory):
+        for text in ("first of all", "second to none"):
+            await memory.publish(text, session="s1")
+        await memory.search("first", after="mine", wait_ms=20_000)
+        with running.hung("index"):
+            reply = await memory.search("first")
+            assert (reply.mode, reply.degraded) == ("recent", ["text", "vector"])
+            assert [hit.text for hit in reply.hits] == ["second to none", "first of all"]
+            states = {stage.stage: stage.state for stage in (await memory.status()).stages}
+            assert (states["index"], states["persist"]) == ("down", "ok")
+        reply = await memory.search("first", after="mine", wait_ms=60_000)
+        assert reply.mode == "hybrid"
+
+    on(running, body, tenant="recent")
+
+
+def test_a_hung_persist_is_an_error_in_time_and_nothing_is_lost(running):
+    async def body(memory):
+        with running.hung("persist"):
+            receipt = await memory.publish("said while the record was away", session="s1")
+            with pytest.raises(client.ClientError) as caught:
+                await memory.timeline()
+            assert caught.value.code in ("timeout", "unavailable")
+        reply = await memory.get(receipt.id, after="mine", wait_ms=60_000)
+        assert [event.id for event in reply.events] == [receipt.id]
+
+    on(running, body, tenant="away")
+
+
+def test_no_tenant_sees_another(running):
+    names = ("harbour", "harbour2", "harbour-2", "harb")
+
+    async def body(memory):
+        seqs = {}
+        for name in names:
+            mine = memory.as_tenant(name)
+            receipt = await mine.publish(f"the password of {name} is swordfish", session="s1", id="same-id")
+            seqs[name] = receipt.seq
+        for name in names:
+            mine = memory.as_tenant(name)
+            for mode in ("text", "vector", "hybrid"):
+                reply = await mine.search("password swordfish", mode=mode, after=seqs[name], wait_ms=30_000)
+                assert [hit.text for hit in reply.hits] == [f"the password of {name} is swordfish"]
+            assert [e.text for e in (await mine.get("same-id")).events] == [f"the password of {name} is swordfish"]
+            assert len((await mine.timeline()).events) == 1
+            assert [s.events for s in (await mine.sessions()).sessions] == [1]
+            status = await mine.status()
+            assert (status.events, status.sessions, status.agents) == (1, 1, 1)
+        done = await memory.as_tenant("harb").forget(all=True)
+        assert (done.state, done.erased) == ("applied", 1)
+        for name in names[:-1]:
+            assert (await memory.as_tenant(name).status()).events == 1
+
+    on(running, body)
+
+
+def test_forgotten_stays_forgotten_through_a_rebuild(running):
+    async def body(memory):
+        for number in range(6):
+            await memory.publish(f"note {number}: the marigold is planted", session="s1", id=f"n{number}")
+        await memory.search("marigold", after="mine", wait_ms=30_000)
+        before = running.pid("index")
+        done = await memory.forget(ids=["n2"])
+        assert (done.state, done.erased) == ("applied", 1)
+
+        async def found():
+            reply = await memory.search("marigold planted", limit=20)
+            return {hit.id for hit in reply.hits} if reply.mode == "hybrid" else set()
+
+        rest = {f"n{number}" for number in (0, 1, 3, 4, 5)}
+        assert await found() == rest
+        await memory.nats.request(subjects.service("index", "all", "rebuild"), b"\x80", timeout=10)
+
+        async def rebuilt():
+            return running.pid("index") != before and await found() == rest
+
+        await until_async(rebuilt, "the rebuilt index finds the rest", 60)
+        again = await memory.publish("note 2: the marigold is planted", session="s1", id="n2")
+        reply = await memory.search("marigold planted", after=again.seq, wait_ms=30_000, limit=20)
+        assert {hit.id for hit in reply.hits} == rest
+
+    on(running, body, tenant="garden")
+
+
+def test_bad_messages_become_dead_letters_and_stop_nobody(running):
+    bad = {
+        b"nope": "bad_json", b"\xff\xfe": "bad_utf8", b'{"text":1}': "bad_field", b"{}": "missing_field",
+        b'{"text":"x","ts":"0000-01-01T00:00:00Z"}': "bad_time", b'{"text":"x","id":"a b"}': "bad_field",
+        b'{"a":' * 40 + b"1" + b"}" * 40: "too_deep",
+    }  # fmt: skip
+
+    async def body(memory):
+        heard = []
+        told = await memory.nats.subscribe(subjects.notify("broken", "dead_letter"), max_msgs=len(bad))
+        js = memory.nats.jetstream()
+        for payload in bad:
+            await js.publish("mem.broken.event.alice.s1", payload)
+        for _ in bad:
+            heard.append(json.loads((await told.next_msg(20)).data)["code"])
+        assert sorted(heard) == sorted(bad.values())
+        await memory.publish("what was good beside it is kept", session="s1")
+        reply = await memory.search("good", after="mine", wait_ms=20_000, mode="text")
+        assert len(reply.hits) == 1
+        assert (await memory.status()).dead_letters == len(bad)
+
+    on(running, body, tenant="broken")
+
+
+def test_service_discovery_knows_every_verb(running):
+    async def body():
+        async with plain(running) as nc:
+            info = json.loads((await nc.request("$SRV.INFO.jetmem", b"", timeout=10)).data)
+            assert {e["name"] for e in info["endpoints"]} == set(VERBS)
+            assert all(json.loads(e["metadata"]["request_schema"]) for e in info["endpoints"])
+
+    asyncio.run(body())
+
+
+def test_every_process_tells_its_health_and_metrics(running):
+    import urllib.request
+
+    state = json.loads((running.folder / "run" / "state.json").read_text())
+    for process in state["processes"]:
+        base = f"http://127.0.0.1:{process['http_port']}"
+        until(lambda base=base: urllib.request.urlopen(f"{base}/healthz").status == 200, f"{base} is healthy")
+        if process["name"] != "nats-server":
+            assert b"jetmem_requests_total" in urllib.request.urlopen(f"{base}/metrics").read()
