@@ -219,8 +219,12 @@ class Index:
     async def _find(self, part: int, request: FindRequest) -> FindReply:
         started = self.shell.clock.monotonic()
         wanted = ["text", "vector"] if request.mode == "hybrid" else [request.mode]
-        missing = [] if request.mode == "text" or self.finder.vectors_fit(request) else ["vector"]
-        late = await self._wait(request.tenant, request.rseq, request.wait_ms, [w for w in wanted if w not in missing])
+        other = bool(self.rows.model()) and not self.finder.vectors_fit(request)
+        awaited = [arm for arm in wanted if arm == "text" or not other]
+        late = await self._wait(request.tenant, request.rseq, request.wait_ms, awaited)
+        # before the first vector of all there is no model to fit; who has no text either misses nothing
+        nothing = bool(request.vector) and not self.rows.model() and request.tenant not in self.indexer.pieces.pending
+        missing = ["vector"] if "vector" in wanted and not (nothing or self.finder.vectors_fit(request)) else []
         hits = await asyncio.get_running_loop().run_in_executor(self.readers, self.finder.find, request)
         took_ms = (self.shell.clock.monotonic() - started) * 1000
         part = self._part(request.tenant)

@@ -63,10 +63,9 @@ class Finder:
         self._tenants = tenants
 
     def vectors_fit(self, request: FindRequest) -> bool:
-        """Whether the question's vector can be compared with the stored ones, or there are none yet."""
-        model = self._rows.model()
-        held = (model, 4 * self._rows.dimensions())
-        return bool(request.vector) and (not model or held == (request.model, len(request.vector)))
+        """Whether the question's vector can be compared with the stored ones."""
+        held = (self._rows.model(), 4 * self._rows.dimensions())
+        return bool(request.vector) and held == (request.model, len(request.vector))
 
     def find(self, request: FindRequest) -> list[Found]:
         """The best events for a question, best first, at most `limit`."""
