@@ -42,9 +42,14 @@ async def kill(running, name):
 
 
 async def load_and_kill(running, memory, names, rng, salt):
-    """One round of events for each process, which dies somewhere in the middle of its round."""
-    acknowledged = 0
-    for turn, name in enumerate(names):
+    """One round of events for each process, which dies somewhere in the middle of its round.
+
+    A round goes before in which nobody dies: who holds nothing yet has nothing to lose.
+    """
+    first = await memory.publish_many(events(0, salt), timeout_s=DEADLINE_S)
+    await caught_up(memory)
+    acknowledged = first.count
+    for turn, name in enumerate(names, 1):
         at = rng.randrange(ROUND)
         reached = asyncio.Event()
 
@@ -83,7 +88,7 @@ async def play(rng, salt, names):
     ):
         acknowledged = await load_and_kill(running, memory, names, rng, salt)
         await caught_up(memory)
-        attempted = {f"e{number}" for number in range(len(names) * ROUND)}
+        attempted = {f"e{number}" for number in range((len(names) + 1) * ROUND)}
         readable = Counter([event.id async for event in memory.timeline_all()])
         assert acknowledged == len(attempted)
         assert attempted - set(readable) == set(), "lost"

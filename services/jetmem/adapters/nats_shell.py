@@ -109,7 +109,11 @@ class Shell:
             number = int(partition) if partition.isdigit() else -1
             return "ok", verb, _encode(await endpoint.answer(number, request)), {}
 
-        self.respond(subject, answer, queue=queue)
+        def known(at: str) -> str:  # a metric's label: never what a caller made up
+            verb = at.rsplit(".", 1)[-1]
+            return verb if verb in table else "unknown"
+
+        self.respond(subject, answer, queue=queue, on_refused=known)
 
     def respond(
         self, subject: str, answer: Answer, *, queue: str = "", on_refused: Callable[[str], str] | None = None
