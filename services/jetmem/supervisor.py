@@ -27,6 +27,7 @@ from jetmem.adapters.nats_server import NatsSettings, ServerConfig
 from jetmem.adapters.supervised import Child, Timing
 from jetmem.runtime.errors import Broken
 from jetmem.runtime.settings import Common
+from jetmem.tasks import end
 from jetmem_schemas import subjects
 from jetmem_schemas.requests import ERROR_CODE_HEADER
 
@@ -126,8 +127,7 @@ class Supervisor:
             try:
                 await self._watch(asking)
             finally:
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
+                await end(asking)
                 await self._end()
         finally:
             self.folder.close()

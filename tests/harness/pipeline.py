@@ -21,6 +21,7 @@ from jetmem.index.settings import IndexSettings
 from jetmem.persist.app import build as build_persist
 from jetmem.persist.settings import PersistSettings
 from jetmem.runtime.settings import Common
+from jetmem.tasks import end
 from jetmem.testing.encoder import FakeEncoder, FakeSplitter
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import (
@@ -58,8 +59,7 @@ class FakeEmbed:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -98,7 +98,8 @@ class OrderedReader:
         if not self._buffer and wait:
             self._arrived.clear()
             try:
-                await asyncio.wait_for(self._arrived.wait(), limits.READ_HEARTBEAT_S * 2.5)
+                async with asyncio.timeout(limits.READ_HEARTBEAT_S * 2.5):
+                    await self._arrived.wait()
             except TimeoutError:
                 self._valid = False  # not even a heartbeat: connection or consumer is gone
         self.alive = self._valid

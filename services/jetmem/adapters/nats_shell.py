@@ -26,6 +26,7 @@ from jetmem.runtime.errors import Broken, Poison, RequestFailed, Retryable
 from jetmem.runtime.health import Health, serve_http
 from jetmem.runtime.logs import logger
 from jetmem.runtime.settings import Common
+from jetmem.tasks import end
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.requests import ERROR_CODE_HEADER, ERROR_HEADER, Failure
 
@@ -217,9 +218,7 @@ class Shell:
 
     async def _stop(self) -> None:
         self.health.ready = False
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         for stopper in reversed(self._stoppers):
             result = stopper()
             if result is not None:

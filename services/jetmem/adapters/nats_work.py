@@ -104,7 +104,8 @@ class WorkQueue:
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 if error is None and (self.live or self._paused):
-                    await asyncio.wait_for(self._changed.wait(), limits.READ_HEARTBEAT_S)
+                    async with asyncio.timeout(limits.READ_HEARTBEAT_S):
+                        await self._changed.wait()
                 else:
                     await asyncio.sleep(wait_s)
 

@@ -16,6 +16,7 @@ from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
 from jetmem.client.errors import ClientError, PermissionDenied, Refused, TimedOut, Unavailable
+from jetmem.tasks import end
 
 log = logging.getLogger("jetmem.client")
 #: More than two batches and their headers: the pending buffer never has to refuse what a pipeline sends.
@@ -92,8 +93,7 @@ class Link:
             )
             await self._opened(connecting)
         except BaseException:
-            connecting.cancel()
-            await asyncio.gather(connecting, return_exceptions=True)
+            await end(connecting)
             with contextlib.suppress(Exception):
                 await self._nc.close()
             raise
@@ -123,7 +123,8 @@ class Link:
         if self._up.is_set():
             return
         try:
-            await asyncio.wait_for(self._up.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._up.wait()
         except TimeoutError:
             detail = f": {self._last_error}" if self._last_error else ""
             raise Unavailable(f"not connected to {self._options.server}{detail}") from None
@@ -147,7 +148,8 @@ class Link:
             ClientError: The broker refuses us there, or the client was closed.
         """
         try:
-            return await asyncio.wait_for(slot.future, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await slot.future
         except TimeoutError:
             raise TimedOut(f"no answer within {timeout_s:g} s") from None
         finally:

@@ -9,6 +9,7 @@ from typing import Final
 from jetmem.client.batching import BATCH_BYTES_MAX, BATCH_EVENTS_MAX
 from jetmem.client.errors import Refused
 from jetmem.client.outgoing import Outgoing, Prepared
+from jetmem.tasks import end
 
 #: A source that pauses this long gets what it gave so far stored; one fsync then costs less than the wait.
 LINGER_S: Final = 0.02
@@ -83,8 +84,7 @@ class Batcher:
                 yield None if out is _PAUSE else out
             await feeding
         finally:
-            feeding.cancel()
-            await asyncio.gather(feeding, return_exceptions=True)
+            await end(feeding)
 
     async def _next(self) -> Outgoing | None:
         if not self._queue.empty():
@@ -93,7 +93,8 @@ class Batcher:
             self._paused = False
             return await self._queue.get()
         try:
-            return await asyncio.wait_for(self._queue.get(), LINGER_S)
+            async with asyncio.timeout(LINGER_S):
+                return await self._queue.get()
         except TimeoutError:
             self._paused = True
             return _PAUSE

@@ -17,6 +17,7 @@ from jetmem.runtime import limits
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import Broken
 from jetmem.runtime.settings import Common
+from jetmem.tasks import end
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import EncodeRequest, StageStatus
 
@@ -133,8 +134,7 @@ class Embed:
 
     async def _close(self) -> None:
         if self._work is not None:
-            self._work.cancel()
-            await asyncio.gather(self._work, return_exceptions=True)
+            await end(self._work)
         self.windows.close()
         self.questions.close()
         close = getattr(self._encoder, "close", None)

@@ -171,7 +171,8 @@ class Windows:
             self._shell.health.behind(max(self.lag, 1))
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), limits.READ_HEARTBEAT_S)
+            async with asyncio.timeout(limits.READ_HEARTBEAT_S):
+                await self._wake.wait()
 
     async def _one_window(self) -> None:
         self._careful = False

@@ -13,6 +13,7 @@ from jetmem.client import Client, Outgoing
 from jetmem.evaluation import metrics
 from jetmem.evaluation.bench_data import AGENT, Data
 from jetmem.evaluation.show import Told, progress
+from jetmem.tasks import end
 
 #: Events a second; each `PROBE_EVERY`th is published alone and looked for.
 RATE: Final = 1_000
@@ -71,9 +72,7 @@ async def by_words(memory: Client, data: Data, seconds: float, told: Told) -> Fr
         spent = await stream
         await asyncio.gather(*tasks)
     finally:
-        for task in (stream, *tasks):
-            task.cancel()
-        await asyncio.gather(stream, *tasks, return_exceptions=True)
+        await end(stream, *tasks)
     return Fresh(metrics.spread(probes.seconds), probes.missed, count / spent)
 
 

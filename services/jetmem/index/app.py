@@ -255,7 +255,8 @@ class Index:
             if not late or left <= 0:
                 return late
             try:
-                await asyncio.wait_for(moved.wait(), min(left, 0.25))
+                async with asyncio.timeout(min(left, 0.25)):
+                    await moved.wait()
             except TimeoutError:
                 continue
 

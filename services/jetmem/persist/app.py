@@ -197,7 +197,8 @@ class Persist:
                 break
             moved = self._moved
             try:
-                await asyncio.wait_for(moved.wait(), min(left, 0.25))
+                async with asyncio.timeout(min(left, 0.25)):
+                    await moved.wait()
             except TimeoutError:
                 continue
         head = self.recorder.heads.get(part, Head())
