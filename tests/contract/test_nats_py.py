@@ -7,7 +7,7 @@ import pytest
 
 from harness.broker import Broker
 from harness.waiting import until_async
-from harness.wire import DEADLY, HEADERS, raw_publish
+from harness.wire import DEADLY, HEADERS, raw_publish, raw_request
 from jetmem.adapters.nats_connect import parse_headers, taps
 
 
@@ -73,6 +73,26 @@ def test_with_taps_the_connection_lives(broker, headers, tapped):
 
         await until_async(after, "the next message")
         assert not tapped or heard == [b"hostile", b"after it"]
+        await nc.close()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("subject", [b"asked.fine", b"asked.\xff", b"asked.\xc3"], ids=repr)
+@pytest.mark.parametrize("headers", HEADERS, ids=range(len(HEADERS)))
+def test_with_taps_whoever_asks_gets_an_answer(broker, subject, headers):
+    async def go():
+        nc, heard, _ = await listening(broker, [])
+        taps(nc)
+
+        async def answer(msg):
+            heard.append(msg.subject)
+            await nc.publish(msg.reply, b"answer")  # `respond` would send the asker's headers back
+
+        await nc.subscribe("asked.*", cb=answer)
+        await nc.flush()
+        assert await asyncio.to_thread(raw_request, broker.port, subject, headers, b"x") == b"answer"
+        assert heard == [subject.decode("utf-8", "backslashreplace")]
         await nc.close()
 
     asyncio.run(go())

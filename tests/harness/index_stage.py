@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from jetmem.adapters.tantivy_text import TextIndex
+from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.index.finder import Finder
 from jetmem.index.handler import Indexer
 from jetmem.index.rows import Rows
@@ -59,12 +59,11 @@ class Stage:
         self.clock = clock or Clock()
         self.encoder = FakeEncoder(dimensions=16)
         self.rows = Rows(store)
-        self.text = TextIndex(folder / "text", HEAP)
         self.tenants = Tenants(self.rows, self.settings, folder / "graphs")
         parts = range(subjects.PARTITIONS)
-        self.indexer = Indexer(
-            self.rows, self.text, self.tenants, splitter or FakeSplitter(words=6, overlap=2), parts, HEAP, self.clock
-        )
+        self.text = TextIndexes(folder / "text", parts, self.settings.heap_bytes)
+        splitter = splitter or FakeSplitter(words=6, overlap=2)
+        self.indexer = Indexer(self.rows, self.text, self.tenants, splitter, parts, self.clock)
         self.finder = Finder(self.rows, self.text, self.tenants)
 
     def apply(self, *entries: Entry) -> None:

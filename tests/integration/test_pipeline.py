@@ -13,6 +13,7 @@ import pytest
 
 from harness.ports import free_port
 from harness.waiting import until, until_async
+from harness.wire import raw_request
 from jetmem import client
 from jetmem.evaluation.pipeline import model_cache
 from jetmem_schemas import subjects
@@ -124,6 +125,20 @@ def test_a_bad_question_gets_an_error_reply(running, subject, payload, code, fie
             assert reply.headers[ERROR_HEADER] == failure["message"]
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    ("subject", "code"),
+    [
+        (b"mem.acme.query.\xff", b"unknown_verb"),
+        (b"mem.\xff.query.search", b"bad_subject"),
+        (b"mem.acme.query.search.\xc3", b"unknown_verb"),
+    ],
+)
+@pytest.mark.parametrize("headers", [b"NATS/1.0\r\n\r\n", b"NATS/1.0 \xff\xff\xff\r\n\r\n"], ids=str)
+def test_a_question_that_is_no_text_gets_an_error_reply(running, subject, code, headers):
+    port = int(running.url.rpartition(":")[2])
+    assert b'"code":"' + code + b'"' in raw_request(port, subject, headers, b'{"query":"x"}')
 
 
 def test_every_verb_reads_what_was_just_written(running):

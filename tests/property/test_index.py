@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from harness.index_stage import Stage, blank, event, forgot
+from jetmem.adapters.tantivy_text import analyze
 from jetmem.domain import keys
-from jetmem.index.core import number_of
 from jetmem.index.models import QUIET_S
 from jetmem.index.rows import EMPTY_MARK, FAMILIES, piece_key, prefix, text_hash
 from jetmem.testing.store import FakeStore
@@ -156,11 +156,11 @@ class IndexMachine(RuleBasedStateMachine):
         self.reopen(copy.deepcopy(data.draw(st.sampled_from(self.copies))))
         self.copies = []
 
-    @rule()
-    def lose_words(self):
-        """The process died while it put the rewritten index in place."""
+    @rule(part=st.sampled_from(PARTS))
+    def lose_words(self, part):
+        """The process died while it put a partition's rewritten index in place."""
         self.stage.close()
-        shutil.rmtree(self.folder / "text")
+        shutil.rmtree(self.folder / "text" / f"{part:02}", ignore_errors=True)
         self.reopen(self.stage.store, closed=True)
 
     def reopen(self, store, *, closed=False):
@@ -219,7 +219,6 @@ class IndexMachine(RuleBasedStateMachine):
         assert {a: row.docs for a, row in held.authors.items()} == Counter(d.author for d in docs.values())
         for session in {doc.sid for doc in docs.values()}:
             assert held.newest[session] == max(d.position for d in docs.values() if d.sid == session)
-        analyze = self.stage.text.analyze
         tokens = {rseq: set(analyze(doc.text)) for rseq, doc in docs.items()}
         vocabulary = set(analyze(" ".join(VOCABULARY))) | {t for own in tokens.values() for t in own}
         for word in sorted(vocabulary):
@@ -233,8 +232,9 @@ class IndexMachine(RuleBasedStateMachine):
         return [r for r, d in docs.items() if d.sid == own.sid and own.position - reach <= d.position <= own.position]
 
     def found(self, tenant, field, word):
-        hits = self.stage.text.search(tenant, [word], field, 1000, tenant_docs=10, filters=Filters())
-        return sorted(number_of(hit.key) for hit in hits)
+        part = partition_of(tenant)
+        hits = self.stage.text.search(part, tenant, [word], field, 1000, tenant_docs=10, filters=Filters())
+        return sorted(hit.key for hit in hits)
 
     def check_vectors(self, tenant):
         docs, store, start = self.docs(tenant), self.stage.store, prefix(tenant)

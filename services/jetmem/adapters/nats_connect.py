@@ -93,7 +93,16 @@ def taps(nc: Client) -> dict[int, Tap]:
             await theirs(sid, subject, reply, data, headers)
         except Exception as error:  # the sender's headers or subject; it cannot be read, the connection must live
             await nc._error_cb(error)
+            if reply and tap is None:
+                await again(sid, subject, reply, data)
         return None
+
+    async def again(sid: int, subject: bytes, reply: bytes, data: bytes) -> None:
+        """Whoever asked in such a way still gets an answer: what can be read of it is passed on."""
+        try:
+            await theirs(sid, subject.decode("utf-8", "backslashreplace").encode(), reply, data, b"")
+        except Exception as error:  # not even the place for the answer can be read
+            await nc._error_cb(error)
 
     setattr(nc, _TAPS, table)
     nc._process_msg = process  # type: ignore[method-assign]

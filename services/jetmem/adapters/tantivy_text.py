@@ -1,10 +1,10 @@
-"""Words, through tantivy: one index for all tenants of a shard, in which no tenant's words meet another's.
+"""Words, through tantivy: one index for the tenants of a partition, in which no tenant's words meet another's.
 
 Every token carries its tenant (`acme:deploy`), so a search touches only that tenant's postings, without a filter,
 and document frequencies are the tenant's own. The number of documents is not (tantivy's is the index's), which
-`lexical.rarity_boost` sets right; the average length stays the index's (gap: decision 0006).
+`lexical.rarity_boost` sets right; the average length stays the partition's (gap: decision 0006).
 
-A commit holds the checkpoint of each partition as a document beside the data: both or neither.
+A commit holds the checkpoint as a document beside the data: both or neither.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class TextDoc(NamedTuple):
-    """One event as the word index sees it. `key` is unique: partition and number in the log."""
+    """One event as the word index sees it. `key` is its number in the partition's log."""
 
     key: int
     session: int
@@ -54,42 +54,53 @@ class TextHit(NamedTuple):
 
 
 class TextIndex:
-    """One tantivy index. `add`, `delete`, `commit` from one thread; `search` from any."""
+    """One tantivy index. `add`, `delete`, `commit`, `rest` from one thread; `search` from any.
+
+    The writer, with its threads and its buffer, is there from the first change after `rest`.
+    """
 
     def __init__(self, path: Path, heap_bytes: int) -> None:
-        self.path = path
-        self._heap_bytes = heap_bytes
-        self._schema = _schema()
-        self._analyzer = (
-            TextAnalyzerBuilder(Tokenizer.simple())
-            .filter(Filter.lowercase())
-            .filter(Filter.custom_stopword(list(lexical.STOP_WORDS)))
-            .filter(Filter.stemmer("english"))
-            .filter(Filter.remove_long(_TOKEN_CHARS_MAX))
-            .build()
-        )
-        self.reopen()
-
-    def reopen(self) -> None:
-        """Open what is at `path` now: at first, and after it was replaced.
+        """Open what is at `path`, or begin.
 
         Raises:
-            Broken: Another process writes it, or it is damaged.
+            Broken: It is damaged.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._heap_bytes = heap_bytes
+        self._held_writer: Any = None
+        path.mkdir(parents=True, exist_ok=True)
         try:
-            self._index = tantivy.Index(self._schema, path=str(self.path))
-            self._writer = self._index.writer(self._heap_bytes, 1)
+            self._index = tantivy.Index(_SCHEMA, path=str(path))
         except ValueError as error:
-            raise Broken(f"text index {self.path} cannot be opened: {error}") from error
+            raise Broken(f"text index {path} cannot be opened: {error}") from error
         self._index.config_reader("manual")
         self._index.reload()
         self._searcher = self._index.searcher()
 
-    def analyze(self, text: str) -> list[str]:
-        """Stems of the words of a text, in order, without stop words."""
-        tokens: list[str] = self._analyzer.analyze(text)
-        return tokens
+    @property
+    def _writer(self) -> Any:
+        """The writer.
+
+        Raises:
+            Broken: Another process writes this index.
+        """
+        if self._held_writer is None:
+            try:
+                self._held_writer = self._index.writer(self._heap_bytes, 1)
+            except ValueError as error:
+                raise Broken(f"text index {self.path} cannot be opened: {error}") from error
+        return self._held_writer
+
+    @property
+    def resting(self) -> bool:
+        """Whether there is no writer."""
+        return self._held_writer is None
+
+    def rest(self) -> None:
+        """Let merges end and the writer go; what is not committed is lost."""
+        if self._held_writer is not None:
+            self._held_writer.wait_merging_threads()
+            self._held_writer = None
 
     def add(self, doc: TextDoc) -> None:
         """Add one document; searchable after `commit`."""
@@ -112,33 +123,30 @@ class TextIndex:
         """Remove one document, present or not; its words stay in the files until the index is rewritten."""
         self._writer.delete_documents_by_term("key", key)
 
-    def delete_range(self, first: int, end: int) -> None:
-        """Remove the documents with keys in [first, end)."""
-        span = Query.range_query(self._schema, "key", FieldType.Integer, first, end, include_upper=False)
+    def delete_after(self, key: int) -> None:
+        """Remove the documents with greater keys."""
+        span = Query.range_query(_SCHEMA, "key", FieldType.Integer, key, None, include_lower=False)
         self._writer.delete_documents_by_query(span)
 
-    def commit(self, positions: dict[int, Head]) -> None:
-        """Make everything since the last commit durable and searchable, together with these checkpoints."""
-        for part, head in positions.items():
-            self._writer.delete_documents_by_term("part", part)
-            mark = tantivy.Document()
-            mark.add_integer("part", part)
-            mark.add_unsigned("at_rseq", head.rseq)
-            mark.add_unsigned("at_seq", head.seq)
-            self._writer.add_document(mark)
+    def commit(self, at: Head) -> None:
+        """Make everything since the last commit durable and searchable, together with this checkpoint."""
+        self._writer.delete_documents_by_term("checkpoint", 1)
+        mark = tantivy.Document()
+        mark.add_integer("checkpoint", 1)
+        mark.add_unsigned("at_rseq", at.rseq)
+        mark.add_unsigned("at_seq", at.seq)
+        self._writer.add_document(mark)
         self._writer.commit()
         self._index.reload()
         self._searcher = self._index.searcher()
 
-    def positions(self, parts: Sequence[int]) -> dict[int, Head]:
-        """The checkpoints of the last commit."""
-        found: dict[int, Head] = {}
-        for part in parts:
-            query = Query.term_query(self._schema, "part", part)
-            for _, address in self._searcher.search(query, 1, count=False).hits:
-                held = self._searcher.doc(address)
-                found[part] = Head(_number(held, "at_rseq"), _number(held, "at_seq"))
-        return found
+    def head(self) -> Head:
+        """The checkpoint of the last commit."""
+        query = Query.term_query(_SCHEMA, "checkpoint", 1)
+        for _, address in self._searcher.search(query, 1, count=False).hits:
+            held = self._searcher.doc(address)
+            return Head(_number(held, "at_rseq"), _number(held, "at_seq"))
+        return Head()
 
     def search(
         self, tenant: str, tokens: Sequence[str], field: str, limit: int, *, tenant_docs: int, filters: Filters
@@ -160,7 +168,7 @@ class TextIndex:
             count = searcher.doc_freq(field, term)
             if count:
                 boost = lexical.rarity_boost(count, tenant_docs, searcher.num_docs)
-                query = Query.term_query(self._schema, field, term, index_option="freq")
+                query = Query.term_query(_SCHEMA, field, term, index_option="freq")
                 clauses.append((Occur.Should, Query.boost_query(query, boost)))
         if not clauses:
             return []
@@ -188,11 +196,11 @@ class TextIndex:
         if filters.since is not None or filters.until is not None:
             first, end = filters.since, filters.until
             upper = {} if end is None else {"include_upper": False}  # refused on a side without a bound
-            queries.append(Query.range_query(self._schema, "ts", FieldType.Integer, first, end, **upper))
+            queries.append(Query.range_query(_SCHEMA, "ts", FieldType.Integer, first, end, **upper))
         return [Query.const_score_query(query, 0.0) for query in queries]
 
     def _is(self, field: str, values: Sequence[str]) -> Any:
-        return Query.term_set_query(self._schema, field, list(values))
+        return Query.term_set_query(_SCHEMA, field, list(values))
 
     def words_held(self, tenant: str, token: str) -> int:
         """Documents in the files with a word of a tenant, deleted ones included."""
@@ -203,9 +211,11 @@ class TextIndex:
         """Documents searchable now, deleted ones not counted."""
         return int(self._searcher.num_docs)
 
-    def close(self) -> None:
-        """Let merges end and the lock go."""
-        self._writer.wait_merging_threads()
+
+def analyze(text: str) -> list[str]:
+    """Stems of the words of a text, in order, without stop words."""
+    tokens: list[str] = _ANALYZER.analyze(text)
+    return tokens
 
 
 def window(tenant: str, tokens: Sequence[str]) -> str:
@@ -234,7 +244,18 @@ def _schema() -> Any:
         builder.add_text_field(name, tokenizer_name="whitespace", index_option="freq")
     for name in ("agent", "session", "author", "kind", "role", "tag"):
         builder.add_text_field(name, tokenizer_name="raw", index_option="basic")
-    builder.add_integer_field("part", indexed=True)
+    builder.add_integer_field("checkpoint", indexed=True)
     builder.add_unsigned_field("at_rseq", stored=True)
     builder.add_unsigned_field("at_seq", stored=True)
     return builder.build()
+
+
+_SCHEMA: Final = _schema()
+_ANALYZER: Final = (
+    TextAnalyzerBuilder(Tokenizer.simple())
+    .filter(Filter.lowercase())
+    .filter(Filter.custom_stopword(list(lexical.STOP_WORDS)))
+    .filter(Filter.stemmer("english"))
+    .filter(Filter.remove_long(_TOKEN_CHARS_MAX))
+    .build()
+)

@@ -16,7 +16,7 @@ from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.nats_streams import ensure
 from jetmem.adapters.nats_wire import RecordWire
 from jetmem.adapters.rocks import Rocks
-from jetmem.adapters.tantivy_text import TextIndex
+from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.adapters.tokens import open_splitter
 from jetmem.index.asker import Asker
 from jetmem.index.finder import Finder
@@ -98,10 +98,10 @@ class Index:
         self.settings = settings
         self.folder = folder
         self.rows = Rows(store)
-        self.text = TextIndex(folder / "text", settings.heap_bytes)
-        self.tenants = Tenants(self.rows, settings, folder / "graphs")
         parts = shell.partitions(subjects.PARTITIONS)
-        self.indexer = Indexer(self.rows, self.text, self.tenants, splitter, parts, settings.heap_bytes, shell.clock)
+        self.text = TextIndexes(folder / "text", parts, settings.heap_bytes)
+        self.tenants = Tenants(self.rows, settings, folder / "graphs")
+        self.indexer = Indexer(self.rows, self.text, self.tenants, splitter, parts, shell.clock)
         self.finder = Finder(self.rows, self.text, self.tenants)
         self.asker = Asker(shell, self.rows, self.indexer.pieces)
         self.projection = Projection("index", parts, self, RecordWire(shell), shell.health)
@@ -146,8 +146,8 @@ class Index:
         for start in range(0, len(entries), _APPLY_ENTRIES):
             await self.in_writer(partial(self.indexer.apply, part, entries[start : start + _APPLY_ENTRIES]))
             self.asker.wake()
-            if self.indexer.uncommitted >= self.settings.commit_events:
-                await self._commit_now()
+            if self.indexer.uncommitted[part] >= self.settings.commit_events:
+                await self._commit_now(part)
 
     async def reset(self, part: int) -> None:
         """The log is another one."""
@@ -172,8 +172,8 @@ class Index:
             await asyncio.sleep(self.settings.commit_s)
             await self._commit_now()
 
-    async def _commit_now(self) -> None:
-        await self.in_writer(self.indexer.commit)
+    async def _commit_now(self, part: int | None = None) -> None:
+        await self.in_writer(partial(self.indexer.commit, part))
         self._pulse()
 
     async def _link(self) -> None:
@@ -196,9 +196,8 @@ class Index:
             await asyncio.sleep(_PURGE_DELAY_S)
             if not self.indexer.erased:
                 continue
-            done = False
-            while not done:
-                done = await self.in_writer(self.indexer.purge_step)
+            while not await self.in_writer(self.indexer.purge_step):
+                pass
             await asyncio.to_thread(self.rows.store.compact)
             await self.in_writer(self.indexer.purged)
 

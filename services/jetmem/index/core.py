@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from jetmem_schemas.internal import Entry
-
-#: Numbers within a partition have 48 bits in the word index's key: 281 trillion events.
-_NUMBER_BITS: Final = 48
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -31,13 +26,3 @@ def said_of(entry: Entry) -> Said | None:
         return None
     said = _said(entry.body)
     return said if said.text.strip() else None
-
-
-def text_key(part: int, rseq: int) -> int:
-    """The word index's key of an entry."""
-    return (part << _NUMBER_BITS) | rseq
-
-
-def number_of(key: int) -> int:
-    """The entry's number of a word index's key."""
-    return key & ((1 << _NUMBER_BITS) - 1)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jetmem.adapters.tantivy_text import TextIndex
+from jetmem.adapters.tantivy_parts import TextIndexes
+from jetmem.adapters.tantivy_text import analyze
 from jetmem.domain import fusion
 from jetmem.index.rows import Doc, Rows
 from jetmem.index.shelf import Shelf
 from jetmem.index.tenants import Tenant, Tenants
 from jetmem_schemas.internal import Filters, FindRequest, Found
+from jetmem_schemas.subjects import partition_of
 
 Place: TypeAlias = tuple[int, int]
 #: Hits of one field; 200 give the recall of 300 (domain/fusion.py).
@@ -57,7 +60,7 @@ class Arms:
 class Finder:
     """Answers one question from words and vectors."""
 
-    def __init__(self, rows: Rows, text: TextIndex, tenants: Tenants) -> None:
+    def __init__(self, rows: Rows, text: TextIndexes, tenants: Tenants) -> None:
         self._rows = rows
         self._text = text
         self._tenants = tenants
@@ -115,14 +118,15 @@ class Finder:
 
     def _by_words(self, request: FindRequest, tenant: Tenant, arms: Arms) -> None:
         """Hits on events, and on windows, whose middle may be another author's: those are narrowed afterwards."""
-        tokens = self._text.analyze(request.query)
+        tokens = analyze(request.query)
+        search = partial(self._text.search, partition_of(request.tenant), request.tenant, tokens)
         around = Filters(agent=request.filters.agent, session=request.filters.session)
         limit = max(_TEXT_HITS, request.limit)
         docs = tenant.row.docs
-        for hit in self._text.search(request.tenant, tokens, "w1", limit, tenant_docs=docs, filters=request.filters):
+        for hit in search("w1", limit, tenant_docs=docs, filters=request.filters):
             arms.turn[(hit.session, hit.position)] = hit.score
         for field, reach, into in (("w3", 1, arms.window3), ("w5", 2, arms.window5)):
-            hits = self._text.search(request.tenant, tokens, field, limit, tenant_docs=docs, filters=around)
+            hits = search(field, limit, tenant_docs=docs, filters=around)
             last = {hit.session: tenant.newest.get(hit.session, hit.position) for hit in hits}
             into.update(fusion.centre([(h.session, h.position, h.score) for h in hits], last, reach))
 

@@ -6,14 +6,15 @@ alone, so nothing is in either twice.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
-from jetmem.adapters.tantivy_text import TextIndex
+from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.domain import keys
-from jetmem.index.core import Said, said_of, text_key
+from jetmem.index.core import Said, said_of
 from jetmem.index.models import Models, Verdict
 from jetmem.index.names import Names
 from jetmem.index.pieces import Pieces
@@ -27,6 +28,7 @@ from jetmem.runtime.clock import Clock, SystemClock
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.store import WriteSet
 from jetmem_schemas.internal import Entry, Forgotten, Head, VectorsReady
+from jetmem_schemas.subjects import partition_of
 
 _forgotten = msgspec.msgpack.Decoder(Forgotten).decode
 _CHUNK: Final = 5_000
@@ -43,36 +45,34 @@ class Indexer:
         rows_at: Per partition, the last entry in RocksDB.
         text_at: Per partition, the last entry in tantivy, committed and searchable.
         erased: Per tenant, the last forget whose words may still be in files.
-        uncommitted: Documents whose words wait for a commit.
+        uncommitted: Per partition, documents whose words wait for a commit.
     """
 
     def __init__(
         self,
         rows: Rows,
-        text: TextIndex,
+        text: TextIndexes,
         tenants: Tenants,
         splitter: Splitter,
         parts: Iterable[int],
-        heap_bytes: int,
         clock: Clock | None = None,
     ) -> None:
         self.rows = rows
         self.text = text
         self.tenants = tenants
         self.parts = tuple(parts)
-        self.words = Words(rows, text)
+        self.words = Words(rows, text.add)
         self.names = Names(rows)
         self.pieces = Pieces(rows, splitter)
         self.models = Models(clock or SystemClock())
         self.rows_at = {part: rows.position(part) for part in self.parts}
-        held = text.positions(self.parts)
-        self.text_at = {part: held.get(part, Head()) for part in self.parts}
+        self.text_at = {part: text.head(part) for part in self.parts}
         found = rows.store.scan("meta", _ERASED)
         self.erased = {key.removeprefix(_ERASED).decode(): keys.from_u64(value) for key, value in found}
-        self.uncommitted = 0
+        self.uncommitted: Counter[int] = Counter()
         self._text_taken = dict(self.text_at)
-        self._heap_bytes = heap_bytes
         self._rewrite: Rewrite | None = None
+        self._to_rewrite: list[int] | None = None
         self._rewritten: dict[str, int] = {}
         self._finish()
 
@@ -90,9 +90,8 @@ class Indexer:
         """Words ahead of the rows (an older copy of them was put back) may have other positions than they get now."""
         at = self.rows_at[part]
         if self.text_at[part].rseq > at.rseq:
-            self.text.delete_range(text_key(part, at.rseq + 1), text_key(part + 1, 0))
+            self.text.cut(part, at)
             self._text_taken[part] = self.text_at[part] = at
-            self.text.commit({part: at})
 
     def position(self, part: int) -> Head:
         """Where reading resumes: the lower of the two checkpoints."""
@@ -140,9 +139,9 @@ class Indexer:
             self._text_taken[part] = last
 
     def _touch(self, part: int, tenant: str, rseq: int) -> None:
-        self.uncommitted += 1
-        if self._rewrite is not None:
-            self._rewrite.touch(part, tenant, rseq)
+        self.uncommitted[part] += 1
+        if self._rewrite is not None and self._rewrite.part == part:
+            self._rewrite.touch(tenant, rseq)
 
     def _take(self, batch: WriteSet, tenant: Tenant, entry: Entry, said: Said) -> Doc:
         """Number one event within its tenant and write its rows."""
@@ -169,7 +168,7 @@ class Indexer:
         if entry.rseq > self.rows_at[part].rseq:
             self._erase(part, entry, gone)
         for rseq in gone:
-            self.text.delete(text_key(part, rseq))
+            self.text.delete(part, rseq)
             self._touch(part, entry.tenant, rseq)
         if entry.rseq > self._text_taken[part].rseq:
             self._text_taken[part] = Head(entry.rseq, entry.seq)
@@ -193,37 +192,40 @@ class Indexer:
         self._write(batch, part, Head(entry.rseq, entry.seq))
         self.tenants.put_away_worn()
 
-    def commit(self) -> None:
-        """Make the words of everything applied durable and searchable, with their checkpoints.
+    def commit(self, only: int | None = None) -> None:
+        """Make the words of what was applied durable and searchable, with the checkpoints; of one partition or of all.
 
         The rows are made durable first, so that after a power failure words are never ahead of them.
         """
-        redone = self._redo()
-        if self._text_taken == self.text_at and not redone:
+        parts = self.parts if only is None else (only,)
+        redone = [key for part in parts for key in self._redo(part)]
+        again = {key[0] for key in redone}
+        moved = {p: self._text_taken[p] for p in parts if p in again or self._text_taken[p] != self.text_at[p]}
+        if not moved:
             return
-        moved = {p: head for p, head in self._text_taken.items() if head != self.text_at[p]}
         with metrics.write_seconds.labels("index").time():
             self.rows.store.sync()
             crashpoint("index:before-text-commit")
             self.text.commit(moved)
             crashpoint("index:after-text-commit")
         metrics.indexed.labels("text").inc(sum(max(0, h.rseq - self.text_at[p].rseq) for p, h in moved.items()))
-        self.text_at = dict(self._text_taken)
-        self.uncommitted = 0
+        self.text_at |= moved
+        for part in moved:
+            self.uncommitted.pop(part, None)
         if redone:
             batch = self.rows.store.batch()
             for key in redone:
                 batch.delete("redo", key)
             self.rows.store.write(batch, sync=False)
 
-    def _redo(self) -> list[bytes]:
+    def _redo(self, part: int) -> list[bytes]:
         """Index again the documents whose windows held erased words."""
         done: list[bytes] = []
-        for key, raw in self.rows.store.scan("redo", b""):
-            part, rseq, tenant = key[0], keys.from_u64(key[1:]), raw.decode()
-            if part not in self._text_taken or rseq > self._text_taken[part].rseq:
+        for key, raw in self.rows.store.scan("redo", keys.partition(part)):
+            rseq, tenant = keys.from_u64(key[1:]), raw.decode()
+            if rseq > self._text_taken[part].rseq:
                 continue
-            self.text.delete(text_key(part, rseq))
+            self.text.delete(part, rseq)
             doc = self.rows.doc(tenant, rseq)
             if doc is not None:
                 self.words.add(part, tenant, doc, again=True)
@@ -270,22 +272,19 @@ class Indexer:
         mark = _RESETTING + keys.partition(part)
         self._note(mark, b"")
         for key, _ in list(self.rows.store.scan("tenants", keys.partition(part))):
-            self._mark_erased(key[1:-1].decode(), 0)  # their words stay in text files until those are rewritten
-        if self._rewrite is not None:
+            self._mark_erased(key[1:-1].decode(), 0)  # their words stay in the rows' files until those are rewritten
+        if self._rewrite is not None and self._rewrite.part == part:
             self._rewrite.abandon()
             self._rewrite = None
         for family in FAMILIES:
             if family != "meta":
                 self._wipe(family, keys.partition(part))
-        self.text.delete_range(text_key(part, 0), text_key(part + 1, 0))
+        self.text.drop(part)
         self.tenants.clear()
         self.words.clear()
         self.pieces.recount()
-        self._text_taken[part] = Head()
-        self.rows.store.sync()
-        self.text.commit(self._text_taken)  # of every partition: what they added is committed with it
-        self.text_at = dict(self._text_taken)
-        self.uncommitted = 0
+        self._text_taken[part] = self.text_at[part] = Head()
+        self.uncommitted.pop(part, None)
         batch = self.rows.store.batch()
         batch.delete("meta", mark)
         self._write(batch, part, Head())
@@ -312,18 +311,26 @@ class Indexer:
     # --- purging: words by a rewritten index, slice by slice, then rows and graphs
 
     def purge_step(self) -> bool:
-        """One slice of rewriting the word index; True when it is done and in place."""
+        """One slice of rewriting the word indexes of partitions that forgot; True when all are done and in place."""
+        if self._to_rewrite is None:
+            self._to_rewrite = sorted({part for part in map(partition_of, self.erased) if part in self.rows_at})
+            self._rewritten = {}
         if self._rewrite is None:
-            self._rewrite = Rewrite(self.rows, self.text, self._heap_bytes, self.erased, self._text_taken)
+            if not self._to_rewrite:
+                self._to_rewrite = None
+                return True
+            part = self._to_rewrite.pop()
+            erased = {tenant: rseq for tenant, rseq in self.erased.items() if partition_of(tenant) == part}
+            self._rewrite = Rewrite(self.rows, self.text, part, erased, self._text_taken)
         if not self._rewrite.step():
             return False
-        self.commit()
         rewrite, self._rewrite = self._rewrite, None
-        rewrite.finish(self.text_at)
+        self.commit(rewrite.part)
+        rewrite.finish(self.text_at[rewrite.part])
         for tenant in rewrite.erased:
             self.tenants.drop_graph(tenant)
-        self._rewritten = rewrite.erased
-        return True
+        self._rewritten |= rewrite.erased
+        return False
 
     def purged(self) -> None:
         """The rows are rewritten too: no file holds what was erased when the rewriting began."""

@@ -11,8 +11,8 @@ class IndexSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         commit_s: Text becomes searchable this long after it is recorded, at the latest. A commit costs
             15 to 80 ms whatever its size (measured on 2 cores).
-        commit_events: … or as soon as so many events wait.
-        heap_bytes: tantivy's write buffer.
+        commit_events: … or as soon as so many events of a partition wait.
+        heap_bytes: tantivy's write buffer, of each partition that is being written; 15 MB at least.
         exact_max: Vectors of a tenant up to which every search is an exact scan; above, HNSW.
         hnsw_m: Links per node of the graph.
         hnsw_ef_construction: Candidates considered when a node is linked.
@@ -25,7 +25,7 @@ class IndexSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     commit_s: float = 0.4
     commit_events: int = 4_000
-    heap_bytes: int = 64 * 1024 * 1024
+    heap_bytes: int = 20_000_000
     exact_max: int = 50_000
     hnsw_m: int = 16
     hnsw_ef_construction: int = 200

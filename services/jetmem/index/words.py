@@ -6,8 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from jetmem.adapters.tantivy_text import TextDoc, TextIndex, date_of, window
-from jetmem.index.core import text_key
+from jetmem.adapters.tantivy_text import TextDoc, analyze, date_of, window
 from jetmem.index.rows import Doc, Rows
 
 #: Documents before one that its largest window holds.
@@ -24,9 +23,10 @@ _KNOWN_MAX: Final = 10_000
 class Words:
     """Adds documents with their trailing windows; no document is rewritten when the next one comes."""
 
-    def __init__(self, rows: Rows, text: TextIndex) -> None:
+    def __init__(self, rows: Rows, add: Callable[[int, TextDoc], None]) -> None:
+        """`add` is given each document with its partition."""
         self._rows = rows
-        self._text = text
+        self._add = add
         self._tails: OrderedDict[tuple[str, int], list[tuple[int, str]]] = OrderedDict()
         self._known: dict[str | int, list[str]] = {}
 
@@ -39,7 +39,7 @@ class Words:
             doc: Its rows are written.
             again: Not the newest of its session: its windows are read from the store.
         """
-        own = self._text.analyze(doc.text)
+        own = analyze(doc.text)
         cut = window(tenant, own[:_WINDOW_WORDS_MAX])
         behind = self._behind(tenant, doc, use_tail=not again)
         if not again:
@@ -48,9 +48,10 @@ class Words:
         whole = cut if len(own) <= _WINDOW_WORDS_MAX else window(tenant, own)
         author = window(tenant, self._author(doc.author))
         three = [words for at, words in behind if at >= doc.position - 2]
-        self._text.add(
+        self._add(
+            part,
             TextDoc(
-                text_key(part, doc.rseq), doc.sid, doc.position, doc.who, doc.ts,
+                doc.rseq, doc.sid, doc.position, doc.who, doc.ts,
                 f"{author} {whole} {date}",
                 " ".join([*three, cut, date]),
                 " ".join([*(words for _, words in behind), cut, date]),
@@ -58,7 +59,7 @@ class Words:
                     "agent": (doc.agent,), "session": (doc.session,), "author": (doc.author,) if doc.author else (),
                     "kind": (doc.kind,), "role": (doc.role,), "tag": doc.tags,
                 },
-            )
+            ),
         )  # fmt: skip
 
     def forget(self, tenant: str, sid: int) -> None:
@@ -80,9 +81,7 @@ class Words:
         wanted = [(doc.sid, position) for position in range(first, doc.position)]
         numbers = [rseq for rseq in self._rows.places(tenant, wanted) if rseq]
         found = self._rows.docs(tenant, numbers)
-        return [
-            (d.position, window(tenant, self._text.analyze(d.text)[:_WINDOW_WORDS_MAX])) for d in found if d is not None
-        ]
+        return [(d.position, window(tenant, analyze(d.text)[:_WINDOW_WORDS_MAX])) for d in found if d is not None]
 
     def _remember(self, tenant: str, doc: Doc, tail: list[tuple[int, str]]) -> None:
         key = (tenant, doc.sid)
@@ -102,5 +101,5 @@ class Words:
         if words is None:
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
-            words = self._known[key] = self._text.analyze(text())
+            words = self._known[key] = analyze(text())
         return words
