@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from jetmem.console import demo_command, load_command, operator_commands, query_commands, server_commands
+from jetmem.console import demo_command, ending, load_command, operator_commands, query_commands, server_commands
 
 app = typer.Typer(
     name="jetmem",
@@ -45,22 +45,10 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(ending.INTERRUPTED)
     except Exception as error:
-        code = _expected(error)
-        if code is None:
+        known = ending.expected(error)
+        if known is None:
             raise
-        typer.echo(f"jetmem: {error}", err=True)
-        sys.exit(code)
-
-
-def _expected(error: Exception) -> int | None:
-    """The exit code of a problem that is no fault of ours; None for one that is."""
-    from jetmem.adapters.data_folder import Refused
-    from jetmem.runtime.errors import Broken, RequestFailed, Retryable
-    from jetmem.runtime.settings import SettingsError
-    from jetmem.supervisor import StartFailed
-
-    if isinstance(error, SettingsError | Refused):
-        return 2
-    return 1 if isinstance(error, StartFailed | Broken | Retryable | RequestFailed) else None
+        typer.echo(f"jetmem: {known[0]}", err=True)
+        sys.exit(known[1])

@@ -15,7 +15,7 @@ import pytest
 from harness.waiting import until_async
 from jetmem import client
 from jetmem.client import Outgoing
-from jetmem.evaluation.pipeline import pipeline
+from jetmem.console.temporary import pipeline
 
 TENANT = "killed"
 ROUND = 400

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from jetmem.evaluation.pipeline import model_cache
+from jetmem.console.temporary import model_cache
 
 TURNS = [
     ("Ada", "My kiln broke on Monday, so the bowls for the market are late."),

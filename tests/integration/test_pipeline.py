@@ -15,7 +15,7 @@ from harness.ports import free_port
 from harness.waiting import until, until_async
 from harness.wire import raw_request
 from jetmem import client
-from jetmem.evaluation.pipeline import model_cache
+from jetmem.console.temporary import model_cache
 from jetmem_schemas import subjects
 from jetmem_schemas.requests import ERROR_CODE_HEADER, ERROR_HEADER, VERBS
 

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import shutil
-import signal
-import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
 from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -20,7 +12,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jetmem.client import Client
-    from jetmem.supervisor import Supervisor
     from jetmem_schemas.requests import Item, Reply, SearchReply
 
 TENANT: Final = "demo"
@@ -44,38 +35,21 @@ def demo() -> None:
     """Start a pipeline in a temporary folder, load the sample, ask it questions, stop."""
     from rich.console import Console
 
-    from jetmem.console import configuration
+    from jetmem.console import ending, temporary
 
-    environ = {"JETMEM_EMBED_CACHE": str(_model_cache()), **os.environ}
-    settings = configuration.load(None, environ)
     console = Console(highlight=False)
     console.width = min(_WIDTH, console.width) if console.is_terminal else _WIDTH
-    root = Path(tempfile.mkdtemp(prefix="jetmem-demo-"))
-    try:
-        asyncio.run(_Demo(console, root).run(settings, environ))
-    except Exception:
-        typer.echo(f"the data folder and its logs are kept in {root}", err=True)
-        raise
-    except BaseException:
-        shutil.rmtree(root, ignore_errors=True)
-        raise
-    shutil.rmtree(root, ignore_errors=True)
-
-
-def _model_cache() -> Path:
-    """Outside the temporary folder, so that only the first demo prepares the model."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "jetmem"
+    with ending.told("jetmem demo"):
+        temporary.run(_Demo(console).run())
 
 
 class _Demo:
     """One run."""
 
-    def __init__(self, console: Console, root: Path) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._root = root
 
-    async def run(self, settings: dict[str, Any], environ: dict[str, str]) -> None:
+    async def run(self) -> None:
         """All of it.
 
         Raises:
@@ -83,25 +57,18 @@ class _Demo:
             KeyboardInterrupt: Interrupted; everything was stopped first.
         """
         from jetmem import client
-        from jetmem.console import configuration
-        from jetmem.supervisor import Plan, Supervisor
+        from jetmem.console import temporary
 
-        plan = Plan(root=self._root, port=0, common=settings[""], nats=settings[configuration.NATS], environ=environ)
-        supervisor = Supervisor(plan)
-        async with _running(supervisor, self._start(supervisor)):
-            async with client.connect(supervisor.url, tenant=TENANT, name="jetmem demo") as memory:
+        self._wait(_START_HINT)
+        async with temporary.pipeline("jetmem-demo-", lambda line: typer.echo(line, err=True)) as pipeline:
+            names = ", ".join(pipeline.processes())
+            self._say(f"Ready in {pipeline.ready_s:.1f} s at {pipeline.url}: {names}.", "bold")
+            async with client.connect(pipeline.url, tenant=TENANT, name="jetmem demo") as memory:
                 await self._load(memory)
                 await self._ask(memory)
             stopping = time.perf_counter()
         self._say(f"\nStopped everything cleanly in {time.perf_counter() - stopping:.1f} s.", "bold")
         self._next()
-
-    async def _start(self, supervisor: Supervisor) -> None:
-        began = time.perf_counter()
-        self._wait(_START_HINT)
-        await supervisor.ready.wait()
-        names = ", ".join(each.name for each in supervisor.running())
-        self._say(f"Ready in {time.perf_counter() - began:.1f} s at {supervisor.url}: {names}.", "bold")
 
     async def _load(self, memory: Client) -> None:
         """Load the sample and say how fast it was there, and how fast it could be found."""
@@ -196,45 +163,3 @@ class _Demo:
         """Say on a terminal what is waited for. No spinner: its thread would own the children started meanwhile."""
         if self._console.is_terminal:
             self._console.print(f"{text} …", style="dim", markup=False)
-
-
-@asynccontextmanager
-async def _running(supervisor: Supervisor, starting: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Supervise while the body runs; a signal, or an end of the supervisor, ends the body too."""
-    interrupted = False
-    body = asyncio.current_task()
-    loop = asyncio.get_running_loop()
-
-    def interrupt() -> None:
-        nonlocal interrupted
-        interrupted = True
-        if stopping:
-            supervisor.stop()  # the second time: hurry
-        elif body is not None:
-            body.cancel()
-
-    def ended(_: asyncio.Task[None]) -> None:
-        if body is not None and not stopping:
-            body.cancel()
-
-    stopping = False
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt)
-    running = asyncio.create_task(supervisor.run())
-    running.add_done_callback(ended)
-    try:
-        await starting
-        yield
-    except asyncio.CancelledError:
-        if running.done():
-            running.result()  # why it ended, rather than that the body was cancelled
-        if interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        stopping = True
-        supervisor.stop()
-        await asyncio.gather(running, return_exceptions=True)
-        starting.close()
-    if interrupted:
-        raise KeyboardInterrupt

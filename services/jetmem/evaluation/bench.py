@@ -23,6 +23,8 @@ from rich.console import Console
 from jetmem import client
 from jetmem.client import Client
 from jetmem.console import configuration
+from jetmem.console.ending import fail, told
+from jetmem.console.temporary import Pipeline, environment, model_cache, pipeline, run
 from jetmem.evaluation import (
     bench_broker,
     bench_data,
@@ -35,10 +37,10 @@ from jetmem.evaluation import (
 )
 from jetmem.evaluation import show as screen
 from jetmem.evaluation.bench_report import Figure, Report, Section, show_targets, table, timings
-from jetmem.evaluation.pipeline import Pipeline, environment, model_cache, pipeline, refusal, run
 from jetmem.evaluation.show import Told, facts
 from jetmem.runtime.errors import Broken
 
+_NAME: Final = "jetmem bench"
 SECTIONS: Final = ("broker", "load", "embeddings", "queries", "freshness", "resources")
 #: Which need the events, and all their vectors.
 _NEED_EVENTS: Final = {"load", "embeddings", "queries", "resources"}
@@ -254,28 +256,16 @@ def command(
     """Measure speed, freshness, memory and disk of the running service."""
     wanted = frozenset(name.strip() for name in only.split(",") if name.strip()) or frozenset(SECTIONS)
     if wanted - set(SECTIONS):
-        _fail(f"--only must be of {', '.join(SECTIONS)}, not {only!r}", 2)
+        fail(_NAME, f"--only must be of {', '.join(SECTIONS)}, not {only!r}", 2)
     plan = Plan(only=wanted, data=data, events=events)
     console = screen.console()
     bench = Bench(quick(plan) if short else plan, console, Told(screen.console(stderr=True)))
-    try:
+    with told(_NAME):
         report = run(bench.run())
-    except KeyboardInterrupt:
-        _fail("interrupted; everything was stopped", 130)
-    except Exception as error:
-        said = refusal(error)
-        if said is None:
-            raise
-        _fail(said, 1)
     show_targets(console, report.sections)
     console.print(f"{report.seconds:.0f} s in all", markup=False)
     if json_file:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-
-
-def _fail(text: str, code: int) -> None:
-    typer.echo(f"jetmem bench: {text}", err=True)
-    raise typer.Exit(code)
 
 
 def main() -> None:

@@ -21,13 +21,15 @@ from rich.table import Table
 
 from jetmem import client
 from jetmem.client import Client
+from jetmem.console.ending import fail, told
+from jetmem.console.temporary import Pipeline, pipeline, run
 from jetmem.evaluation import conditions, locomo, metrics
 from jetmem.evaluation import show as screen
-from jetmem.evaluation.pipeline import Pipeline, pipeline, refusal, run
 from jetmem.evaluation.show import Told, facts, progress
 from jetmem.loading import Loader, Source, wait_fresh
 from jetmem.runtime.errors import Broken
 
+_NAME: Final = "jetmem eval"
 MODES: Final = ("text", "vector", "hybrid")
 #: As many as recall@20 needs.
 HITS: Final = 20
@@ -214,27 +216,17 @@ def command(
     """Measure how well the running service finds the evidence of LoCoMo's questions."""
     wanted = tuple(mode.strip() for mode in modes.split(",") if mode.strip())
     if not wanted or set(wanted) - set(MODES):
-        _fail(f"--modes must be of {', '.join(MODES)}, not {modes!r}", 2)
+        fail(_NAME, f"--modes must be of {', '.join(MODES)}, not {modes!r}", 2)
     console = screen.console()
-    try:
-        with tempfile.TemporaryDirectory(prefix="jetmem-locomo-") as scratch:
-            folder = _converted(locomo_file, Path(scratch), console) if locomo_file else data
-            work = Work(data=folder, modes=wanted, limit=limit, concurrency=concurrency)
-            report = run(measure(work, Told(screen.console(stderr=True))))
+    with told(_NAME, (locomo.Missing, locomo.BadFile)), tempfile.TemporaryDirectory(prefix="jetmem-locomo-") as scratch:
+        folder = _converted(locomo_file, Path(scratch), console) if locomo_file else data
+        work = Work(data=folder, modes=wanted, limit=limit, concurrency=concurrency)
+        report = run(measure(work, Told(screen.console(stderr=True))))
         if locomo_file:
             report = msgspec.structs.replace(report, data=str(locomo_file))
         show(console, report)
         if json_file:
             json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    except (locomo.Missing, locomo.BadFile) as error:
-        _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted; everything was stopped", 130)
-    except Exception as error:
-        said = refusal(error)
-        if said is None:
-            raise
-        _fail(said, 1)
 
 
 def _converted(path: Path, folder: Path, console: Console) -> Path:
@@ -243,11 +235,6 @@ def _converted(path: Path, folder: Path, console: Console) -> Path:
     dropped = f", {converted.without_evidence} without evidence left out" if converted.without_evidence else ""
     console.print(f"{path}: {len(converted.events)} turns, {len(converted.questions)} questions{dropped}", markup=False)
     return folder
-
-
-def _fail(text: str, code: int) -> None:
-    typer.echo(f"jetmem eval: {text}", err=True)
-    raise typer.Exit(code)
 
 
 def main() -> None:

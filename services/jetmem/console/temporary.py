@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -15,10 +16,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from jetmem.client import ClientError
 from jetmem.console import configuration
-from jetmem.runtime.errors import Broken
-from jetmem.runtime.settings import SettingsError
 from jetmem.supervisor import Plan, Supervisor
 
 T = TypeVar("T")
@@ -116,15 +114,24 @@ async def _running(supervisor: Supervisor) -> AsyncIterator[None]:
         raise
     finally:
         stopping = True
+        await _stopped(supervisor, running)
+
+
+async def _stopped(supervisor: Supervisor, running: asyncio.Task[None]) -> None:
+    """Stop; a cancellation meanwhile means: hurry."""
+    while not running.done():
         supervisor.stop()
-        await asyncio.gather(running, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({running})
+    if not running.cancelled():
+        running.exception()
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run from the main thread on uvloop, as the stages do.
 
     Raises:
-        KeyboardInterrupt: SIGINT or SIGTERM; `work` was cancelled and has cleaned up. A second one is not waited for.
+        KeyboardInterrupt: SIGINT or SIGTERM; `work` was cancelled and has cleaned up. Each further one hurries it.
     """
     interrupted = False
 
@@ -149,13 +156,3 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             if interrupted:
                 raise KeyboardInterrupt from None
             raise
-
-
-def refusal(error: BaseException) -> str | None:
-    """One sentence for an expected problem; None for a fault of ours."""
-    from jetmem.adapters.data_folder import Refused
-    from jetmem.supervisor import StartFailed
-
-    if not isinstance(error, SettingsError | Refused | StartFailed | Broken | ClientError):
-        return None
-    return "; ".join([str(error), *getattr(error, "__notes__", [])])
