@@ -1,8 +1,8 @@
 """The word indexes of a shard, one for each partition that holds anything.
 
 Apart, because BM25 takes its statistics over a whole index, and because a partition is rewritten, dropped or moved
-alone. A writer costs some 20 MB and seven threads, a commit some 9 ms, so only the busiest partitions keep theirs
-and those that changed are committed side by side.
+alone. Each that was written since the start keeps a writer, some 3 MB and seven threads; a commit is some 9 ms, mostly
+of waiting for the disk, so those that changed are committed side by side.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from jetmem.adapters.memory import give_back_freed
 from jetmem.adapters.tantivy_text import TextDoc, TextHit, TextIndex
 from jetmem_schemas.internal import Filters, Head
 
-#: Partitions that keep their writer when they rest.
-_WRITERS_MAX: Final = 16
 #: Commits side by side: they wait for the disk more than they compute.
 _COMMITS_AT_ONCE: Final = 8
 
@@ -31,12 +30,11 @@ class TextIndexes:
         Raises:
             Broken: One is damaged.
         """
+        give_back_freed()  # the buffers of every commit
         self._folder = folder
         self._heap_bytes = heap_bytes
         self._pool = ThreadPoolExecutor(_COMMITS_AT_ONCE, "text commit")
-        #: In the order of their last commit, the latest last.
         self._held: dict[int, TextIndex] = {}
-        self._changed: set[int] = set()
         for part in parts:
             for left in (self._beside(part, "new"), self._beside(part, "old")):
                 shutil.rmtree(left, ignore_errors=True)
@@ -50,7 +48,6 @@ class TextIndexes:
         return self._folder / f"{part:02}.{what}"
 
     def _to_change(self, part: int) -> TextIndex:
-        self._changed.add(part)
         held = self._held.get(part)
         if held is None:
             held = self._held[part] = TextIndex(self._path(part), self._heap_bytes)
@@ -78,14 +75,6 @@ class TextIndexes:
         """Make the changes of these partitions durable and searchable, each with its checkpoint."""
         indexes = {part: self._to_change(part) for part in heads}
         list(self._pool.map(lambda part: indexes[part].commit(heads[part]), heads))
-        for part, index in indexes.items():
-            del self._held[part]
-            self._held[part] = index
-        self._changed -= indexes.keys()
-        awake = [part for part, held in self._held.items() if not held.resting]
-        idle = [part for part in awake if part not in self._changed]
-        for part in idle[: max(0, len(awake) - _WRITERS_MAX)]:
-            self._held[part].rest()
 
     def search(
         self,
@@ -134,7 +123,6 @@ class TextIndexes:
         held = self._held.pop(part, None)
         if held is not None:
             held.rest()
-        self._changed.discard(part)
         old = self._beside(part, "old")
         shutil.rmtree(old, ignore_errors=True)
         if self._path(part).exists():

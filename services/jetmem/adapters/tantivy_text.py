@@ -91,11 +91,6 @@ class TextIndex:
                 raise Broken(f"text index {self.path} cannot be opened: {error}") from error
         return self._held_writer
 
-    @property
-    def resting(self) -> bool:
-        """Whether there is no writer."""
-        return self._held_writer is None
-
     def rest(self) -> None:
         """Let merges end and the writer go; what is not committed is lost."""
         if self._held_writer is not None:

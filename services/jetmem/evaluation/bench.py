@@ -50,6 +50,8 @@ PERSISTED_MIN: Final = 15_000.0
 TEXT_P95_MS_MAX: Final = 1_000.0
 ENCODED_MIN: Final = 0.85
 HYBRID_P95_MS_MAX: Final = 40.0
+#: Of the crowded freshness measure: about as many partitions have work at once as there are.
+TENANTS: Final = 64
 _REST_S: Final = 180.0
 #: embed is held so long for a look at the bare model: less than the broker waits for a job's answer.
 _HELD_S: Final = 8.0
@@ -220,8 +222,11 @@ class Bench:
     async def _freshness(self, memory: Client, data: bench_data.Data) -> None:
         meaning = await bench_freshness.by_meaning(memory, data, self.plan.singles, self._told)
         words = await bench_freshness.by_words(memory, data, self.plan.steady_s, self._told)
+        many = await bench_freshness.by_words(memory, data, self.plan.steady_s, self._told, TENANTS)
         steady = f"at {words.rate:,.0f} events/s, missed {words.missed}"
         figures = timings("found by words", words.found, p95_max=TEXT_P95_MS_MAX, note=steady)
+        spread = f"the same rate over {TENANTS} tenants, missed {many.missed}"
+        figures += timings("… of many tenants", many.found, note=spread)
         figures += timings("found by meaning", meaning.found, note=f"idle system, missed {meaning.missed}")
         figures.append(Figure("steady stream", words.rate, "events/s", bench_freshness.RATE * 0.98))
         self._add("freshness", "From acknowledgement until a question finds it", figures)

@@ -34,10 +34,11 @@ class Fresh(msgspec.Struct, frozen=True):
 class _Probes:
     """Publishes single events with a word of their own and looks for them."""
 
-    def __init__(self, memory: Client, arm: Literal["text", "vector"], texts: list[str]) -> None:
+    def __init__(self, memories: list[Client], arm: Literal["text", "vector"], texts: list[str]) -> None:
+        """Each of `memories`, one a tenant, is asked in turn."""
         self.seconds: list[float] = []
         self.missed = 0
-        self._memory = memory
+        self._memories = memories
         self._arm = arm
         self._texts = texts
         self._mark = f"zq{secrets.token_hex(3)}"
@@ -46,24 +47,29 @@ class _Probes:
         """Publish one and wait until it is found."""
         word = f"{self._mark}x{number}"
         text = f"{word} {self._texts[number % len(self._texts)]}"
-        receipt = await self._memory.publish(text, session="probes", author="probe")
+        memory = self._memories[number % len(self._memories)]
+        receipt = await memory.publish(text, session="probes", author="probe")
         began = time.perf_counter()
         asked = word if self._arm == "text" else text
-        reply = await self._memory.search(asked, mode=self._arm, after=receipt.seq, wait_ms=_WAIT_MS, limit=_HITS)
+        reply = await memory.search(asked, mode=self._arm, after=receipt.seq, wait_ms=_WAIT_MS, limit=_HITS)
         self.seconds.append(time.perf_counter() - began)
         self.missed += reply.stale or receipt.id not in [hit.id for hit in reply.hits]
 
 
-async def by_words(memory: Client, data: Data, seconds: float, told: Told) -> Fresh:
-    """A steady stream for so long, one event in `PROBE_EVERY` looked for as soon as it is acknowledged."""
-    live = memory.as_tenant(_TENANT)
-    probes = _Probes(live, "text", data.texts())
+async def by_words(memory: Client, data: Data, seconds: float, told: Told, tenants: int = 1) -> Fresh:
+    """A steady stream for so long, one event in `PROBE_EVERY` looked for as soon as it is acknowledged.
+
+    It is spread evenly over so many tenants: their partitions are committed apart.
+    """
+    names = [f"{_TENANT}-{number}" for number in range(tenants)]
+    probes = _Probes([memory.as_tenant(name) for name in names], "text", data.texts())
     count = int(RATE * seconds)
     tasks: list[asyncio.Task[None]] = []
     began = time.perf_counter()
-    stream = asyncio.create_task(_stream(live, data, count, began))
+    stream = asyncio.create_task(_stream(memory, names, data, count, began))
     try:
-        with progress(told, f"{RATE} events/s for {seconds:g} s, {count // PROBE_EVERY} looked for", count) as step:
+        title = f"{RATE} events/s of {tenants} tenants for {seconds:g} s, {count // PROBE_EVERY} looked for"
+        with progress(told, title, count) as step:
             for number in range(count // PROBE_EVERY):
                 await asyncio.sleep(max(0.0, began + number * PROBE_EVERY / RATE - time.perf_counter()))
                 tasks.append(asyncio.create_task(probes.one(number)))
@@ -76,7 +82,7 @@ async def by_words(memory: Client, data: Data, seconds: float, told: Told) -> Fr
     return Fresh(metrics.spread(probes.seconds), probes.missed, count / spent)
 
 
-async def _stream(live: Client, data: Data, count: int, began: float) -> float:
+async def _stream(memory: Client, names: list[str], data: Data, count: int, began: float) -> float:
     """Everything but the probes, in small batches, never faster than `RATE`; returns how long it took."""
     mark, done = secrets.token_hex(3), 0
     due = count - count // PROBE_EVERY
@@ -87,9 +93,10 @@ async def _stream(live: Client, data: Data, count: int, began: float) -> float:
         for number in range(done, upto):
             line = data.lines[number % len(data.lines)]
             event = {**line.event, "id": f"{mark}-{number}"}
-            batch.append(Outgoing(event=event, session=line.session, agent=AGENT))
+            tenant = names[number % len(names)]
+            batch.append(Outgoing(event=event, tenant=tenant, session=line.session, agent=AGENT))
         if batch:
-            await live.publish_many(batch)
+            await memory.publish_many(batch)
             done = upto
         await asyncio.sleep(PROBE_EVERY / RATE / 2)
     return time.perf_counter() - began
@@ -97,7 +104,7 @@ async def _stream(live: Client, data: Data, count: int, began: float) -> float:
 
 async def by_meaning(memory: Client, data: Data, count: int, told: Told) -> Fresh:
     """Single events, one after the other."""
-    probes = _Probes(memory.as_tenant(_TENANT), "vector", data.texts())
+    probes = _Probes([memory.as_tenant(_TENANT)], "vector", data.texts())
     with progress(told, f"{count} single events until found by meaning", count) as step:
         for number in range(count):
             await probes.one(number)
