@@ -3,8 +3,9 @@
 import io
 
 import pytest
-from rich.console import Console
+from typer.testing import CliRunner
 
+from jetmem.cli import app
 from jetmem.console import tables
 from jetmem.console.query_commands import moment
 from jetmem_schemas import requests
@@ -15,7 +16,10 @@ REPLY = {"fresh": {"text": 5}, "degraded": ["vector"], "stale": True, "took_ms":
 
 def _shown(show, *arguments):
     out = io.StringIO()
-    show(Console(file=out, width=200), *arguments)
+    console = tables.console()
+    console.file = out
+    console.width = 100
+    show(console, *arguments)
     return out.getvalue()
 
 
@@ -42,6 +46,27 @@ def test_hits_show_who_when_what_and_how_it_came_about():
         assert part in shown
 
 
+@pytest.mark.parametrize("author", ["[/x]", "[blue]bob", "[", ":smile:"])
+def test_no_author_is_taken_for_markup(author):
+    reply = requests.SearchReply(mode="text", hits=[_hit(author=author)], **REPLY)
+    assert f" {author}  2026" in _shown(tables.show_hits, reply)
+
+
+def test_an_id_is_never_cut():
+    session = "s" * 64
+    reply = requests.SearchReply(mode="text", hits=[_hit(id="i" * 64, session=session, author="a" * 40)], **REPLY)
+    shown = _shown(tables.show_hits, reply)
+    assert "i" * 64 in shown and session in shown
+
+
+def test_excerpts_begin_and_end_with_whole_words():
+    text = "alpha beta gamma " * 20 + "needle " + "delta epsilon zeta " * 40
+    place = text.index("needle")
+    plain = tables.snippet(_hit(text=text, highlights=[(place, place + 6)])).plain
+    assert set(plain.strip("…").split()) <= set(text.split())
+    assert plain.startswith("…") and plain.endswith("…") and "needle" in plain
+
+
 def test_matches_are_marked_where_they_are():
     hit = _hit(text="x" * 200 + "needle" + "y" * 400, highlights=[(200, 206)])
     text = tables.snippet(hit)
@@ -60,6 +85,12 @@ def test_stored_text_cannot_steer_the_terminal():
 )
 def test_times_as_people_give_them(given, taken):
     assert moment(given) == taken
+
+
+def test_a_forget_asks_and_without_a_terminal_refuses():
+    result = CliRunner().invoke(app, ["forget", "acme", "--all"])
+    assert result.exit_code == 2
+    assert "there is no terminal to ask on" in result.stderr
 
 
 def test_ago_is_before_now():

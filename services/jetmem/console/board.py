@@ -20,12 +20,11 @@ def ready_line(state: State) -> str:
     return f"ready {state.server}"
 
 
-def table(state: State) -> Table:
-    """One line for each process."""
+def table(state: State) -> Group:
+    """One line for each process, and below what is to be said of any, however long."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("stage", "pid", "state", "restarts", "health"):
         shown.add_column(name, justify="right" if name in ("pid", "restarts") else "left", no_wrap=True)
-    shown.add_column("", overflow="ellipsis", no_wrap=True, ratio=1)
     for each in state.processes:
         shown.add_row(
             each.name,
@@ -33,9 +32,9 @@ def table(state: State) -> Table:
             Text(each.state, style=_COLOURS.get(each.state, "")),
             str(each.restarts),
             f"127.0.0.1:{each.http_port}",
-            Text(each.detail, style="dim"),
         )
-    return shown
+    told = [Text(f"{each.name}: {each.detail}", style="dim") for each in state.processes if each.detail]
+    return Group(shown, *told)
 
 
 class Board:

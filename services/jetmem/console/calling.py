@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
 
+from jetmem.console import ending
+
 if TYPE_CHECKING:
-    from jetmem.client import Client
+    from jetmem.client import Client, ClientError
 
 T = TypeVar("T")
 #: A person waits this long for a broker that is not there.
 CONNECT_S: Final = 3.0
-#: Ended by Ctrl-C, as shells have it.
-INTERRUPTED: Final = 130
 
 Server = Annotated[str, typer.Option("--server", envvar="JETMEM_SERVER", help="Broker URL; comma-separated.")]
 Creds = Annotated[str, typer.Option("--creds", envvar="JETMEM_CREDS", help="NATS credentials file.")]
@@ -40,13 +40,17 @@ def call(server: str, creds: str, tenant: str, work: Callable[[Client], Awaitabl
     try:
         return asyncio.run(run())
     except ClientError as error:
-        fail(f"{error.code}: {error.message}" + (f" (field {error.field})" if error.field else ""))
+        # a refusal that names a field is about what was asked, so it is usage, like an option that typer refuses
+        fail(f"{error.code}: {error.message}" + (f" (field {error.field})" if error.field else ""), _code(error))
+
+
+def _code(error: ClientError) -> int:
+    return 2 if error.field else 1
 
 
 def fail(sentence: str, code: int = 1) -> NoReturn:
     """Say one sentence on standard error and end."""
-    typer.echo(f"jetmem: {sentence}", err=True)
-    raise typer.Exit(code)
+    ending.fail("jetmem", sentence, code)
 
 
 def for_people(as_json: bool) -> bool:
@@ -60,5 +64,5 @@ def confirm(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         fail("not done: there is no terminal to ask on; add --yes", 2)
-    if not typer.confirm(question):
+    if not typer.confirm(question, err=True):
         fail("not done")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from importlib import resources
 from typing import TYPE_CHECKING, Final
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jetmem.client import Client
-    from jetmem_schemas.requests import Item, Reply, SearchReply
+    from jetmem_schemas.requests import Reply, SearchReply
 
 TENANT: Final = "demo"
 #: Lines of `questions.jsonl` that are asked: exact words, a price that changed, who said it, a preference behind a
@@ -20,9 +22,7 @@ TENANT: Final = "demo"
 ASKED: Final = (0, 2, 6, 7, 10, 13, 15)
 ASKED_AGENT: Final = ("What does the correction of the price say?", "research")
 _WIDTH: Final = 100
-_TEXT_CHARS: Final = 260
 _ANSWERS: Final = 3
-_INDENT: Final = 5
 _START_HINT: Final = "starting (the first start on a machine prepares the model, about a minute)"
 
 
@@ -33,11 +33,9 @@ def register(app: typer.Typer) -> None:
 
 def demo() -> None:
     """Start a pipeline in a temporary folder, load the sample, ask it questions, stop."""
-    from rich.console import Console
+    from jetmem.console import ending, tables, temporary
 
-    from jetmem.console import ending, temporary
-
-    console = Console(highlight=False)
+    console = tables.console()
     console.width = min(_WIDTH, console.width) if console.is_terminal else _WIDTH
     with ending.told("jetmem demo"):
         temporary.run(_Demo(console).run())
@@ -92,6 +90,8 @@ class _Demo:
     async def _ask(self, memory: Client) -> None:
         import msgspec
 
+        from jetmem.console import tables
+
         text = (resources.files("jetmem.sample") / "questions.jsonl").read_text(encoding="utf-8")
         lines = [msgspec.json.decode(line) for line in text.splitlines()]
         right = 0
@@ -105,17 +105,20 @@ class _Demo:
         page = await memory.timeline(limit=_ANSWERS)
         self._question("The latest events (timeline)", "", page, began)
         for item in page.events:
-            self._item("", item, "")
+            tables.show_item(self._console, item)
         self._say(
             f"\n✓ marks what the sample says is the evidence: among the first {_ANSWERS} for {right} of {len(ASKED)}."
         )
 
     async def _search(self, memory: Client, question: str, evidence: set[str], **filters: str) -> SearchReply:
+        from jetmem.console import tables
+
         began = time.perf_counter()
         reply = await memory.search(question, limit=_ANSWERS, **filters)
         self._question(question, " ".join(f"{name}={value}" for name, value in filters.items()), reply, began)
         for hit in reply.hits:
-            self._item("✓" if hit.id in evidence else "", hit, f"{hit.score:.3f}  {'+'.join(hit.arms)}")
+            mark = "✓" if hit.id in evidence else ""
+            tables.show_item(self._console, hit, mark=mark, ranked=f"{hit.score:.3f} {'+'.join(hit.arms)}")
         return reply
 
     def _question(self, question: str, filters: str, reply: Reply, began: float) -> None:
@@ -127,32 +130,13 @@ class _Demo:
         took = f"   {(time.perf_counter() - began) * 1000:.1f} ms, of which {reply.took_ms:.1f} ms in the service"
         self._say(took + (f"; without {', '.join(reply.degraded)}" if reply.degraded else ""), "dim")
 
-    def _item(self, mark: str, item: Item, ranked: str) -> None:
-        from rich.text import Text
-
-        from jetmem.console import tables
-
-        said = tables.snippet(item)
-        said.truncate(_TEXT_CHARS, overflow="ellipsis")
-        head = Text.assemble(
-            (f" {mark or ' '} ", "bold green"),
-            (tables.who(item), "bold"),
-            f"  {tables.when(item.ts)}  ",
-            (item.id, "green"),
-            f"  {item.agent}/{item.session}",
-            (f"  {ranked}" if ranked else "", "dim"),
-            (f"  corrects {item.supersedes}" if item.supersedes else "", "yellow"),
-        )
-        for line in (head, *said.wrap(self._console, self._console.width - _INDENT)):
-            line.rstrip()
-            self._console.print(line if line is head else Text.assemble(" " * _INDENT, line), soft_wrap=True)
-
     def _next(self) -> None:
+        jetmem = "jetmem" if shutil.which("jetmem") else sys.argv[0]
         self._say(
-            "\nNext: keep a pipeline running with `jetmem up`, then in another terminal\n"
-            "  jetmem publish acme alice s1 'the build is green again'\n"
-            "  jetmem search acme 'is the build broken?'\n"
-            "  jetmem load FILE.jsonl --wait vector\n"
+            f"\nNext: keep a pipeline running with `{jetmem} up`, then in another terminal\n"
+            f"  {jetmem} publish acme alice s1 'the build is green again'\n"
+            f"  {jetmem} search acme 'is the build broken?'\n"
+            f"  {jetmem} load FILE.jsonl --wait vector\n"
             "From code: jetmem.client, or plain NATS subjects from any language; see README.md."
         )
 

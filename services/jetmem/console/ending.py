@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final, NoReturn
 
 import typer
 
 #: As shells have it: 128 and SIGINT.
-INTERRUPTED = 130
+INTERRUPTED: Final = 130
 
 
 def expected(error: BaseException) -> tuple[str, int] | None:
@@ -45,7 +46,7 @@ def told(command: str, usage: tuple[type[Exception], ...] = ()) -> Iterator[None
         fail(command, *known)
 
 
-def fail(command: str, sentence: str, code: int) -> None:
+def fail(command: str, sentence: str, code: int) -> NoReturn:
     """End a command.
 
     Raises:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from jetmem.console.calling import CONNECT_S, INTERRUPTED, LOCAL, NO_TENANT, Creds, Server, fail
+from jetmem.console import ending
+from jetmem.console.calling import CONNECT_S, LOCAL, NO_TENANT, Creds, Server, fail
 
 if TYPE_CHECKING:
     from jetmem.loading import Loader, Report, Source
@@ -55,7 +56,7 @@ def load(
         fail(f"{file} cannot be opened: {error.strerror}", 2)
     except KeyboardInterrupt:
         work.summary(f"interrupted; the same command goes on where it stopped: jetmem load {file}")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(ending.INTERRUPTED) from None
     except (ClientError, LoadError) as error:
         work.summary(f"stopped: {getattr(error, 'message', error)}; run it again to go on: nothing is stored twice")
         raise typer.Exit(1) from None

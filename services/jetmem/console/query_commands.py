@@ -207,29 +207,45 @@ def publish(
 
 def forget(
     tenant: Tenant,
-    ids: Annotated[list[str] | None, typer.Option("--ids", help="Event id; may be repeated.")] = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", "--ids", help="Event id; may be repeated.")] = None,
     agent: Annotated[str | None, typer.Option(help="All of this agent.")] = None,
     session: Annotated[str | None, typer.Option(help="With --agent: only this session.")] = None,
     author: Annotated[str | None, typer.Option(help="All that this one said.")] = None,
     before: Annotated[str | None, typer.Option(help="All before this time.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Everything of the tenant.")] = False,
     reason: Annotated[str, typer.Option(help="Why; recorded.")] = "",
+    state: Annotated[int | None, typer.Option(help="How far the forget recorded under this sequence is.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
-    """Erase for ever what one selector covers."""
+    """Erase for ever what one selector covers; with --state, say how far an earlier forget is."""
     selector: dict[str, Any] = {"ids": [i for each in ids or [] for i in each.split(",")] or None}
     selector |= {"agent": agent, "session": session, "author": author, "before": moment(before)}
     chosen = {name: value for name, value in selector.items() if value is not None} | (
         {"all": True} if everything else {}
     )
+    if state is not None:
+        if chosen:
+            fail("--state goes with no selector; nothing was erased", 2)
+        return _ask("forget", tenant, {"seq": state}, as_json, server, creds)
     if not chosen:
-        fail("one of --ids, --agent, --author, --before, --all is needed; nothing was erased", 2)
-    if not yes and sys.stdin.isatty():
-        confirm(f"Erase for ever, of tenant {tenant}: {chosen}?", yes)
+        fail("one of --id, --agent, --author, --before, --all is needed; nothing was erased", 2)
+    confirm(f"Erase for ever {_erased(chosen)} of tenant {tenant}?", yes)
     _ask("forget", tenant, {**chosen, "reason": reason or None}, as_json, server, creds)
+
+
+def _erased(chosen: dict[str, Any]) -> str:
+    """What a forget selects, as one says it."""
+    if "ids" in chosen:
+        return f"event {', '.join(chosen['ids'])}" if len(chosen["ids"]) == 1 else f"{len(chosen['ids'])} events"
+    if "agent" in chosen:
+        session = f" in session {chosen['session']}" if "session" in chosen else ""
+        return f"everything of agent {chosen['agent']}{session}"
+    if "author" in chosen:
+        return f"everything that {chosen['author']} said"
+    return "everything" if chosen.get("all") else f"everything before {chosen.get('before')}"
 
 
 def moment(text: str | None) -> str | int | None:
@@ -259,21 +275,23 @@ def _filters(
 
 
 def _ask(verb: str, tenant: str, fields: dict[str, Any], as_json: bool, server: str, creds: str) -> None:
-    raw = call(server, creds, tenant, lambda client: client.ask(verb, fields))
-    if not for_people(as_json):
-        typer.echo(raw)
-        return
-    _show(verb, raw, str(fields.get("id", "")))
-
-
-def _show(verb: str, raw: bytes, at: str) -> None:
     import msgspec
-    from rich.console import Console
 
-    from jetmem.console import tables
     from jetmem_schemas import requests
 
+    raw = call(server, creds, tenant, lambda client: client.ask(verb, fields))
     reply: Any = msgspec.json.decode(raw, type=requests.VERBS[verb][1])
+    if for_people(as_json):
+        _show(verb, reply, str(fields.get("id", "")))
+    else:
+        typer.echo(raw)
+    if verb == "get" and not reply.events:
+        raise typer.Exit(1)
+
+
+def _show(verb: str, reply: Any, at: str) -> None:
+    from jetmem.console import tables
+
     shows: dict[str, Callable[[], None]] = {
         "search": lambda: tables.show_hits(console, reply),
         "get": lambda: tables.show_events(console, reply.events, reply),
@@ -284,5 +302,5 @@ def _show(verb: str, raw: bytes, at: str) -> None:
         "status": lambda: tables.show_status(console, reply),
         "forget": lambda: tables.show_forget(console, reply),
     }
-    console = Console()
+    console = tables.console()
     shows[verb]()

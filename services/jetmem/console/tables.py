@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +13,11 @@ from jetmem_schemas import requests
 
 _SNIPPET_CHARS: Final = 300
 _BEFORE_MATCH_CHARS: Final = 80
+#: A cut is moved so far to spare a word.
+_WORD_CHARS_MAX: Final = 24
+_INDENT: Final = 5
+_NEAR: Final = 4
+_NOTHING: Final = "nothing found"
 
 
 def clean(text: str) -> str:
@@ -27,89 +31,149 @@ def when(stamp: str) -> str:
     return clean(moment.replace("T", " ").removesuffix("Z")) + "Z"
 
 
+def console(*, stderr: bool = False) -> Console:
+    """Where replies are printed: what was stored is text, never markup."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
 def snippet(item: requests.Item) -> Text:
-    """The text around its first match, matches marked."""
+    """The text around its first match, in whole words, matches marked."""
     marks: Sequence[tuple[int, int]] = item.highlights if isinstance(item, requests.Hit) else []
     begin = max(0, min((start for start, _ in marks), default=0) - _BEFORE_MATCH_CHARS)
-    shown = clean(item.text[begin : begin + _SNIPPET_CHARS].replace("\n", " "))
-    text = Text(("…" if begin else "") + shown + ("…" if len(item.text) > begin + _SNIPPET_CHARS else ""))
+    if begin:
+        begin = _next_word(item.text, begin)
+    end = _SNIPPET_CHARS + begin
+    end = len(item.text) if end >= len(item.text) else _last_word(item.text, begin, end)
+    shown = clean(item.text[begin:end].replace("\n", " "))
+    text = Text(("…" if begin else "") + shown + ("…" if len(item.text) > end else ""))
     shift = (1 if begin else 0) - begin
-    for start, end in marks:
-        if end + shift > 0 and start < begin + _SNIPPET_CHARS:
-            text.stylize("bold yellow", max(0, start + shift), min(end + shift, len(shown) + 1))
+    for first, last in marks:
+        if last + shift > 0 and first < end:
+            text.stylize("bold yellow", max(0, first + shift), min(last + shift, len(shown) + 1))
     return text or Text(f"({item.kind})", style="dim")
 
 
+def _next_word(text: str, at: int) -> int:
+    """Where the next word begins; `at` if none does soon."""
+    space = text.find(" ", at, at + _WORD_CHARS_MAX)
+    return at if space < 0 else space + 1
+
+
+def _last_word(text: str, begin: int, end: int) -> int:
+    """Where the last whole word before `end` ends."""
+    space = text.rfind(" ", max(begin, end - _WORD_CHARS_MAX), end + 1)
+    return end if space < 0 else space
+
+
 def who(item: requests.Item) -> str:
-    """Who said it, to whom."""
+    """Who said it."""
     return clean(item.author or item.role or item.kind)
 
 
+def show_item(
+    console: Console, item: requests.Item, *, mark: str = "", ranked: str = "", style: str = "", deeper: int = 0
+) -> None:
+    """One event: who, when, which and where on one line that is never cut, its text below.
+
+    Args:
+        console: Where.
+        item: Hit or event.
+        mark: One character before it.
+        ranked: What to say of its rank.
+        style: Of the whole.
+        deeper: Columns it is moved to the right.
+    """
+    pad = " " * deeper
+    head = Text.assemble(
+        pad,
+        (f" {mark or ' '} ", "bold green"),
+        (who(item), "bold"),
+        f"  {when(item.ts)}  ",
+        (item.id, "green"),
+        f"  {item.agent}/{item.session}",
+        (f"  {ranked}" if ranked else "", "dim"),
+        (f"  corrects {item.supersedes}" if item.supersedes else "", "yellow"),
+        style=style,
+    )
+    console.print(head, soft_wrap=True)
+    for line in snippet(item).wrap(console, max(20, console.width - _INDENT - deeper)):
+        line.rstrip()
+        console.print(Text.assemble(pad, " " * _INDENT, line, style=style), soft_wrap=True)
+
+
 def show_hits(console: Console, reply: requests.SearchReply) -> None:
-    """Ranked events."""
-    table = Table("score", "when", "who", "text", "id", "session", "arms", show_lines=True, expand=True)
-    for hit in reply.hits:
-        arms = " ".join(hit.arms) + "".join(f"\n{name} {value:.3f}" for name, value in hit.explain.items())
-        table.add_row(
-            f"{hit.score:.3f}", when(hit.ts), who(hit), snippet(hit), hit.id, f"{hit.agent}/{hit.session}", arms
-        )
-        for near in (*hit.before, *hit.after):
-            table.add_row("", when(near.ts), who(near), snippet(near), near.id, "", "", style="dim")
-    console.print(table if reply.hits else "nothing found")
+    """Ranked events, each with its neighbours if they were asked for."""
+    for place, hit in enumerate(reply.hits):
+        if place:
+            console.print()
+        for near in hit.before:
+            show_item(console, near, style="dim", deeper=_NEAR)
+        show_item(console, hit, ranked=f"{hit.score:.3f} {'+'.join(hit.arms)}")
+        if hit.explain:
+            why = "  ".join(f"{name} {value:.3f}" for name, value in hit.explain.items())
+            console.print(" " * _INDENT + why, style="dim", soft_wrap=True)
+        for near in hit.after:
+            show_item(console, near, style="dim", deeper=_NEAR)
+    if not reply.hits:
+        console.print(_NOTHING)
     footer(console, reply, f"mode {reply.mode}", cursor=_cursor(reply.cursor))
 
 
 def show_events(console: Console, items: Iterable[requests.Item], reply: requests.Reply, at: str = "") -> None:
     """Events in order; the one called `at` is marked."""
-    table = Table("when", "who", "text", "id", "session", show_lines=True, expand=True)
+    count = 0
     for item in items:
-        style = "bold" if item.id == at else ""
-        table.add_row(when(item.ts), who(item), snippet(item), item.id, f"{item.agent}/{item.session}", style=style)
-    console.print(table if table.row_count else "nothing found")
+        show_item(console, item, mark="▶" if item.id == at else "")
+        count += 1
     missing = getattr(reply, "missing", None) or []
+    if not count and not missing:
+        console.print(_NOTHING)
     if missing:
-        console.print(f"not recorded: {', '.join(missing)}", markup=False)
+        console.print(f"not recorded: {', '.join(missing)}")
     footer(console, reply, cursor=_cursor(getattr(reply, "cursor", None)))
 
 
 def show_sessions(console: Console, reply: requests.SessionsReply) -> None:
     """Sessions, the latest first."""
-    table = Table("session", "agent", "events", "first", "last")
+    table = lines("session", "agent", "events", "first", "last")
     for each in reply.sessions:
-        table.add_row(each.id, each.agent, str(each.events), when(each.first), when(each.last))
-    console.print(table)
+        table.add_row(each.id, each.agent, f"{each.events:,}", when(each.first), when(each.last))
+    console.print(table if reply.sessions else _NOTHING)
     footer(console, reply, cursor=_cursor(reply.cursor))
 
 
 def show_agents(console: Console, reply: requests.AgentsReply) -> None:
     """Agents, the latest first."""
-    table = Table("agent", "events", "sessions", "first", "last")
+    table = lines("agent", "events", "sessions", "first", "last")
     for each in reply.agents:
-        table.add_row(each.id, str(each.events), str(each.sessions), when(each.first), when(each.last))
-    console.print(table)
+        table.add_row(each.id, f"{each.events:,}", f"{each.sessions:,}", when(each.first), when(each.last))
+    console.print(table if reply.agents else _NOTHING)
     footer(console, reply, cursor=_cursor(reply.cursor))
 
 
 def show_status(console: Console, reply: requests.StatusReply) -> None:
     """Progress per stage."""
-    table = Table("stage", "process", "state", "detail", "last error")
+    table = lines("stage", "process", "state", "detail", "last error")
     colours = {"ok": "green", "behind": "cyan", "degraded": "yellow", "down": "red"}
     for each in reply.stages:
         state = Text(each.state, style=colours.get(each.state, ""))
-        table.add_row(each.stage, each.id, state, escape(each.detail), escape(each.last_error))
+        table.add_row(each.stage, each.id, state, each.detail, each.last_error)
     console.print(table)
-    dead = "?" if reply.dead_letters is None else reply.dead_letters
+    dead = "?" if reply.dead_letters is None else f"{reply.dead_letters:,}"
     console.print(
-        f"{reply.events} events, {reply.sessions} sessions, {reply.agents} agents; {reply.pending_vectors} texts "
-        f"without vector, {dead} dead letters, {reply.purging} erasures being purged"
+        f"{count(reply.events, 'event')}, {count(reply.sessions, 'session')}, {count(reply.agents, 'agent')}; "
+        f"{count(reply.pending_vectors, 'text')} without vector, {dead} dead letters, "
+        f"{count(reply.purging, 'erasure')} being purged"
     )
+    if not reply.events:
+        console.print("nothing is recorded under this tenant; is its name spelt right?", style="yellow")
     footer(console, reply)
 
 
 def show_forget(console: Console, reply: requests.ForgetReply) -> None:
     """What was erased."""
     waiting = f"; waiting for {', '.join(reply.waiting)}" if reply.waiting else ""
-    console.print(f"{reply.state}: {reply.erased} erased, recorded as {reply.seq}{waiting}")
+    console.print(f"{reply.state}: {count(reply.erased, 'event')} erased, recorded as {reply.seq}{waiting}")
     footer(console, reply)
 
 
@@ -121,7 +185,20 @@ def footer(console: Console, reply: requests.Reply, *more: str, cursor: str = ""
     parts += [f"fresh up to {', '.join(f'{arm} {seq}' for arm, seq in reply.fresh.items())}"] if reply.fresh else []
     parts += [f"more: --cursor {cursor}"] if cursor else []
     style = "yellow" if reply.degraded or reply.stale else "dim"
-    console.print(" · ".join(parts), style=style, markup=False, highlight=False)
+    console.print(" · ".join(parts), style=style)
+
+
+def lines(*columns: str) -> Table:
+    """A table whose cells are never cut: they are to be copied."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def count(number: int, noun: str) -> str:
+    """`1 event`, `2,000 events`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _cursor(value: object) -> str:

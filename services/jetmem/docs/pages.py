@@ -140,7 +140,11 @@ def command_line() -> str:
     from jetmem.cli import app
 
     root: Any = get_command(app)
-    parts = ["# The command line\n\nGenerated from `jetmem --help` by `make docs`; do not edit."]
+    parts = [
+        "# The command line\n\nGenerated from `jetmem --help` by `make docs`; do not edit.\n\n"
+        "Exit codes: 0 done; 1 failed, or nothing is recorded under what was asked for; 2 refused: wrong options or "
+        "values, settings, a folder or port in use, no terminal to ask on; 130 interrupted."
+    ]
     parts += [_command(f"jetmem {name}", command) for name, command in _commands(root)]
     return "\n\n".join(parts) + "\n"
 

@@ -101,5 +101,5 @@ _RULES: Final[dict[str, dict[str, Any]]] = {
         "then": {"required": ["text"], "properties": {"text": {"minLength": 1}}},
     },
     "Forget": _ONE_SELECTOR,
-    "ForgetRequest": _ONE_SELECTOR,
+    "ForgetRequest": {"oneOf": [*_ONE_SELECTOR["oneOf"], _selector("seq", {"type": "integer"})]},
 }
