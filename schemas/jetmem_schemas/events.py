@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from jetmem_schemas import wording
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.subjects import ID_PATTERN
 
@@ -115,7 +116,11 @@ _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "procedure": msgspec.json.Decoder(Procedure),
     "forget": msgspec.json.Decoder(Forget),
 }
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<field>.*?)`)?$", re.DOTALL)
+#: What msgspec says and where: `$.limit`, `$.meta[...]`, `key` in `$.meta`.
+_AT = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$\.?(?P<field>.*?)`)?$", re.DOTALL)
+_ENUM = re.compile(r"^Invalid enum value (?P<value>.+)$", re.DOTALL)
+_GOT = re.compile(r", got `(?P<kind>\w+)`$")
+_VALUE_CHARS_MAX: Final = 64
 #: Possessive: linear in the payload whatever it holds; a string that never ends is taken to its end.
 _MARKS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
@@ -158,24 +163,43 @@ def decode_json(payload: bytes, decode: Callable[[bytes], T]) -> T:
     try:
         return decode(payload)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from error
+        raise refusal(str(error), _decoded_type(decode)) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise SchemaError("bad_json", f"payload is not JSON: {error}"[:300]) from error
 
 
-def _refusal(text: str) -> SchemaError:
+def _decoded_type(decode: Callable[[bytes], Any]) -> Any:
+    """What a decoder's `decode` makes, if it is one."""
+    return getattr(getattr(decode, "__self__", None), "type", Any)
+
+
+def refusal(text: str, kind: Any) -> SchemaError:
+    """What msgspec says of a value that does not fit `kind`, with what is accepted there, in words for people."""
     found = _AT.match(text)
-    what, field = (found["what"], found["field"] or "") if found else (text, "")
-    what = what[:1].lower() + what[1:]
+    what, field, key = (found["what"], found["field"] or "", bool(found["key"])) if found else (text, "", False)
     missing = _MISSING.search(text)
     if missing:
         path = f"{field}.{missing['field']}" if field else missing["field"]
         return SchemaError("missing_field", f"required field {path} is missing", path)
     unknown = re.search(r"unknown field `([^`]+)`", text)
     if unknown:
-        return SchemaError("bad_field", what.replace("`", "'"), unknown[1])
-    timely = "datetime" in text.lower() or "RFC3339" in text
-    return SchemaError("bad_time" if timely else "bad_field", what.replace("`", "'"), field)
+        names = wording.listed(wording.fields(kind, field), "and")
+        known = f"; those known are {names}" if names else ""
+        return SchemaError("bad_field", f"there is no field {unknown[1][:_VALUE_CHARS_MAX]}{known}", unknown[1])
+    allowed = wording.allowed(kind, field, key=key)
+    if not allowed:
+        return SchemaError("bad_field", (what[:1].lower() + what[1:]).replace("`", "'"), field)
+    timely = allowed == wording.A_TIME and not what.endswith("got `bool`")
+    name = f"each key of {field}" if key else field or "it"
+    return SchemaError("bad_time" if timely else "bad_field", f"{name} must be {allowed}{_instead(what)}", field)
+
+
+def _instead(what: str) -> str:
+    """What was there, as far as msgspec says it."""
+    value, given = _ENUM.match(what), _GOT.search(what)
+    if value:
+        return f", not {value['value'].strip(chr(39))[:_VALUE_CHARS_MAX]}"
+    return f", not {wording.got(given['kind'])}" if given else ""
 
 
 def check_depth(payload: bytes) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-#: Kinds of log entries. `forgot` carries a `Forgotten`; `blank` is an entry whose words were erased.
-EntryKind = Literal["event", "run", "procedure", "forgot", "blank"]
+#: What a stage says of itself in numbers and names.
+Counts: TypeAlias = dict[str, int | float | str]
+#: One slice of a scan.
+SCAN_BYTES_MAX: Final = 800_000
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -15,12 +17,15 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     `rseq` numbers the partition without a gap from 1; `seq` is the MEMORY sequence it came from; `at` the
     broker's time and `ts` the event's own, both epoch ms; `body` the payload verbatim (empty when blank).
+
+    `kind` is event, run, procedure, `forgot` (with a `Forgotten`) or `blank` (its words were erased). A newer persist
+    may know more: who does not know a kind passes the entry over.
     """
 
     rseq: int
     seq: int
     at: int
-    kind: EntryKind
+    kind: str
     tenant: str
     agent: str
     session: str
@@ -68,7 +73,7 @@ class ScanRequest(msgspec.Struct, frozen=True):
 
     after: int
     after_seq: int
-    bytes_max: int = 800_000
+    bytes_max: int = SCAN_BYTES_MAX
 
 
 class ScanReply(msgspec.Struct, frozen=True):
@@ -247,7 +252,7 @@ class Filters(msgspec.Struct, frozen=True):
 class FindRequest(msgspec.Struct, frozen=True):
     """Candidates for a question. `vector` is the encoded question, or empty for the text arm alone.
 
-    `text_rseq` and `vector_rseq` wait, up to `wait_ms`, until each arm has applied that much (0: no wait).
+    `rseq` waits, up to `wait_ms`, until each arm of the mode has applied that entry (0: no wait).
     """
 
     tenant: str
@@ -262,7 +267,7 @@ class FindRequest(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True):
-    """One ranked event. `scores` are the features it was ranked by, `pieces` matched passages [start, end)."""
+    """One ranked event: the arms that found it, and `scores`, the features it was ranked by."""
 
     id: str
     score: float
@@ -290,11 +295,9 @@ class StageStatus(msgspec.Struct, frozen=True):
     detail: str
     lag: int
     last_error: str
-    counts: dict[str, int | float | str]
+    counts: Counts
 
 
-SCAN_BYTES_MAX: Final = 800_000
-EMPTY: Final = b""
 encode = msgspec.msgpack.Encoder().encode
 decode_entry = msgspec.msgpack.Decoder(Entry).decode
 
@@ -302,7 +305,7 @@ decode_entry = msgspec.msgpack.Decoder(Entry).decode
 class AppliedRequest(msgspec.Struct, frozen=True):
     """Has a projection applied entry `rseq`, in every arm? Waits up to `wait_ms`.
 
-    What the entry erased is gone then; vectors of a backlog are not waited for, `AppliedReply.vector` tells of them.
+    What the entry erased is gone then; what an arm still lacks of a backlog is not waited for, `AppliedReply.at` tells.
     """
 
     tenant: str
@@ -311,8 +314,27 @@ class AppliedRequest(msgspec.Struct, frozen=True):
 
 
 class AppliedReply(msgspec.Struct, frozen=True):
-    """Where each arm is; `late` names those that missed the wait."""
+    """Up to where each arm of the stage answers, nothing pending; `late` names those that missed the wait."""
 
-    text: Head
-    vector: Head
+    at: dict[str, Head]
     late: list[str]
+
+
+class ForgetState(msgspec.Struct, frozen=True):
+    """What persist knows of a forget of one tenant; `purged` when no file of persist or MEMORY holds what it erased."""
+
+    known: bool = False
+    erased: int = 0
+    purged: bool = False
+
+
+class DropLetter(msgspec.Struct, frozen=True):
+    """Erase the dead letter that DEAD has under `seq`, and the refused message in MEMORY."""
+
+    seq: int
+
+
+class LetterDropped(msgspec.Struct, frozen=True):
+    """`dropped` is false if there was no such letter."""
+
+    dropped: bool

@@ -110,7 +110,10 @@ class Status(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ForgetRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """Erase, and wait until no query returns it; the same selectors as a published forget."""
+    """Erase, and wait until no query returns it; the same selectors as a published forget.
+
+    `seq` instead of a selector erases nothing: it asks for the state of the forget that has this MEMORY sequence.
+    """
 
     ids: Annotated[list[Id], Meta(min_length=1, max_length=10_000)] | None = None
     agent: Token | None = None
@@ -119,6 +122,7 @@ class ForgetRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     before: Time | None = None
     all: bool = False
     reason: Annotated[str, Meta(max_length=1000)] = ""
+    seq: Annotated[int, Meta(ge=1, le=SEQ_MAX)] | None = None
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -247,7 +251,12 @@ class StatusReply(Reply, frozen=True, kw_only=True):
 
 
 class ForgetReply(Reply, frozen=True, kw_only=True):
-    """`state` is `applied` (no query returns it) or `accepted` (recorded; see `waiting`); `seq` identifies it."""
+    """How far a forget is. `seq` identifies it; ask with it for its state later.
+
+    `state` is `accepted` (stored; the stages in `waiting` have yet to apply it), `applied` (no query returns what it
+    erased) or `purged` (no file under the data folder holds it either; while a later forget of the tenant is worked
+    off, it may be called `applied` again).
+    """
 
     state: str
     seq: int

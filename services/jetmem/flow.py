@@ -25,7 +25,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         store: What it owns on disk, or "".
         ack_point: When what it read counts as done.
         does: One line for people.
-        arms: Arms of an answer that are gone when this stage is.
+        arms: Arms of an answer that are gone when this stage is. A projection's are those of its `applied`.
         replicas: Any process answers for any tenant; otherwise the one that owns the tenant's partition.
         settings: Name of the Struct in `jetmem.<name>.settings`.
     """
@@ -99,6 +99,18 @@ def stage(name: str) -> Stage:
         KeyError: There is none.
     """
     return {s.name: s for s in STAGES}[name]
+
+
+def projections() -> tuple[Stage, ...]:
+    """Whoever an answer waits for and a forget must reach."""
+    return tuple(each for each in STAGES if each.projects)
+
+
+def arms() -> list[str]:
+    """Every arm once, as replies list them: the record's, those of projections, then of who only helps."""
+    order = (subjects.MEMORY, subjects.RECORD)
+    listed = sorted(STAGES, key=lambda each: order.index(each.reads) if each.reads in order else len(order))
+    return list(dict.fromkeys(arm for each in listed for arm in each.arms))
 
 
 def sections() -> Sections:

@@ -18,7 +18,8 @@ from jetmem.adapters.encoder import open_encoder
 from jetmem.adapters.encoder_export import INT8, ensure_export
 from jetmem.adapters.model_files import PACKAGED_MODEL, find_model
 from jetmem.adapters.tokens import Tokens, open_splitter
-from jetmem.embed.ports import Encoder, Splitter
+from jetmem.embed.ports import Encoder
+from jetmem.index.ports import Splitter
 from jetmem.runtime.limits import PASSAGES_MAX
 from jetmem.testing.encoder import FakeEncoder, FakeSplitter
 

@@ -8,18 +8,26 @@ from pathlib import Path
 from harness.ports import free_port
 from harness.waiting import until
 from jetmem.adapters.nats_server import ServerConfig, answers, command, find_binary, write_config
+from jetmem.runtime import limits
 
 
 class Broker:
     """`with Broker() as broker: await nats.connect(broker.url)`.
 
-    The port and the store stay the same over `stop`, `kill` and `start`.
+    The port and the store stay the same over `stop`, `kill` and `start`; a new `payload_bytes_max` counts from `start`.
     """
 
-    def __init__(self, data: Path | None = None, port: int | None = None, accounts: str = "") -> None:
+    def __init__(
+        self,
+        data: Path | None = None,
+        port: int | None = None,
+        accounts: str = "",
+        payload_bytes_max: int = limits.BROKER_PAYLOAD_BYTES_MAX,
+    ) -> None:
         self._own = data is None
         self.data = Path(tempfile.mkdtemp(prefix="jetmem-broker-")) if data is None else data
         self.port = port or free_port()
+        self.payload_bytes_max = payload_bytes_max
         self._accounts = accounts
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -34,10 +42,14 @@ class Broker:
     def start(self) -> None:
         """Start and wait until it answers."""
         config = self.data / "nats.conf"
-        store = ServerConfig(
-            store=self.data / "nats", port=self.port, file_store_bytes_max=64 * 1024**3, accounts=self._accounts
+        server = ServerConfig(
+            store=self.data / "nats",
+            port=self.port,
+            file_store_bytes_max=64 * 1024**3,
+            accounts=self._accounts,
+            payload_bytes_max=self.payload_bytes_max,
         )
-        write_config(config, store)
+        write_config(config, server)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command(find_binary(), config), stdout=log, stderr=log)
         until(self._up, f"nats-server answers on {self.port}")

@@ -15,6 +15,7 @@ from jetmem_schemas.internal import (
     ActivityRequest,
     AppliedReply,
     AppliedRequest,
+    Counts,
     CoverReply,
     CoverRequest,
     EncodeReply,
@@ -25,6 +26,7 @@ from jetmem_schemas.internal import (
     FetchRequest,
     FindReply,
     FindRequest,
+    ForgetState,
     Found,
     Head,
     StageStatus,
@@ -54,7 +56,7 @@ class FakeStages:
 
     Attributes:
         down: Stages that nobody runs.
-        hangs: Calls (`find`, `encode`, `fetch`, …) that never answer by themselves.
+        hangs: Calls (`find`, `encode`, `index.applied`, …) that never answer by themselves.
         erased_ids: Found by the index, no longer held by persist.
         cut_at: Items after which a fetch says `cut`.
         reached: MEMORY sequence up to which persist has read.
@@ -76,6 +78,8 @@ class FakeStages:
     last_error: str = ""
     forgot_seq: int = 0
     index_purging: int = 0
+    forgets: set[int] = field(default_factory=set)
+    purged: bool = False
     published: list[tuple[str, bytes]] = field(default_factory=list)
     calls: list[tuple[str, Any]] = field(default_factory=list)
 
@@ -92,7 +96,7 @@ class FakeStages:
         self.calls.append((verb, request))
         if stage in self.down:
             raise RequestFailed("unavailable", f"stage {stage} is not running")
-        if verb in self.hangs:
+        if verb in self.hangs or f"{stage}.{verb}" in self.hangs:
             self.clock.now += timeout_s
             await asyncio.sleep(0)
             raise RequestFailed("timeout", f"stage {stage} did not answer")
@@ -100,18 +104,22 @@ class FakeStages:
     def _held(self, tenant: str) -> list[Entry]:
         return [e for e in self.entries.get(tenant, []) if e.id not in self.erased_ids]
 
-    async def cover(self, tenant: str, request: CoverRequest, timeout_s: float) -> CoverReply:
-        await self._called("persist", "cover", request, timeout_s)
+    async def ask(self, stage: str, verb: str, tenant: str, request: Any, reply: Any, timeout_s: float) -> Any:
+        """By the verb's method here, if the stage is up; what is asked must be of the asked tenant."""
+        await self._called(stage, verb, request, timeout_s)
+        assert getattr(request, "tenant", tenant) == tenant
+        return getattr(self, verb)(stage, tenant, request)
+
+    def cover(self, stage: str, tenant: str, request: CoverRequest) -> CoverReply:
         held = self.entries.get(tenant, [])
-        head = Head(held[-1].rseq, held[-1].seq) if held else Head()
+        head = self._head(tenant)
         if self.reached < request.after:
             self.clock.now += request.wait_ms / 1000
             return CoverReply(False, 0, head, self.reached)
         return CoverReply(True, max([e.rseq for e in held if e.seq <= request.after], default=0), head, self.reached)
 
-    async def fetch(self, request: FetchRequest, timeout_s: float) -> FetchReply:
-        await self._called("persist", "fetch", request, timeout_s)
-        held = self._held(request.tenant)
+    def fetch(self, stage: str, tenant: str, request: FetchRequest) -> FetchReply:
+        held = self._held(tenant)
         items = []
         for id_ in request.ids:
             for at, entry in enumerate(held):
@@ -123,37 +131,33 @@ class FakeStages:
                 return FetchReply(items, self.reached, cut=True)
         return FetchReply(items, self.reached)
 
-    async def timeline(self, request: TimelineRequest, timeout_s: float) -> TimelineReply:
-        await self._called("persist", "timeline", request, timeout_s)
-        order = self._held(request.tenant)[:: -1 if request.descending else 1]
+    def timeline(self, stage: str, tenant: str, request: TimelineRequest) -> TimelineReply:
+        order = self._held(tenant)[:: -1 if request.descending else 1]
         start = int(request.cursor or b"0")
         page = order[start : start + request.limit]
         end = start + len(page)
         return TimelineReply([encode(e) for e in page], str(end).encode() if end < len(order) else b"", self.reached)
 
-    async def sessions(self, request: ActivityRequest, timeout_s: float) -> ActivityReply:
-        await self._called("persist", "sessions", request, timeout_s)
-        held = self._held(request.tenant)
+    def sessions(self, stage: str, tenant: str, request: ActivityRequest) -> ActivityReply:
+        held = self._held(tenant)
         items = [Activity("alice", "s1", len(held), held[0].ts, held[-1].ts)] if held else []
         return ActivityReply(items, b"more" if items and not request.cursor else b"", self.reached)
 
-    async def agents(self, request: ActivityRequest, timeout_s: float) -> ActivityReply:
-        await self._called("persist", "agents", request, timeout_s)
-        held = self._held(request.tenant)
+    def agents(self, stage: str, tenant: str, request: ActivityRequest) -> ActivityReply:
+        held = self._held(tenant)
         return ActivityReply(
             [Activity("alice", "", len(held), held[0].ts, held[-1].ts, 1)] if held else [], b"", self.reached
         )
 
-    async def erased(self, tenant: str, seq: int, timeout_s: float) -> int:
-        await self._called("persist", "erased", seq, timeout_s)
-        return 2
+    def forgotten(self, stage: str, tenant: str, request: dict[str, Any]) -> ForgetState:
+        known = request["seq"] in self.forgets
+        return ForgetState(known, 2 if known else 0, known and self.purged)
 
-    async def find(self, request: FindRequest, timeout_s: float) -> FindReply:
-        await self._called("index", "find", request, timeout_s)
-        ids = self.ranking if self.ranking is not None else [e.id for e in self.entries.get(request.tenant, [])]
+    def find(self, stage: str, tenant: str, request: FindRequest) -> FindReply:
+        ids = self.ranking if self.ranking is not None else [e.id for e in self.entries.get(tenant, [])]
         arms = ["text", "vector"] if request.mode == "hybrid" else [request.mode]
         hits = [Found(id_, 1 / (place + 1), arms, {"turn": 1.0}) for place, id_ in enumerate(ids[: request.limit])]
-        head = self._head(request.tenant)
+        head = self._head(tenant)
         return FindReply(hits, head, self._vector_head(head), self.late if request.rseq else [], self.missing, 0.1)
 
     def _head(self, tenant: str) -> Head:
@@ -163,27 +167,26 @@ class FakeStages:
     def _vector_head(self, head: Head) -> Head:
         return head if self.vector_rseq is None else Head(self.vector_rseq, self.vector_rseq)
 
-    async def applied(self, stage: str, request: AppliedRequest, timeout_s: float) -> AppliedReply:
-        await self._called(stage, "applied", request, timeout_s)
+    def applied(self, stage: str, tenant: str, request: AppliedRequest) -> AppliedReply:
         self.clock.now += request.wait_ms / 1000 if self.late else 0.0
-        head = self._head(request.tenant)
-        return AppliedReply(head, self._vector_head(head), self.late)
+        head = self._head(tenant)
+        at = dict.fromkeys(flow.stage(stage).arms, head)
+        if stage == "index":
+            at["vector"] = self._vector_head(head)
+        return AppliedReply(at, [arm for arm in self.late if arm in at])
 
-    async def encode(self, request: EncodeRequest, timeout_s: float) -> EncodeReply:
-        await self._called("embed", "encode", request, timeout_s)
+    def encode(self, stage: str, tenant: str, request: EncodeRequest) -> EncodeReply:
         return EncodeReply("model", [b"\0" * 8])
 
-    async def status(self, stage: flow.Stage, tenant: str, timeout_s: float) -> StageStatus:
-        await self._called(stage.name, "status", tenant, timeout_s)
+    def status(self, stage: str, tenant: str, request: dict[str, Any]) -> StageStatus:
+        assert request == {"tenant": tenant}
         held = self._held(tenant)
-        counts: dict[str, dict[str, int | float | str]] = {
+        counts: dict[str, Counts] = {
             "persist": {"record_seq": self.reached, "events": len(held), "sessions": 1, "agents": 1, "purging": 0,
                         "forgot_seq": self.forgot_seq},
             "index": {"pending_vectors": 3, "text_seq": 2, "vector_seq": 1, "purging": self.index_purging},
-            "embed": {},
         }  # fmt: skip
-        name = stage.name
-        return StageStatus(name, f"{name}-0", True, "ok", 0, self.last_error, counts[name])
+        return StageStatus(stage, f"{stage}-0", True, "ok", 0, self.last_error, counts.get(stage, {}))
 
     async def own_status(self) -> StageStatus:
         return StageStatus("query", "query-0", True, "ok", 0, "", {})
@@ -199,6 +202,7 @@ class FakeStages:
             self.clock.now += 0.5
             raise RequestFailed("unavailable", "no acknowledgement")
         self.reached += 1
+        self.forgets.add(self.reached)
         tenant = subject.split(".")[1]
         self.erased_ids |= set(msgspec.json.decode(body, type=Forget).ids or [])
         held = self.entries.setdefault(tenant, [])

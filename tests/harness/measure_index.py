@@ -17,9 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datetime import datetime
 
 from harness.index_stage import Stage
+from jetmem.adapters.embed_asker import choose
 from jetmem.adapters.rocks import Rocks
 from jetmem.adapters.tokens import open_splitter
-from jetmem.index.asker import Asker
+from jetmem.index.lacking import Lacking
 from jetmem.index.rows import FAMILIES, FORMAT
 from jetmem.index.settings import IndexSettings
 from jetmem.testing.encoder import FakeSplitter
@@ -81,15 +82,13 @@ def quantile(spent, q):
 
 def asking(stage):
     """One job at a time from the front, as when 100,000 wait."""
-    asker = Asker.__new__(Asker)
-    asker._rows, asker._pieces, asker._out, asker._next = stage.rows, stage.indexer.pieces, {}, {}
+    lacking, start, out = Lacking(stage.indexer), b"", frozenset()
     spent = []
-    for job in range(32):
+    for _ in range(32):
         began = time.perf_counter()
-        texts = asker._next_texts("irc")
+        job = choose(lacking, "irc", start, out)
         spent.append(time.perf_counter() - began)
-        for text in texts:
-            asker._out[("irc", text.key)] = (0.0, job)
+        start, out = job.next, out | {text.key for text in job.texts}
     print(f"choosing a job: p50 {quantile(spent, 50)}, longest {max(spent) * 1000:.1f} ms")
 
 

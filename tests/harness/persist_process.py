@@ -38,14 +38,15 @@ REPLIES = {
 
 
 class PersistProcess:
-    """`python -m jetmem run persist` on a data folder."""
+    """`python -m jetmem run persist` on a data folder, or another stage."""
 
-    def __init__(self, broker: Broker, data: Path, *, url: str = "", **settings: Any) -> None:
+    def __init__(self, broker: Broker, data: Path, *, url: str = "", stage: str = "persist", **settings: Any) -> None:
         self.data = data
         self.settings = settings
         self.url = url or broker.url
         self.process: subprocess.Popen[bytes] | None = None
-        self.log = data / "persist.log"
+        self.stage = stage
+        self.log = data / f"{stage}.log"
 
     def start(self, **settings: Any) -> "PersistProcess":
         self.data.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ class PersistProcess:
         environ |= {f"JETMEM_{k.upper()}": str(v) for k, v in (self.settings | settings).items()}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jetmem", "run", "persist"], env=environ, stdout=log, stderr=log
+                [sys.executable, "-m", "jetmem", "run", self.stage], env=environ, stdout=log, stderr=log
             )
         return self
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,10 +17,8 @@ from nats.js.api import ConsumerConfig
 
 from harness.broker import Broker
 from harness.waiting import until_async
-from jetmem.index.app import build as build_index
+from jetmem import flow
 from jetmem.index.settings import IndexSettings
-from jetmem.persist.app import build as build_persist
-from jetmem.persist.settings import PersistSettings
 from jetmem.runtime.settings import Common
 from jetmem.tasks import end
 from jetmem.testing.encoder import FakeEncoder, FakeSplitter
@@ -62,11 +61,13 @@ class FakeEmbed:
             await end(self._task)
 
     async def _run(self) -> None:
-        while True:
-            try:
-                await self._pull()
-            except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError):
-                await asyncio.sleep(0.05)
+        await until_async(self._pulled, "jobs end, which they never do", deadline_s=math.inf)
+
+    async def _pulled(self) -> bool:
+        """False when stream, index or broker are away: to be tried again."""
+        with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError):
+            await self._pull()
+        return False
 
     async def _pull(self) -> None:
         js = self.nc.jetstream()
@@ -96,17 +97,16 @@ class Pipeline:
         self.data = data
         self.nc = nc
         self.embed = FakeEmbed(nc)
-        self.index_settings = index
+        self.settings: dict[str, Any] = {"index": index}
+        self.fakes: dict[str, dict[str, Any]] = {"index": {"splitter": FakeSplitter()}}
         self.shells: dict[str, Any] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, *stages: str) -> None:
         common = Common(server=self.broker.url, data=str(self.data))
         for stage in stages:
-            if stage == "persist":
-                shell = build_persist(common, PersistSettings())
-            else:
-                shell = build_index(common, self.index_settings, splitter=FakeSplitter())
+            settings = self.settings.get(stage) or flow.sections()[stage]()
+            shell = flow.build(stage, {"": common, stage: settings}, **self.fakes.get(stage, {}))
             self.shells[stage] = shell
             self._tasks[stage] = asyncio.create_task(shell.run())
 
@@ -152,6 +152,12 @@ class Pipeline:
         assert not (reply.headers or {}).get("Nats-Service-Error-Code"), reply.data
         return msgspec.msgpack.decode(reply.data, type=kind)
 
+    async def query(self, verb: str, *, tenant="acme", **request: Any) -> dict[str, Any]:
+        """One question as agents ask it."""
+        reply = await self.nc.request(subjects.query(tenant, verb), msgspec.json.encode(request), timeout=30)
+        assert not (reply.headers or {}).get("Nats-Service-Error-Code"), reply.data
+        return dict(msgspec.json.decode(reply.data))
+
     async def find(self, query: str, *, tenant="acme", mode="text", rseq=0, wait_ms=0, limit=100) -> FindReply:
         vector = b"" if mode == "text" else bytes(self.embed.encoder.encode([query])[0].tobytes())
         request = FindRequest(tenant, query, mode, limit, vector, MODEL, rseq=rseq, wait_ms=wait_ms)
@@ -184,7 +190,9 @@ class Pipeline:
 
     async def applied(self, seq: int, *, tenant="acme") -> AppliedReply:
         request = AppliedRequest(tenant, await self.covered(seq, tenant=tenant), 10_000)
-        return await self.ask("index", "applied", request, AppliedReply, tenant=tenant)
+        reply = await self.ask("index", "applied", request, AppliedReply, tenant=tenant)
+        assert tuple(reply.at) == flow.stage("index").arms, "what the flow says and what the stage does"
+        return reply
 
     async def status(self, tenant="acme") -> StageStatus:
         return await self.ask("index", "status", {"tenant": tenant}, StageStatus, tenant=tenant)
@@ -196,7 +204,7 @@ class Pipeline:
 
         async def done() -> bool:
             reply = await self.ask("index", "applied", AppliedRequest(tenant, 0, 0), AppliedReply, tenant=tenant)
-            return bool(reply.text.rseq >= rseq and reply.vector.rseq >= rseq)
+            return all(head.rseq >= rseq for head in reply.at.values())
 
         await until_async(done, "every text has its vector")
 

@@ -1,6 +1,7 @@
 """A stage that does nothing but be healthy and, as `query`, answer `status`: `python stand_in.py <stage>`.
 
-`STAND_IN_FAILS=<stage>` makes that stage end at once; `STAND_IN_STUBBORN=<stage>` makes it ignore SIGTERM.
+While `$JETMEM_DATA/sick-<stage>` exists it says that it is unhealthy. `STAND_IN_FAILS=<stage>` makes that stage end at
+once; `STAND_IN_STUBBORN=<stage>` makes it ignore SIGTERM.
 On a clean stop it adds its name to `$JETMEM_DATA/order`.
 """
 
@@ -14,11 +15,13 @@ from pathlib import Path
 import nats
 
 OK = b'HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{"healthy": true, "detail": "ok"}\n'
+SICK = OK.replace(b"200 OK", b"503 Service Unavailable").replace(b"ok", b"7 messages wait")
 
 
 async def healthz(reader, writer):
     await reader.readuntil(b"\r\n\r\n")
-    writer.write(OK)
+    sick = (Path(os.environ["JETMEM_DATA"]) / f"sick-{sys.argv[1]}").exists()
+    writer.write(SICK if sick else OK)
     await writer.drain()
     writer.close()
 

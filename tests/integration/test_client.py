@@ -13,6 +13,8 @@ from harness.broker import Broker
 from harness.waiting import until_async
 from jetmem.adapters import nats_streams
 from jetmem.client import (
+    Busy,
+    ClientError,
     NotStored,
     Outgoing,
     PermissionDenied,
@@ -447,3 +449,49 @@ def test_waiting_for_an_arm_ends_when_it_is_fresh(broker):
         return waited, [request["after"] for subject, request in asked if subject == "mem.acme.query.search"]
 
     assert asyncio.run(run()) == ([("acme", 3, "")] * 2, [42] * 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("unavailable", Unavailable), ("busy", Busy), ("timeout", TimedOut), ("internal", RequestRefused)],
+)
+def test_one_condition_has_one_type_whoever_noticed_it(broker, code, kind):
+    failure = requests.Failure(code, "stage persist is not running")
+
+    async def run():
+        async with (
+            _answering(broker, failure, {requests.ERROR_CODE_HEADER: code}),
+            connect(broker.url, tenant="acme") as client,
+        ):
+            with pytest.raises(ClientError) as error:
+                await client.search("x")
+            return error.value
+
+    error = asyncio.run(run())
+    assert type(error) is kind
+    assert (error.code, str(error)) == (code, f"{code}: stage persist is not running")
+
+
+def test_waiting_for_an_arm_goes_on_while_persist_is_restarted(broker):
+    """query answers `unavailable`, `timeout`, `busy` then; the wait is over when the arm is fresh, not before."""
+    found = {"mode": "vector", "hits": [], "degraded": [], "stale": False, "fresh": {}, "took_ms": 1.0}
+    codes = iter(["unavailable", "timeout", "busy", ""])
+
+    async def run():
+        waited = []
+        nc = await nats.connect(broker.url)
+
+        async def answer(msg):
+            code = next(codes)
+            body = requests.Failure(code, f"it is {code}") if code else found
+            headers = {requests.ERROR_CODE_HEADER: code} if code else None
+            await nc.publish(msg.reply, msgspec.json.encode(body), headers=headers)
+
+        await nc.subscribe(subjects.QUERY_ALL, cb=answer)
+        await nc.flush()
+        async with connect(broker.url, tenant="none") as client:
+            await wait_fresh(client, "acme", 42, "vector", lambda *each: waited.append(each))
+        await nc.close()
+        return waited
+
+    assert asyncio.run(run()) == [("acme", 0, f"it is {code}") for code in ("unavailable", "timeout", "busy")]

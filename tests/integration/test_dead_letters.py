@@ -8,39 +8,38 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.broker import Broker
-from jetmem.adapters import nats_streams
+from harness.files import grep
+from harness.persist_process import PersistProcess, client
+from harness.waiting import until_async
 from jetmem.cli import app
 from jetmem.persist.core import default_id
-from jetmem.runtime.settings import Common
 from jetmem_schemas import subjects
 
-AT = 1_767_225_600_000
-
-
-def _letter(seq, tenant, code, payload):
-    headers = {"Jetmem-Subject": f"mem.{tenant}.event.a.s", "Jetmem-Seq": str(seq), "Jetmem-Time": str(AT)}
-    headers |= {"Jetmem-Code": code, "Jetmem-Reason": "because", "Jetmem-Original-X": "kept"}
-    return subjects.dead(code, tenant), payload, headers | {"Jetmem-Original-Nats-Msg-Id": "not kept"}
+BAD = [
+    ("mem.acme.event.a.s", b"nope", {"X": "kept", "Nats-Msg-Id": "not kept"}),
+    ("mem.acme.event.a.s", b'{"author":"bob"}', {}),
+    ("mem.umbrella.event.a.s", b'{"id":"x","ts":5,"text":7}', {}),
+]
 
 
 @pytest.fixture
-def broker():
-    async def fill(url):
-        nc = await nats.connect(url, allow_reconnect=False)
-        for stream in (subjects.MEMORY, subjects.DEAD):
-            await nats_streams.ensure(nc, stream, Common())
-        letters = [
-            _letter(7, "acme", "bad_json", b"nope"),
-            _letter(8, "acme", "missing_field", b'{"author":"bob"}'),
-            _letter(9, "umbrella", "conflict", b'{"id":"x","ts":5,"text":"t"}'),
-        ]
-        for subject, payload, headers in letters:
-            await nc.jetstream().publish(subject, payload, headers=headers)
-        await nc.close()
+def pair(tmp_path):
+    """Three letters: MEMORY 1, 2, 3."""
 
-    with Broker() as running:
-        asyncio.run(fill(running.url))
-        yield running
+    async def fill(broker):
+        async with client(broker) as c:
+            for subject, payload, headers in BAD:
+                await c.publish(payload, subject, **headers)
+            await c.dead_count(3)
+
+    with Broker() as running, PersistProcess(running, tmp_path / "data", persist_purge_delay_s=0.1) as persist:
+        asyncio.run(fill(running))
+        yield running, persist
+
+
+@pytest.fixture
+def broker(pair):
+    return pair[0]
 
 
 def _run(broker, *arguments, code=0):
@@ -53,48 +52,62 @@ def _listed(broker, *arguments):
     return [json.loads(line) for line in _run(broker, "list", *arguments).stdout.splitlines()]
 
 
-def _memory(broker):
-    async def read():
-        nc = await nats.connect(broker.url, allow_reconnect=False)
-        js = nc.jetstream()
-        count = (await js.stream_info(subjects.MEMORY)).state.messages
-        found = [await js.get_msg(subjects.MEMORY, seq=i + 1) for i in range(count)]
-        await nc.close()
-        return [(subjects.published(m.subject), m.data, m.headers) for m in found]
+def _on(pair, body):
+    async def go():
+        async with client(pair[0]) as c:
+            await body(c)
 
-    return asyncio.run(read())
+    asyncio.run(go())
+
+
+def _grep(pair, word):
+    return grep(word, pair[0].data / "nats", pair[1].data / "persist")
 
 
 def test_listed_by_tenant_and_code(broker):
     assert [row["seq"] for row in _listed(broker)] == [1, 2, 3]
     assert [row["seq"] for row in _listed(broker, "--tenant", "acme")] == [1, 2]
-    assert [row["seq"] for row in _listed(broker, "--code", "conflict")] == [3]
+    assert [row["seq"] for row in _listed(broker, "--code", "bad_field")] == [3]
     assert [row["seq"] for row in _listed(broker, "--limit", "1")] == [1]
     assert json.loads(_run(broker, "show", "1").stdout)["payload"] == "nope"
     _run(broker, "show", "9", code=1)
 
 
-def test_redriven_under_the_original_id_and_time_and_then_erased(broker):
+def test_redriven_under_the_original_id_and_time_and_then_erased(pair):
+    """What is refused again comes back as a new letter."""
+    broker = pair[0]
+    at = json.loads(_run(broker, "show", "2").stdout)["headers"]["Jetmem-Time"]
     _run(broker, "redrive", code=2)
     assert "2 redriven" in _run(broker, "redrive", "--tenant", "acme").stdout
-    plain, filled = _memory(broker)
-    assert plain == ("mem.acme.event.a.s", b"nope", {"X": "kept"})
-    assert json.loads(filled[1]) == {"author": "bob", "id": default_id(8, AT), "ts": AT}
-    assert [row["seq"] for row in _listed(broker)] == [3]
-    _run(broker, "redrive", "--all")
-    assert _memory(broker)[2][1] == b'{"id":"x","ts":5,"text":"t"}'
-    assert _listed(broker) == []
+
+    async def body(c):
+        plain, filled = [await c.js.get_msg(subjects.MEMORY, seq) for seq in (4, 5)]
+        assert (subjects.published(plain.subject), plain.data) == ("mem.acme.event.a.s", b"nope")
+        assert plain.headers == {"X": "kept"}
+        assert json.loads(filled.data) == {"author": "bob", "id": default_id(2, int(at)), "ts": int(at)}
+
+        async def back():
+            return [row["seq"] for row in await asyncio.to_thread(_listed, broker)] == [3, 4, 5]
+
+        await until_async(back, "both are letters again, under new sequences")
+
+    _on(pair, body)
 
 
-def test_what_is_not_acknowledged_stays(broker):
-    async def remove():
-        nc = await nats.connect(broker.url, allow_reconnect=False)
-        await nc.jetstream().delete_stream(subjects.MEMORY)
-        await nc.close()
+def test_what_is_not_acknowledged_stays(pair):
+    _on(pair, lambda c: c.js.delete_stream(subjects.MEMORY))
+    assert pair[1].ended() != 0
+    pair[1].start(persist_accept_gap="true")  # makes MEMORY anew
+    _on(pair, lambda c: c.recorded(0))
 
-    asyncio.run(remove())
-    assert "unavailable" in _run(broker, "redrive", "--all", code=1).stderr
-    assert len(_listed(broker)) == 3
+    async def full(c):
+        config = (await c.js.stream_info(subjects.MEMORY)).config
+        config.max_bytes = 1
+        await c.js.update_stream(config)
+
+    _on(pair, full)
+    assert "unavailable" in _run(pair[0], "redrive", "--all", code=1).stderr
+    assert len(_listed(pair[0])) == 3
 
 
 def test_dropped_only_when_meant(broker):
@@ -103,3 +116,44 @@ def test_dropped_only_when_meant(broker):
     assert len(_listed(broker)) == 3
     _run(broker, "drop", "--seq", "2", "--yes")
     assert [row["seq"] for row in _listed(broker)] == [1, 3]
+
+
+@pytest.mark.parametrize("command", [("redrive", "--all"), ("drop", "--all", "--yes")])
+def test_without_persist_nothing_is_done_and_the_command_says_so(pair, command):
+    broker, persist = pair
+    persist.stop()
+    assert "persist is not running" in _run(broker, *command, code=1).stderr
+
+    async def untouched():
+        nc = await nats.connect(broker.url, allow_reconnect=False)
+        assert (await nc.jetstream().stream_info(subjects.MEMORY)).state.last_seq == 3
+        await nc.close()
+
+    asyncio.run(untouched())
+    assert len(_listed(broker)) == 3
+
+
+@pytest.mark.parametrize("command", [("drop", "--all", "--yes"), ("redrive", "--all")])
+def test_what_was_dropped_or_redriven_can_still_be_forgotten(pair, command):
+    """The refused message lies in MEMORY too, and only its letter leads to it."""
+    broker, persist = pair
+
+    async def say(c):
+        await c.publish({"id": "ok", "text": "harmless"})
+        await c.publish(b'{"id":"u","text":["unmentionable"]}')
+        await c.dead_count(4)
+        # still refused when it is published again, under the same id
+        await c.recorded((await c.js.stream_info(subjects.MEMORY)).state.last_seq)
+
+    async def forget(c):
+        await c.recorded((await c.js.stream_info(subjects.MEMORY)).state.last_seq)
+        await c.purged(await c.forget(all=True))
+
+    _on(pair, say)
+    assert _grep(pair, b"unmentionable")
+    _run(broker, *command)
+    _on(pair, forget)
+    assert _grep(pair, b"unmentionable") == []
+    persist.kill()
+    persist.start()  # a checkpoint whose message was erased is no alarm
+    _on(pair, lambda c: c.recorded(1))

@@ -11,6 +11,7 @@ from harness.pipeline import pipeline
 from harness.waiting import until_async
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.index import app
+from jetmem.runtime import limits, metrics
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import encode
 
@@ -198,6 +199,31 @@ def test_a_small_tenant_does_not_wait_behind_anothers_import(tmp_path):
     run(body, tmp_path)
 
 
+def test_a_full_queue_is_waited_for_and_no_text_is_encoded_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "EMBED_BYTES_MAX", 20_000)
+    monkeypatch.setattr(limits, "RETRY_LAST_S", 0.5)
+
+    async def body(line):
+        line.embed.open.clear()
+        tenants = [f"t{n}" for n in range(30)]
+        long = "zanzibar " * 100
+        await asyncio.gather(*(line.say(f"{long} {t} {n}", id=f"e{n}", tenant=t) for t in tenants for n in range(3)))
+
+        async def refused():
+            return metrics.retried.labels("index")._value.get() > before + 2
+
+        await until_async(refused, "the queue is full")
+        queue = await line.nc.jetstream().stream_info(subjects.EMBED)
+        assert 0 < queue.state.messages < 30
+        line.embed.open.set()
+        for tenant in tenants:
+            await line.embedded(tenant)
+        assert len(line.embed.texts) == len(set(line.embed.texts)) == 90
+
+    before = metrics.retried.labels("index")._value.get()
+    run(body, tmp_path)
+
+
 def test_waiting_for_what_was_just_said(tmp_path):
     async def body(line):
         line.embed.open.clear()
@@ -256,7 +282,7 @@ def test_forgotten_means_gone_from_answers_and_then_from_files(tmp_path, monkeyp
         index = app_of(line)
         for needle in (secret.encode(), vector, b"Mallory"):
             assert held_in(folder, needle), "in the log of RocksDB"
-        await index.in_writer(index.rows.store.compact)
+        await index.process.in_writer(index.rows.store.compact)
         assert held_in(folder, vector), "in its tables"
         seq = await line.forget(ids=["gone"])
         reply = await line.applied(seq)
@@ -290,10 +316,10 @@ def app_of(line):
 
 async def purge(index):
     """What the purge loop does, now."""
-    while not await index.in_writer(index.indexer.purge_step):
+    while not await index.process.in_writer(index.indexer.purge_step):
         pass
     await asyncio.to_thread(index.rows.store.compact)
-    await index.in_writer(index.indexer.purged)
+    await index.process.in_writer(index.indexer.purged)
     assert not index.indexer.erased
 
 

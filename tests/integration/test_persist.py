@@ -10,11 +10,14 @@ import nats.js.errors
 import pytest
 
 from harness.broker import Broker
+from harness.files import grep
 from harness.persist_process import PersistProcess, client, run
 from harness.proxy import Proxy
 from harness.waiting import until_async
 from harness.wire import HEADERS, SUBJECTS, raw_publish
 from jetmem.adapters.nats_streams import ensure
+from jetmem.adapters.rocks import Rocks
+from jetmem.persist.record import FAMILIES, FORMAT, forget_row
 from jetmem.runtime.settings import Common
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import Facts, Forgotten, Heads, decode_entry
@@ -42,10 +45,6 @@ def on(pair, body):
             await body(c)
 
     run(go())
-
-
-def grep(word: bytes, *folders: Path) -> list[str]:
-    return sorted(str(f) for folder in folders for f in folder.rglob("*") if f.is_file() and word in f.read_bytes())
 
 
 # recorded, announced, answered
@@ -430,7 +429,7 @@ def test_purged_means_that_no_file_holds_it(own):
         for word in words:
             assert grep(word, folders[0])
         assert grep(words[0], folders[1])
-        await c.purged(await c.forget(ids=["a"]))
+        await c.purged(await c.forget(ids=["a"], reason="inadmissible"))
         for word in words:
             assert grep(word, *folders) == []
         assert grep(b"harmless", folders[0]) and grep(b"harmless", folders[1])
@@ -459,6 +458,27 @@ def test_purged_means_that_no_file_holds_it(own):
     on(own, goes_on)
 
 
+def test_a_forget_is_kept_without_its_body_once_it_is_purged(own):
+    _, persist = own
+
+    async def body(c):
+        await c.recorded(await c.publish({"id": "a", "text": "x"}))
+        seq = await c.forget(ids=["a"], reason="asked to")
+        await c.purged(seq)
+        assert await c.ask("forgotten", tenant="acme", seq=seq) == {"known": True, "erased": 1, "purged": True}
+        assert not (await c.ask("forgotten", tenant="zoo", seq=seq))["known"]
+        counts = (await c.ask("status", tenant="acme")).counts
+        assert (counts["purging"], counts["forgot_seq"]) == (0, seq)
+        persist.stop()
+        store = Rocks(persist.data / "persist", FAMILIES, format_version=FORMAT)
+        assert list(store.scan("unpurged", b"")) == []
+        ((_, row),) = store.scan("forgets", b"")
+        assert forget_row(row).body == b""
+        store.close()
+
+    on(own, body)
+
+
 def test_a_copy_that_is_gone_already_holds_up_no_purge(own):
     """Trimmed away, or erased just before we died: the server then says `no message found`, with code 500."""
     broker, persist = own
@@ -485,6 +505,89 @@ def test_a_purge_ends_though_dead_was_removed(own):
         assert await c.dead() == []
 
     on(own, body)
+
+
+# a stream that was lost
+
+
+async def made_again(broker):
+    """MEMORY as it is after a loss: new, empty, and filled by nobody that persist knows of."""
+    nc = await nats.connect(broker.url)
+    await nc.jetstream().delete_stream(subjects.MEMORY)
+    await ensure(nc, subjects.MEMORY, Common())
+    return nc
+
+
+def test_a_forget_of_what_a_lost_stream_said_erases_nothing_of_the_new_one(own):
+    """Sequences begin again at 1: under those of the old messages are others, most of them unread yet."""
+    broker, persist = own
+    count = 3000
+
+    async def before(c):
+        sent = [await c.js.publish_async("mem.acme.event.bot.s", b'{"id":"e%d","text":"w"}' % n) for n in range(count)]
+        await asyncio.gather(*sent)
+        sent = [await c.publish(b'{"id":"e1","text":["unmentionable"]}', "mem.acme.event.bot.s") for _ in range(5)]
+        await c.recorded(sent[-1])
+        await c.dead_count(5)
+
+    on(own, before)
+    persist.stop()
+    said = {}
+
+    async def lose():
+        nc = await made_again(broker)
+        js = nc.jetstream()
+        said["forget"] = (await js.publish("mem.acme.forget._._", b'{"all":true}')).seq
+        sent = [await js.publish_async("mem.acme.event.bot.s", b'{"id":"n%d","text":"w"}' % n) for n in range(count)]
+        said["last"] = max([ack.seq for ack in await asyncio.gather(*sent)])
+        await nc.close()
+
+    run(lose())
+    persist.start(persist_accept_gap="true")
+
+    async def after(c):
+        await c.recorded(said["last"])
+        await c.purged(said["forget"])
+        assert (await c.js.stream_info(subjects.MEMORY)).state.messages == count + 1
+        events = [e.id for e in await c.entries() if e.kind == "event"]
+        assert sorted(events) == sorted(f"n{n}" for n in range(count))
+        assert await c.dead() == []
+        assert not grep(b"unmentionable", broker.data / "nats", persist.data / "persist")
+        assert (await c.ask("status", tenant="acme")).counts["forgot_seq"] == said["forget"]
+
+    on(own, after)
+
+
+def test_what_was_still_to_be_purged_in_a_lost_stream_is_not_purged_in_the_new_one(tmp_path):
+    with Broker() as broker, PersistProcess(broker, tmp_path / "data", persist_purge_delay_s=3600) as persist:
+
+        async def before(c):
+            for number in range(5):
+                await c.publish({"id": f"e{number}", "text": "w"})
+            refused = await c.publish(b'{"text":["unmentionable"]}')
+            await c.recorded(refused)
+            await c.dead_count(1)
+            await c.forget(all=True)
+
+        async def lose():
+            nc = await made_again(broker)
+            for number in range(9):
+                await nc.jetstream().publish("mem.acme.event.bot.s", b'{"id":"n%d","text":"w"}' % number)
+            await nc.close()
+
+        async def after(c):
+            await c.recorded(9)
+            await c.purged(7)
+            assert await c.dead() == []
+            await c.purged(await c.forget(ids=["n8"]))
+            state = (await c.js.stream_info(subjects.MEMORY)).state
+            assert state.messages == 9 and state.last_seq == 10
+
+        on((broker, persist), before)
+        persist.stop()
+        run(lose())
+        persist.start(persist_accept_gap="true", persist_purge_delay_s=0.1)
+        on((broker, persist), after)
 
 
 # the outbox
@@ -521,6 +624,83 @@ def test_dead_letters_wait_while_dead_is_full_or_gone(own):
         assert found.data == b"nonsense 3"
 
     on(own, body)
+
+
+def test_health_tells_of_letters_that_dead_does_not_take(own):
+    async def body(c):
+        config = (await c.js.stream_info(subjects.DEAD)).config
+        config.max_bytes = 1
+        await c.js.update_stream(config)
+        for _ in range(70):
+            seq = await c.publish(b"nonsense")
+        await c.recorded(seq)
+
+        async def told():
+            status = await c.ask("status")
+            return status.lag == 70 and "maximum bytes exceeded" in status.last_error
+
+        await until_async(told, "lag and reason in status")
+        config.max_bytes = 10**6
+        await c.js.update_stream(config)
+        await c.dead_count(70)
+
+        async def over():
+            return (await c.ask("status")).lag == 0
+
+        await until_async(over, "nothing waits any more")
+
+    on(own, body)
+
+
+def test_a_letter_whose_row_was_left_behind_is_not_stored_twice(own):
+    """The broker's own window is two minutes; a persist that was down for longer must look for itself."""
+    _, persist = own
+
+    async def body(c):
+        await c.recorded(await c.publish(b"nonsense 0"))
+        await c.dead_count(1)
+        persist.kill()
+        persist.start(crash="persist:before-outbox-clear")
+        await c.publish(b"nonsense 1")
+        await until_async(lambda: asyncio.to_thread(lambda: not persist.running()), "it dies with its row left")
+        assert persist.ended() == -9, persist.said()
+        await c.dead_count(2)
+        await asyncio.gather(*(c.publish(b"nonsense %d" % n) for n in (2, 3)))
+        await window_over(c)
+        persist.start()
+        await c.recorded(4)
+        await until_async(lambda: at_least(c, 4), "all letters")
+        assert sorted(letters(await c.dead())) == [b"nonsense %d" % n for n in range(4)]
+        persist.stop()
+        store = Rocks(persist.data / "persist", FAMILIES, format_version=FORMAT)
+        assert list(store.scan("outbox", b"")) == []
+        store.close()
+
+    on(own, body)
+
+
+def letters(found):
+    return [m.data for m in found if m.data != b"probe"]
+
+
+async def at_least(c, count):
+    return len(letters(await c.dead())) >= count
+
+
+async def window_over(c):
+    """Have the broker forget which ids it got: with a window so short that it is over, then with the usual one."""
+    config = (await c.js.stream_info(subjects.DEAD)).config
+    usual, config.duplicate_window = config.duplicate_window, 0.1
+    await c.js.update_stream(config)
+
+    async def again():
+        ack = await c.js.publish(subjects.dead("probe", "_"), b"probe", headers={"Nats-Msg-Id": "probe"})
+        return not ack.duplicate
+
+    assert await again()
+    await until_async(again, "an id of a tenth of a second ago is new again")
+    config.duplicate_window = usual
+    await c.js.update_stream(config)
 
 
 def test_the_outbox_is_sent_after_a_restart(own):

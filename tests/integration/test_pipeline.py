@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 import nats
 import pytest
 
+from harness.files import grep
 from harness.ports import free_port
 from harness.waiting import until, until_async
 from harness.wire import raw_request
@@ -234,6 +235,45 @@ def test_no_tenant_sees_another(running):
             assert (await memory.as_tenant(name).status()).events == 1
 
     on(running, body)
+
+
+def test_a_forget_is_purged_in_the_end_and_says_so(running):
+    words = (b"aspidistra", b"begonia")
+
+    async def body(memory):
+        for number, word in enumerate(words):
+            await memory.publish(f"the {word.decode()} is planted", session="s1", id=f"p{number}")
+        await memory.search("planted", after="mine", wait_ms=30_000)
+        assert all(grep(word, running.folder) for word in words)
+        done = await memory.forget(ids=["p0"])
+        assert (done.state, done.erased) == ("applied", 1)
+
+        async def purged():
+            told = await memory.forget(seq=done.seq)
+            assert (told.seq, told.erased, told.waiting) == (done.seq, 1, []) and told.state in ("applied", "purged")
+            return told.state == "purged"
+
+        await until_async(purged, "the forget is purged", 60)
+        assert not grep(words[0], running.folder)
+        assert grep(words[1], running.folder)
+        with pytest.raises(client.RequestRefused) as refused:
+            await memory.as_tenant("other").forget(seq=done.seq)
+        assert refused.value.code == "not_found"
+        command = [
+            sys.executable,
+            "-m",
+            "jetmem",
+            "forget",
+            "nursery",
+            "--state",
+            str(done.seq),
+            "--server",
+            running.url,
+        ]
+        said = await asyncio.to_thread(subprocess.check_output, command)
+        assert json.loads(said)["state"] == "purged"
+
+    on(running, body, tenant="nursery")
 
 
 def test_forgotten_stays_forgotten_through_a_rebuild(running):

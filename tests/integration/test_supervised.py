@@ -2,12 +2,26 @@
 
 import sys
 
+import msgspec
 import pytest
 
 from harness.waiting import until
 from jetmem.adapters.supervised import Child, Timing
 
-TIMING = Timing(restart_first_s=1.0, restart_last_s=5.0, healthy_reset_s=30.0, failures_told=3)
+TIMING = Timing(
+    restart_first_s=1.0,
+    restart_last_s=5.0,
+    healthy_reset_s=30.0,
+    failures_told=3,
+    unhealthy_restart_s=300.0,
+    stop_s=25.0,
+)
+STUBBORN = """import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: print("told", flush=True))
+print("up", flush=True)
+while True:
+    signal.pause()
+"""
 SAYS_ITS_CRASH = "import os; print('crash=' + os.environ.get('JETMEM_CRASH', ''))"
 
 
@@ -15,8 +29,8 @@ SAYS_ITS_CRASH = "import os; print('crash=' + os.environ.get('JETMEM_CRASH', '')
 def child(tmp_path):
     made = []
 
-    def make(argv):
-        made.append(Child("stage", argv, {"JETMEM_CRASH": "x"}, tmp_path / "logs" / "stage.log", 1, TIMING))
+    def make(argv, timing=TIMING):
+        made.append(Child("stage", argv, {"JETMEM_CRASH": "x"}, tmp_path / "logs" / "stage.log", 1, timing))
         return made[-1]
 
     yield make
@@ -74,3 +88,58 @@ def test_a_program_that_is_not_there_is_a_failure_like_any_other(child):
     it.start()
     assert it.state == "restarting" and "cannot be started" in it.detail
     assert it.failures == 1
+
+
+def lives(it):
+    it.start()
+    until(lambda: "up" in it.log.read_text(), "it runs")
+    it.judged(True, "ok", 0.0)
+
+
+def test_who_is_unhealthy_for_minutes_is_told_to_end_then_killed_and_started_again(child):
+    it = child([sys.executable, "-c", STUBBORN])
+    lives(it)
+    it.judged(False, "3 messages wait", 100.0)
+    it.judged(False, "4 messages wait", 300.0)
+    assert it.tick(400.0) == ""
+    assert "stage was unhealthy for 301 s and is restarted: 4 messages wait" in it.tick(401.0)
+    until(lambda: "told" in it.log.read_text(), "it got SIGTERM")
+    assert it.tick(402.0) == "" and it.process.poll() is None
+    it.judged(True, "ok", 403.0)  # its last words; what was told to end ends
+    it.tick(425.0)
+    assert it.process.poll() is None
+    it.tick(427.0)
+    until(lambda: it.process.poll() is not None, "it was killed")
+    it.tick(428.0)
+    assert (it.state, it.process, it.detail) == ("restarting", None, "was unhealthy for 301 s: 4 messages wait")
+    it.tick(430.0)
+    assert it.state == "starting" and it.restarts == 1
+    it.judged(True, "ok", 440.0)
+    assert it.tick(10_000.0) == "", "a new life begins without the old one's sins"
+
+
+def test_a_moment_of_health_begins_the_minutes_anew(child):
+    it = child([sys.executable, "-c", STUBBORN])
+    lives(it)
+    for at in range(0, 3_000, 200):
+        it.judged(False, "busy", at + 1.0)
+        it.judged(True, "ok", at + 199.0)
+        assert it.tick(at + 199.5) == ""
+    assert it.process.poll() is None
+
+
+def test_who_never_was_healthy_may_take_its_time(child):
+    """The first start exports a model, and a stage waits for a broker as long as it takes."""
+    it = child([sys.executable, "-c", STUBBORN])
+    it.start()
+    it.judged(False, "opening the model", 1.0)
+    assert it.tick(10_000.0) == ""
+    assert it.state == "starting" and it.process.poll() is None
+
+
+def test_zero_leaves_the_unhealthy_alone(child):
+    it = child([sys.executable, "-c", STUBBORN], msgspec.structs.replace(TIMING, unhealthy_restart_s=0.0))
+    lives(it)
+    it.judged(False, "busy", 1.0)
+    assert it.tick(10_000.0) == ""
+    assert it.process.poll() is None

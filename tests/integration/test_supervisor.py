@@ -140,6 +140,19 @@ def test_a_killed_child_is_restarted(up, name):
     assert it.out.count("ready") == 1
 
 
+def test_a_stage_that_stays_unhealthy_is_restarted(up):
+    it = up(JETMEM_UP_UNHEALTHY_RESTART_S="0.5")
+    it.wait_ready()
+    before = it.of("index")
+    sick = it.root / "sick-index"
+    sick.touch()
+    until(lambda: "index was unhealthy for" in it.err, "it is said")
+    sick.unlink()
+    until(lambda: it.of("index")["restarts"] == 1 and it.of("index")["state"] == "ok", "it is well again")
+    assert not alive(before["pid"])
+    assert [it.of(name)["restarts"] for name in NAMES if name != "index"] == [0] * (len(NAMES) - 1)
+
+
 def test_killing_the_supervisor_leaves_no_orphan(up):
     it = up()
     it.wait_ready()

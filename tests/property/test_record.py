@@ -3,12 +3,13 @@
 import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from harness.messages import AT, Said, said
 from jetmem.persist import answers
 from jetmem.persist.handler import Recorder
 from jetmem.persist.record import FAMILIES, OutboxRow, Record
+from jetmem.runtime import limits
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import (
     ActivityRequest,
@@ -25,6 +26,7 @@ TENANTS = ("acme", "zoo", "acme2")
 AGENTS = ("alice", "bob")
 SESSIONS = ("s1", "s2")
 AUTHORS = ("", "Ann", "Ben")
+IDS_MAX = limits.FORGET_IDS_MAX
 
 tenants = st.sampled_from(TENANTS)
 agents = st.sampled_from(AGENTS)
@@ -47,6 +49,14 @@ class RecordMachine(RuleBasedStateMachine):
         self.erased: list[str] = []
         self.dead: list[tuple[str, int, str, str]] = []  # tenant, seq, agent, session
         self.reached = 0
+
+    @initialize(ids_max=st.sampled_from([2, 500]))
+    def ids_in_one_write(self, ids_max):
+        """With few, most forgets take several writes."""
+        limits.FORGET_IDS_MAX = ids_max
+
+    def teardown(self):
+        limits.FORGET_IDS_MAX = IDS_MAX
 
     # what is said
 
@@ -106,22 +116,23 @@ class RecordMachine(RuleBasedStateMachine):
         self.forget(tenant, {"all": True}, lambda *_: True)
 
     def forget(self, tenant, body, covers):
-        self.send(said(len(self.log) + 1, body, tenant=tenant, kind="forget", agent="_", session="_"))
+        gone = {key: row for key, row in self.live.items() if key[0] == tenant and covers(key[1], row)}
+        writes = max(1, -(-len(gone) // limits.FORGET_IDS_MAX))
+        self.send(said(len(self.log) + 1, body, tenant=tenant, kind="forget", agent="_", session="_"), writes)
         part = partition_of(tenant)
-        self.heads[part] = self.heads.get(part, 0) + 1
-        for key, row in list(self.live.items()):
-            if key[0] == tenant and covers(key[1], row):
-                self.erased.append(row[4])
-                self.forgotten.add(key)
-                del self.live[key]
+        self.heads[part] = self.heads.get(part, 0) + writes
+        for key, row in gone.items():
+            self.erased.append(row[4])
+            self.forgotten.add(key)
+            del self.live[key]
 
     # how it is read
 
-    def send(self, message):
+    def send(self, message, writes=1):
         self.log.append(message)
         before = self.store.syncs, self.store.writes
         self.recorder.apply([message])
-        assert (self.store.syncs, self.store.writes) == (before[0] + 1, before[1] + 1)
+        assert (self.store.syncs, self.store.writes) == (before[0] + writes, before[1] + writes)
 
     @rule(back=st.integers(1, 20))
     def read_again(self, back):
@@ -246,12 +257,16 @@ class RecordMachine(RuleBasedStateMachine):
             request = msgspec.structs.replace(request, cursor=reply.cursor)
 
     @invariant()
+    def no_recount_is_left_undone(self):
+        assert not [key for key in self.dump()["meta"] if key.startswith(b"loose:")]
+
+    @invariant()
     def every_refusal_waits_in_the_outbox_or_was_forgotten(self):
         rows = [msgspec.msgpack.decode(v, type=OutboxRow) for v in self.dump()["outbox"].values()]
         seqs = [row.seq for row in rows]
         assert len(seqs) == len(set(seqs))
         assert set(seqs) <= {d[1] for d in self.dead}
-        purged = {int.from_bytes(k) for k in self.dump()["purge"]}
+        purged = {int.from_bytes(k[:8]) for k in self.dump()["purge"]}
         assert {d[1] for d in self.dead} <= set(seqs) | purged
 
 

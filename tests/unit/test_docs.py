@@ -84,11 +84,12 @@ def test_streams_and_their_consumers_equal_the_flow() -> None:
 
 
 def test_a_stage_folder_handles_the_streams_that_the_flow_says() -> None:
-    """Each stream a stage reads is named in its folder, or read through the wire that all projections share."""
+    """Each stream is named in the stage's folder, or is that of the projections' process, of who asks embed."""
     for stage in flow.STAGES:
         source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "services/jetmem" / stage.name).glob("*.py"))
         named = set(re.findall(r"subjects\.(MEMORY|RECORD|EMBED|DEAD)\b", source))
-        named |= {subjects.RECORD} if "RecordWire(" in source or "subjects.record(" in source else set()
+        named |= {subjects.RECORD} if "ProjectionProcess(" in source or "subjects.record(" in source else set()
+        named |= {subjects.EMBED} if "Asker(" in source else set()
         named |= {subjects.DEAD} if "subjects.dead(" in source else set()
         named |= {subjects.MEMORY} if "subjects.memory(" in source else set()
         assert {stage.reads, *stage.emits} - {""} <= named, stage.name

@@ -1,12 +1,13 @@
 """Find over small stores: arms, filters, what is erased, what is missing, who is named."""
 
+import msgspec
 import pytest
 
 from harness.index_stage import Stage, event, forgot
 from jetmem.index.rows import FAMILIES, text_hash
 from jetmem.testing.encoder import FakeSplitter
 from jetmem.testing.store import FakeStore
-from jetmem_schemas.internal import Filters, FindRequest
+from jetmem_schemas.internal import Filters, FindRequest, decode_entry, encode
 from jetmem_schemas.subjects import partition_of
 
 
@@ -152,3 +153,13 @@ def test_an_empty_vector_is_no_candidate_but_its_words_are(stage):
     stage.embed("acme")
     assert ids(asked(stage, "zebra", "vector", vector_of(stage, "crane"))) == ["e2"]
     assert set(ids(asked(stage, "harbour", "hybrid", vector_of(stage, "crane")))) == {"e1", "e2"}
+
+
+def test_kinds_of_entries_that_are_not_known_are_passed_over(stage):
+    """A newer persist has them; an index that is not yet upgraded goes on, and what it knows is found."""
+    dream = msgspec.structs.replace(event(2, "harbour"), kind="dream")
+    assert decode_entry(encode(dream)) == dream, "read off the wire"
+    stage.apply(event(1, "harbour"), dream, event(3, "harbour"))
+    assert stage.indexer.position(partition_of("acme")).rseq == 3
+    found = stage.finder.find(FindRequest("acme", "harbour", "text", 10))
+    assert sorted(hit.id for hit in found) == ["e1", "e3"]

@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 import jetmem
+from harness import toy
 from jetmem import flow
 from jetmem.console import configuration
 from jetmem.docs import asyncapi, pages
 from jetmem.runtime.settings import SettingsError
-from jetmem_schemas import subjects
+from jetmem.testing.store import FakeStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,24 +71,6 @@ if threading.active_count() != before:
 sys.stdout.write("\\n".join([str(count), *seen]))
 """
 
-SETTINGS = '''
-import msgspec
-
-
-class GreetSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How greet greets.
-
-    Attributes:
-        word: What it says.
-    """
-
-    word: str = "hello"
-'''
-APP = """
-def build(common, settings, **parts):
-    return (common.server, settings.word, parts)
-"""
-
 
 def test_importing_a_module_opens_nothing_and_reads_no_environment() -> None:
     done = subprocess.run(
@@ -127,28 +110,23 @@ def test_the_watch_sees_what_it_should(tmp_path: Path) -> None:
 
 
 def test_a_stage_is_one_folder_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "greet"
-    folder.mkdir()
-    (folder / "__init__.py").write_text('"""greet: says something."""\n')
-    (folder / "settings.py").write_text(SETTINGS)
-    (folder / "app.py").write_text(APP)
-    monkeypatch.setattr(jetmem, "__path__", [*jetmem.__path__, str(tmp_path)])
-    line = flow.Stage(
-        name="greet", reads=subjects.RECORD, emits=(subjects.MEMORY,), store="a book", ack_point="when said",
-        does="greets", settings="GreetSettings",
-    )  # fmt: skip
-    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES, line))
+    """Built, configured and documented; `integration/test_new_stage.py` runs the same stage."""
+    monkeypatch.setattr(jetmem, "__path__", toy.path())
+    monkeypatch.setattr(flow, "STAGES", toy.stages())
 
-    assert flow.stage("greet") is line
-    settings = configuration.load(None, {"JETMEM_GREET_WORD": "moin", "JETMEM_SERVER": "nats://here"})
-    assert settings["greet"].word == "moin"
-    assert flow.build("greet", settings, clock=1) == ("nats://here", "moin", {"clock": 1})
+    assert flow.stage("tally") is toy.LINE
+    assert [stage.name for stage in flow.projections()] == ["index", "tally"]
+    assert flow.arms() == ["record", "text", "vector", "tally"]
+    settings = configuration.load(None, {"JETMEM_TALLY_READ_THREADS": "3", "JETMEM_DATA": str(tmp_path)})
+    assert settings["tally"].read_threads == 3
+    shell = flow.build("tally", settings, store=FakeStore(("words", "meta")))
+    assert (shell.stage, shell.common.data) == ("tally", str(tmp_path))
     with pytest.raises(SettingsError):
-        configuration.load(None, {"JETMEM_GREET_WROD": "moin"})
-    assert "greet (a book)" in pages.picture()
-    assert "| `greet` | RECORD | MEMORY | a book |" in pages.stages()
-    assert "`JETMEM_GREET_WORD`" in pages.settings()
-    assert {"greet_reads_RECORD", "greet_emits_MEMORY"} <= set(asyncapi.document()["operations"])
+        configuration.load(None, {"JETMEM_TALLY_RAED_THREADS": "3"})
+    assert "tally (RocksDB)" in pages.picture()
+    assert "| `tally` | RECORD |" in pages.stages()
+    assert "`JETMEM_TALLY_READ_THREADS`" in pages.settings()
+    assert "tally_reads_RECORD" in asyncapi.document()["operations"]
 
 
 def test_every_stage_of_the_flow_can_be_built_from_its_folder() -> None:

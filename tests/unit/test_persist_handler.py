@@ -3,12 +3,13 @@
 import msgspec
 import pytest
 
-from harness.messages import said
+from harness.messages import AT, said
 from jetmem.persist import answers
 from jetmem.persist.handler import Recorder
-from jetmem.persist.record import FAMILIES, OutboxRow, Record
+from jetmem.persist.record import FAMILIES, LastForget, OutboxRow, Record, copy_key
+from jetmem.runtime import limits
 from jetmem.testing.store import FakeStore
-from jetmem_schemas.internal import Forgotten, Head, ScanRequest, decode_entry
+from jetmem_schemas.internal import ActivityRequest, Forgotten, Head, ScanRequest, decode_entry
 from jetmem_schemas.subjects import partition_of
 
 PART = partition_of("acme")
@@ -125,7 +126,7 @@ def test_a_forget_reaches_the_outbox_and_the_refused_copies():
     recorder.apply([said(1, b'{"id":"x","text":5}'), said(2, b'{"id":"y","text":5}')])
     recorder.apply([said(3, {"ids": ["x"]}, kind="forget", agent="_", session="_")])
     assert [row.seq for row in outbox(store)] == [2]
-    assert [int.from_bytes(k) for k, _ in store.scan("purge", b"")] == [1]
+    assert [key for key, _ in store.scan("purge", b"")] == [copy_key(1, AT)]
 
 
 def test_an_unread_field_that_cannot_be_decoded_stops_nothing():
@@ -145,3 +146,164 @@ def test_numbers_go_on_over_a_stream_that_was_lost_and_taken_as_lost():
     assert recorder.heads[PART].rseq == 11
     assert recorder.record.covering(PART, 2) == 11
     assert recorder.record.covering(PART, 1) == 10
+
+
+def forget(seq, at=AT, **selector):
+    return said(seq, {"id": f"f{seq}-{at}", **selector}, kind="forget", agent="_", session="_", at=at)
+
+
+def rows_of(store, family):
+    return [key for key, _ in store.scan(family, b"")]
+
+
+def test_copies_in_a_lost_stream_are_no_copies_in_the_next_one():
+    store = FakeStore(FAMILIES)
+    recorder = recorder_on(store)
+    recorder.apply([said(n, {"text": "x", "id": "same"}) for n in (1, 2, 3)])
+    recorder.apply([said(4, {"text": "x", "id": "b"}), forget(5, ids=["b"])])
+    assert rows_of(store, "purge") == [copy_key(4, AT)]
+    recorder.adopt("made again")
+    assert rows_of(store, "purge") == rows_of(store, "repeats") == []
+    recorder.apply([said(1, {"text": "x", "id": "same"}, at=AT + 9), forget(2, at=AT + 9, ids=["same"])])
+    # the entry's own copy went with its stream; under its sequence is another message now, of another time
+    assert rows_of(store, "purge") == [copy_key(1, AT), copy_key(1, AT + 9)]
+
+
+def test_copies_in_a_stream_that_was_only_cut_are_still_to_be_erased():
+    store = FakeStore(FAMILIES)
+    recorder = recorder_on(store)
+    recorder.apply([said(n, {"text": "x", "id": "same"}) for n in (1, 2)])
+    recorder.apply([said(3, {"text": "x", "id": "b"}), forget(4, ids=["b"])])
+    recorder.adopt("made")
+    assert rows_of(store, "purge") == [copy_key(3, AT)] and len(rows_of(store, "repeats")) == 1
+
+
+def test_forgets_of_two_streams_under_one_sequence_are_two():
+    store = FakeStore(FAMILIES)
+    recorder = recorder_on(store)
+    recorder.apply([said(n, {"text": "x", "id": f"e{n}"}) for n in (1, 2)])
+    recorder.apply([forget(3, all=True)])
+    recorder.adopt("made again")
+    assert recorder.record.forget("acme", recorder.synced.epoch, 3).erased == 2
+    recorder.apply([said(1, b"no"), said(2, {"text": "x", "id": "new"}), forget(3, at=AT + 9, all=True)])
+    assert [(row.epoch, row.erased) for row in (recorder.record.forget("acme", epoch, 3) for epoch in (0, 1))] == [
+        (0, 2),
+        (1, 1),
+    ]
+    assert recorder.record.last_forget("acme") == LastForget(1, 3)
+    assert recorder.record.last_forget("zoo") is None
+    assert len(rows_of(store, "unpurged")) == 2
+
+
+def test_a_letter_says_of_which_stream_it_is():
+    store = FakeStore(FAMILIES)
+    recorder = recorder_on(store)
+    recorder.apply([said(1, b"no")])
+    recorder.adopt("made again")
+    recorder.apply([said(1, b"no")])
+    assert [row.headers["Jetmem-Epoch"] for row in outbox(store)] == ["0", "1"]
+
+
+def agents_of(recorder):
+    found = answers.activity(recorder.record, ActivityRequest("acme", 100), 0, agents=True).items
+    return {a.agent: (a.events, a.first, a.last, a.sessions) for a in found}
+
+
+def recounted(store):
+    """Counters of agents, from nothing but what is in their sessions."""
+    events = [decode_entry(v) for _, v in store.scan("log", b"")]
+    found = {}
+    for agent in {e.agent for e in events if e.kind == "event"}:
+        mine = [e for e in events if e.kind == "event" and e.agent == agent]
+        times = [e.ts for e in mine]
+        found[agent] = (len(mine), min(times), max(times), len({e.session for e in mine}))
+    return found
+
+
+@pytest.mark.parametrize("selector", [{"author": "Ann"}, {"before": AT + 9}, {"agent": "a1"}, {"all": True}])
+@pytest.mark.parametrize("fails_at", range(1, 8))
+def test_counters_are_right_though_a_forget_was_cut_between_its_entries(monkeypatch, selector, fails_at):
+    class PowerFails(Exception):
+        pass
+
+    monkeypatch.setattr(limits, "FORGET_IDS_MAX", 3)
+    store = Watched(FAMILIES)
+    recorder = recorder_on(store)
+    recorder.apply(
+        said(
+            n,
+            {"text": "x", "ts": AT + n * 7 % 19, "author": "Ann" if n % 3 else "Ben"},
+            agent=f"a{n % 2}",
+            session=f"s{n % 5}",
+        )
+        for n in range(1, 31)
+    )
+    left = [fails_at]
+
+    def fail():
+        left[0] -= 1
+        if left[0] == 0:
+            raise PowerFails
+
+    store.before_sync = fail
+    try:
+        recorder.apply([forget(31, **selector)])
+    except PowerFails:
+        store = store.after_power_failure()
+        recorder = recorder_on(store)
+        recorder.apply([forget(31, **selector)])
+    assert recorder.synced.seq == 31
+    assert agents_of(recorder) == recounted(store)
+
+
+class Counting(FakeStore):
+    """Counts rows that scans hand out, and erased ones that RocksDB would have to pass over to reach them."""
+
+    passed = 0
+
+    def __init__(self, families):
+        super().__init__(families)
+        self.marks: dict[str, set[bytes]] = {name: set() for name in families}
+
+    def write(self, batch, *, sync):
+        for family, key, value in batch.raw:
+            (self.marks[family].discard if value is not None else self.marks[family].add)(key)
+        super().write(batch, sync=sync)
+
+    def scan(self, family, prefix, *, start=None, back=False):
+        end = prefix + b"\xff" * 32
+        rows = iter(super().scan(family, prefix, start=start, back=back))
+        first = next(rows, None)
+        found = first[0] if first else (prefix if back else end)
+        low, high = (found, start or end) if back else (start or prefix, found)
+        self.passed += sum(low <= key < high for key in self.marks[family])
+        for row in [first] if first else []:
+            self.passed += 1
+            yield row
+        for row in rows:
+            self.passed += 1
+            yield row
+
+
+@pytest.mark.parametrize(
+    ("selector", "per_session"),
+    [({"all": True}, 2), ({"author": "b0"}, 2), ({"agent": "alice"}, 2), ({"before": AT + 350}, 1000)],
+)
+def test_what_a_forget_reads_grows_with_what_it_erases(monkeypatch, selector, per_session):
+    """It blocks everybody's recording: with the square, one tenant of many sessions would do so for minutes."""
+    monkeypatch.setattr(limits, "FORGET_IDS_MAX", 10)
+
+    def read(events):
+        store = Counting(FAMILIES)
+        recorder = recorder_on(store)
+        sessions = -(-events // per_session)
+        recorder.apply(
+            said(n + 1, {"text": "x", "ts": AT + n, "author": f"b{n // sessions}"}, session=f"s{n % sessions}")
+            for n in range(events)
+        )
+        store.passed = 0
+        recorder.apply([forget(events + 1, **selector)])
+        passed = store.passed
+        return passed / (events - len(rows_of(store, "time")))
+
+    assert read(400) < 1.3 * read(200)

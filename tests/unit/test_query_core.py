@@ -1,8 +1,11 @@
 """What query decides without asking anyone."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from jetmem import flow
 from jetmem.query import core
 from jetmem.query.core import Standing
 from jetmem.query.highlights import HIGHLIGHTS_MAX, Marker, merged, stem
@@ -10,7 +13,7 @@ from jetmem.runtime import limits
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.errors import REQUEST_CODES, SchemaError
 from jetmem_schemas.events import TS_MIN_MS, Event
-from jetmem_schemas.internal import CoverReply, Entry, Filters, Found, Head
+from jetmem_schemas.internal import AppliedReply, CoverReply, Entry, Filters, Found, Head
 from jetmem_schemas.requests import Item, Search, Timeline
 
 encode = msgspec.msgpack.encode
@@ -176,6 +179,26 @@ def test_standing_claims_nothing_that_the_record_has_not_reached() -> None:
     assert standing.fresh == {"record": 9, "text": 7}
     assert standing.stale
     assert standing.degraded == ["record"]
+
+
+def test_arms_are_listed_in_the_order_of_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed(*arms: str) -> Any:
+        standing = Standing(0)
+        standing.without(arms)
+        return standing.common(0)["degraded"]
+
+    assert listed("vector", "text", "record") == flow.arms() == ["record", "text", "vector"]
+    summarize = msgspec.structs.replace(flow.stage("index"), name="summarize", arms=("toc", "grips"))
+    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES, summarize))
+    assert listed("grips", "toc", "vector", "text", "record") == ["record", "text", "vector", "toc", "grips"]
+    assert listed("zz", "unheard", "text") == ["text", "unheard", "zz"], "a stage that is gone from the flow"
+
+
+def test_an_arm_is_wholly_there_when_nothing_of_it_is_pending() -> None:
+    reply = AppliedReply({"text": Head(9, 90), "vector": Head(7, 70), "toc": Head(9, 90)}, ["toc"])
+    assert core.wholly_late(reply, 9) == ["vector", "toc"]
+    assert core.wholly_late(reply, 7) == ["toc"]
+    assert core.wholly_late(AppliedReply({}, []), 9) == []
 
 
 def test_a_missing_arm_is_degraded_but_not_stale() -> None:

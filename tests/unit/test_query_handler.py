@@ -8,13 +8,15 @@ import msgspec
 import pytest
 
 from harness.fake_stages import FakeStages
+from jetmem import flow
 from jetmem.query.discovery import Tally
 from jetmem.query.handler import Query
 from jetmem.query.patience import ANSWER_S
 from jetmem.query.settings import QuerySettings
 from jetmem.runtime import limits
-from jetmem.runtime.errors import RequestFailed
+from jetmem.runtime.errors import Broken, RequestFailed
 from jetmem_schemas.events import Forget
+from jetmem_schemas.requests import VERBS
 
 
 def stages_with(count: int = 5, text: str = "hello pizza") -> FakeStages:
@@ -432,6 +434,86 @@ def test_forget_says_who_has_not_applied_it(slow: str, waiting: list[str]) -> No
     assert stages.clock.now - began < QuerySettings().forget_wait_s + ANSWER_S
 
 
+@pytest.fixture
+def toc_in_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A projection that is added later."""
+    summarize = msgspec.structs.replace(flow.stage("index"), name="summarize", arms=("toc",))
+    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES[:-1], summarize, flow.STAGES[-1]))
+
+
+@pytest.mark.usefixtures("toc_in_the_flow")
+def test_a_projection_that_is_added_is_awaited_like_any_other() -> None:
+    stages = stages_with()
+    reply = ask(stages, "status", after=5)
+    assert (reply["fresh"]["toc"], reply["degraded"], reply["stale"]) == (5, [], False)
+    assert [s["stage"] for s in reply["stages"]] == ["persist", "embed", "index", "summarize", "query"]
+    stages.down = {"index"}
+    reply = ask(stages, "status", after=5)
+    assert (reply["fresh"]["toc"], reply["degraded"], reply["stale"]) == (5, ["text", "vector"], True)
+    stages.down = {"summarize"}
+    reply = ask(stages, "status", after=5)
+    assert (reply["degraded"], reply["stale"]) == (["toc"], True)
+    assert [s["state"] for s in reply["stages"]] == ["ok", "ok", "ok", "down", "ok"]
+    assert ask(stages, "search", query="q")["degraded"] == []
+
+
+@pytest.mark.usefixtures("toc_in_the_flow")
+def test_a_forget_waits_for_every_projection() -> None:
+    stages = stages_with()
+    assert ask(stages, "forget", ids=["e0"])["state"] == "applied"
+    stages.hangs = {"summarize.applied"}
+    reply = ask(stages, "forget", ids=["e1"])
+    assert (reply["state"], reply["waiting"], reply["degraded"]) == ("accepted", ["summarize"], ["toc"])
+    stages.hangs = {"cover"}
+    assert ask(stages, "forget", ids=["e2"])["waiting"] == ["persist", "index", "summarize"]
+
+
+def test_a_verb_of_the_contract_that_nobody_answers_is_noticed_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = stages_with()
+    monkeypatch.setitem(VERBS, "toc", VERBS["status"])
+    with pytest.raises(Broken, match="every verb"):
+        Query(stages, QuerySettings(), stages.clock, Tally())
+
+
+def test_a_forget_can_be_asked_for_until_it_is_purged() -> None:
+    stages = stages_with()
+    seq = ask(stages, "forget", ids=["e0"])["seq"]
+
+    def state(**of: Any) -> tuple[str, int, list[str]]:
+        for name, value in of.items():
+            setattr(stages, name, value)
+        reply = ask(stages, "forget", seq=seq)
+        assert reply["seq"] == seq
+        return reply["state"], reply["erased"], reply["waiting"]
+
+    assert state(purged=False, index_purging=1) == ("applied", 2, [])
+    assert state(purged=True, index_purging=1) == ("applied", 2, [])
+    assert state(purged=False, index_purging=0) == ("applied", 2, [])
+    assert state(purged=True, index_purging=0) == ("purged", 2, [])
+    assert state(late=["text"]) == ("accepted", 2, ["index"])
+    assert state(late=[], down={"index"}) == ("accepted", 2, ["index"])
+    assert state(down=set(), reached=seq - 1) == ("accepted", 0, ["persist", "index"])
+    assert len(stages.published) == 1
+
+
+def test_the_state_of_what_is_no_forget_is_not_found() -> None:
+    stages = stages_with()
+    error = refused(stages, "forget", seq=3)
+    assert (error.code, error.field) == ("not_found", "seq")
+    stages.down.add("persist")
+    assert refused(stages, "forget", seq=3).code == "unavailable"
+    assert refused(stages, "forget", seq=0).code == "bad_field"
+
+
+@pytest.mark.parametrize("more", [{"all": True}, {"ids": ["e0"]}, {"reason": "x"}])
+def test_the_state_is_asked_for_with_nothing_else(more: dict[str, Any]) -> None:
+    stages = stages_with()
+    seq = ask(stages, "forget", ids=["e4"])["seq"]
+    error = refused(stages, "forget", seq=seq, **more)
+    assert (error.code, error.field) == ("bad_field", "seq")
+    assert len(stages.published) == 1
+
+
 def test_every_answer_is_counted_by_verb_and_code() -> None:
     stages = stages_with()
     tally = Tally()
@@ -447,10 +529,10 @@ def test_every_answer_is_counted_by_verb_and_code() -> None:
 
 def test_who_waits_keeps_nobody_from_an_answer_and_too_many_are_refused() -> None:
     class Waits(FakeStages):
-        async def cover(self, tenant, request, timeout_s):
-            if request.after > 5:
+        async def ask(self, stage, verb, tenant, request, reply, timeout_s):
+            if verb == "cover" and request.after > 5:
                 await released.wait()
-            return await super().cover(tenant, request, timeout_s)
+            return await super().ask(stage, verb, tenant, request, reply, timeout_s)
 
     async def go() -> None:
         stages = Waits()

@@ -114,7 +114,7 @@ def test_the_environment_of_a_child_gives_it_the_same_values():
 
 def test_every_section_of_the_flow_has_defaults_and_can_be_told_to_a_child():
     sections = configuration.sections()
-    assert set(sections) == {"", "nats", *flow.NAMES}
+    assert set(sections) == {"", "nats", "up", *flow.NAMES}
     defaults = load(sections, environ={})
     for name, values in defaults.items():
         assert environment(name, values) == {}

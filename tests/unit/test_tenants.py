@@ -1,12 +1,12 @@
 """Tenants in memory: loading beside writing, putting away, names; and how jobs for embed are chosen."""
 
 import threading
-from collections import Counter
 
 import pytest
 
 from harness.index_stage import Stage, event, forgot
-from jetmem.index.asker import Asker
+from jetmem.adapters.embed_asker import choose
+from jetmem.index.lacking import Lacking
 from jetmem.index.models import QUIET_S, Models, Verdict
 from jetmem.index.rows import FAMILIES
 from jetmem.index.tenants import Tenant
@@ -97,22 +97,16 @@ def test_a_name_goes_with_its_last_event(stage):
     assert tenant.named_in("Bell") == {2}, "a number is never given twice"
 
 
-def asker(stage):
-    held = Asker.__new__(Asker)
-    held._rows, held._pieces, held._out, held._next = stage.rows, stage.indexer.pieces, {}, {}
-    held._out_of, held._jobs = Counter(), 0
-    return held
-
-
 def test_jobs_go_on_where_the_last_one_ended(stage):
     count = limits.JOB_TEXTS + 10
     stage.apply(*(event(n, f"word{n}") for n in range(1, count + 1)), event(count + 1, "word1"))
-    held = asker(stage)
-    first = held._next_texts("acme")
-    held._out.update({("acme", text.key): (0.0, 1) for text in first})
-    second = held._next_texts("acme")
-    assert [text.text for text in [*first, *second]] == [f"word{n}" for n in range(1, count + 1)]
-    assert held._next_texts("acme") == []
+    lacking = Lacking(stage.indexer)
+    first = choose(lacking, "acme", b"", frozenset())
+    second = choose(lacking, "acme", first.next, frozenset(text.key for text in first.texts))
+    assert [text.text for text in [*first.texts, *second.texts]] == [f"word{n}" for n in range(1, count + 1)]
+    assert len(first.texts) == limits.JOB_TEXTS
+    out = frozenset(text.key for text in [*first.texts, *second.texts])
+    assert choose(lacking, "acme", second.next, out).texts == choose(lacking, "acme", b"", out).texts == []
 
 
 def test_answered_texts_are_not_read_again(stage):
@@ -122,9 +116,23 @@ def test_answered_texts_are_not_read_again(stage):
     pieces = stage.indexer.pieces
     assert pieces.first_pending("acme").rseq == 6
     assert pieces.start("acme") > b""
-    assert [text.text for text in asker(stage)._next_texts("acme")] == [f"word{n}" for n in range(6, 10)]
+    job = choose(Lacking(stage.indexer), "acme", b"", frozenset())
+    assert [text.text for text in job.texts] == [f"word{n}" for n in range(6, 10)]
     stage.store_vectors("acme", digests[5:])
     assert pieces.first_pending("acme") is None
+    stage.apply(event(10, "word10"), forgot(11, [event(10, "")]), event(12, "word12"))
+    assert pieces.first_pending("acme").rseq == 12
+
+
+def test_a_text_that_is_gone_or_split_otherwise_is_not_asked_for(stage):
+    stage.apply(event(1, "word1"), event(2, "word2"))
+    lacking = Lacking(stage.indexer)
+    (place, key), (_, other) = lacking.lacking("acme", b"")
+    assert lacking.text_at("acme", place, key) == "word1"
+    assert lacking.text_at("acme", place, other) is None
+    assert lacking.text_at("acme", place[:8] + b"\7", key) is None
+    stage.apply(forgot(3, [event(1, "")]))
+    assert lacking.text_at("acme", place, key) is None
 
 
 class Clock:

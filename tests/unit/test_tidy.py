@@ -39,6 +39,10 @@ PRINTERS = ("services/jetmem/evaluation/",)
 ENTRY_POINTS = ("jetmem.__main__", "jetmem.cli", "jetmem.docs.__main__", "jetmem.client")
 #: The one place of the tests that waits.
 WAITING = "tests/harness/waiting.py"
+SLEEPS = ("time.sleep", "asyncio.sleep", "anyio.sleep")
+
+LOOKS_AWAY = re.compile(r"#\s*type:\s*ignore")
+REASONED = re.compile(r"#\s*type:\s*ignore\[[\w, -]+\]\s+#\s*\w")
 
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(work|home|root|Users|mnt|opt)/\w")
 REGISTRY_HOSTS = re.compile(
@@ -289,10 +293,35 @@ def test_tests_wait_for_conditions() -> None:
         f"{path}:{line} {name}"
         for path, tree in modules().items()
         if path.startswith("tests/") and path != WAITING
-        for line, name in calls(tree)
-        if name == "time.sleep"
+        for line, name in sleeps(tree)
     ]
     assert found == []
+
+
+def sleeps(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Where time is let pass; `sleep(0)` of a loop only lets others have their turn."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in SLEEPS:
+            given = node.args[0] if node.args else None
+            if not (name != "time.sleep" and isinstance(given, ast.Constant) and given.value == 0):
+                yield node.lineno, ast.unparse(node)
+
+
+def test_what_waits_is_found() -> None:
+    code = "time.sleep(0); asyncio.sleep(0.05); anyio.sleep(x); asyncio.sleep(0); asyncio.sleep; other.sleep(1)"
+    assert [what for _, what in sleeps(ast.parse(code))] == ["time.sleep(0)", "asyncio.sleep(0.05)", "anyio.sleep(x)"]
+
+
+def test_who_tells_the_type_checker_to_look_away_says_why() -> None:
+    found = [
+        f"{path}:{number} {line.strip()}"
+        for path in modules()
+        for number, line in enumerate((ROOT / path).read_text(encoding="utf-8").splitlines(), 1)
+        if LOOKS_AWAY.search(line) and not REASONED.search(line)
+    ]
+    assert found == []
+    bare = "x = 1  # type" + ": ignore[misc]"
+    assert LOOKS_AWAY.search(bare) and not REASONED.search(bare) and REASONED.search(bare + "  # it is untyped")
 
 
 def files() -> list[Path]:

@@ -188,7 +188,7 @@ def main(arguments: Sequence[str]) -> None:
 def _export_fp32(model: Any, path: Path) -> None:
     import torch
 
-    class WithPooling(torch.nn.Module):  # type: ignore[misc, unused-ignore]
+    class WithPooling(torch.nn.Module):  # type: ignore[misc, unused-ignore]  # torch may be untyped
         """Transformer, pooling and normalisation in one graph."""
 
         def __init__(self) -> None:

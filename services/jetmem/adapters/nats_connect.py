@@ -10,6 +10,7 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
+from jetmem.runtime import limits
 from jetmem.runtime.errors import Broken, Retryable
 from jetmem.runtime.settings import Common
 
@@ -28,8 +29,16 @@ class ApiError(Exception):
         self.description = description
 
 
-def connect_options(common: Common, name: str, on_error: Callable[[Exception], Awaitable[None]]) -> dict[str, Any]:
-    """Keyword arguments for `nats.connect`: try for ever, reconnect fast, buffer nothing that we count on."""
+def connect_options(
+    common: Common,
+    name: str,
+    on_error: Callable[[Exception], Awaitable[None]],
+    on_closed: Callable[[], Awaitable[None]] | None = None,
+) -> dict[str, Any]:
+    """Keyword arguments for `nats.connect`: try for ever, reconnect fast, buffer nothing that we count on.
+
+    `on_closed` is told when the connection is closed: what the broker refuses with an error is not tried again.
+    """
     options: dict[str, Any] = {
         "servers": [url.strip() for url in common.server.split(",")],
         "name": name,
@@ -38,6 +47,7 @@ def connect_options(common: Common, name: str, on_error: Callable[[Exception], A
         "connect_timeout": 2,
         "ping_interval": 10,
         "error_cb": on_error,
+        "closed_cb": on_closed,
         "pending_size": 16 * 1024 * 1024,
     }
     if common.creds:
@@ -105,7 +115,7 @@ def taps(nc: Client) -> dict[int, Tap]:
             await nc._error_cb(error)
 
     setattr(nc, _TAPS, table)
-    nc._process_msg = process  # type: ignore[method-assign]
+    nc._process_msg = process  # type: ignore[method-assign]  # nothing public comes before parsing
     return table
 
 
@@ -120,10 +130,10 @@ def parse_headers(raw: bytes) -> dict[str, str]:
 
 
 async def check_server(nc: Client) -> None:
-    """Refuse a broker that is too old.
+    """Refuse a broker that cannot carry what we send.
 
     Raises:
-        Broken: JetStream is off or older than 2.12.1.
+        Broken: JetStream is off or older than 2.12.1, or messages may not be large enough.
         Retryable: No answer yet.
     """
     try:
@@ -133,3 +143,9 @@ async def check_server(nc: Client) -> None:
     level = int(info.get("api", {}).get("level", 0))
     if level < API_LEVEL_MIN:
         raise Broken(f"the broker has JetStream API level {level}; nats-server 2.12.1 or newer is needed, 2.15 is best")
+    wanted = limits.BROKER_PAYLOAD_BYTES_MAX
+    if nc.max_payload < wanted:  # who sends more is cut off for good: a dead letter would make a stage deaf
+        raise Broken(
+            f"the broker has a max_payload of {nc.max_payload} bytes; {wanted} are needed, for a full payload and what "
+            f"is added to it (max_payload: {wanted} in its configuration)"
+        )

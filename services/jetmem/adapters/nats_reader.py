@@ -150,7 +150,10 @@ class OrderedReader:
         if self._subject:
             config["filter_subject"] = self._subject
         self._inbox = self._nc.new_inbox()
-        self._sub = await self._nc.subscribe(self._inbox, cb=_tapped)
+        try:
+            self._sub = await self._nc.subscribe(self._inbox, cb=_tapped)
+        except (nats.errors.Error, OSError) as error:  # closed, draining, or its buffer is full
+            raise Retryable(f"stream {self._stream} cannot be listened to: {error}") from error
         taps(self._nc)[self._sub._id] = self._on_message
         body = {"stream_name": self._stream, "config": config}
         try:

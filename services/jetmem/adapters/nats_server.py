@@ -47,6 +47,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         file_store_bytes_max: See `file_store_bytes`.
         name: Server name, seen in `nats server ls`.
         accounts: Configuration text of users and accounts; empty lets every process of this machine in.
+        payload_bytes_max: Largest message; `check_server` refuses less than the default.
     """
 
     store: Path
@@ -55,6 +56,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     monitor_port: int = 0
     name: str = "jetmem"
     accounts: str = ""
+    payload_bytes_max: int = limits.BROKER_PAYLOAD_BYTES_MAX
 
 
 def find_binary(configured: str = "") -> Path:
@@ -89,7 +91,7 @@ def write_config(path: Path, config: ServerConfig) -> None:
         f"server_name: {json.dumps(config.name)}",
         f'host: "{LOOPBACK}"',
         f"port: {config.port}",
-        f"max_payload: {limits.BROKER_PAYLOAD_BYTES_MAX}",
+        f"max_payload: {config.payload_bytes_max}",
         f'lame_duck_duration: "{_LAME_DUCK_S}s"',
         "jetstream {",
         f"  store_dir: {json.dumps(str(config.store))}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from faststream.nats import NatsBroker, NatsMessage
 from faststream.nats.response import NatsResponse
 from nats.aio.client import Client
 
+from jetmem.adapters.nats_ask import ask
 from jetmem.adapters.nats_connect import check_server, connect_options, taps
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock, SystemClock
@@ -28,6 +29,7 @@ from jetmem.runtime.logs import logger
 from jetmem.runtime.settings import Common
 from jetmem.tasks import end
 from jetmem_schemas.errors import SchemaError
+from jetmem_schemas.internal import Counts, StageStatus
 from jetmem_schemas.requests import ERROR_CODE_HEADER, ERROR_HEADER, Failure
 
 _encode_json = msgspec.json.Encoder().encode
@@ -43,6 +45,40 @@ class Endpoint(NamedTuple):
 
 #: Answers one raw request: (subject, payload) to (code for the metric, verb, reply body, headers).
 Answer = Callable[[str, bytes], Awaitable[tuple[str, str, bytes, dict[str, str]]]]
+
+
+class _StoppedEarly(Exception):
+    """A stop was asked for before the start was done."""
+
+
+class _App(FastStream):
+    """FastStream looks at its flag only after the start; who waits in the start listens to `exiting`."""
+
+    def __init__(self, broker: NatsBroker, **options: Any) -> None:
+        super().__init__(broker, **options)
+        self.exiting = asyncio.Event()
+
+    def exit(self) -> None:
+        """Stop."""
+        super().exit()
+        self.exiting.set()
+
+
+class _Broker(NatsBroker):
+    """FastStream's, which stops also when the broker is away and nothing can be drained."""
+
+    async def stop(self, *error: Any) -> None:
+        """Drain and close; if that cannot be done, close."""
+        nc = self._connection
+        try:
+            async with asyncio.timeout(limits.DRAIN_S):
+                await super().stop(*error)
+        except (nats.errors.Error, ExceptionGroup, TimeoutError, OSError) as why:
+            logger().warning("not drained", error=f"{type(why).__name__}: {why}")
+            if nc is not None and not nc.is_closed:
+                await nc.close()
+            self._connection = None
+            self.config.disconnect()
 
 
 class Shell:
@@ -61,18 +97,19 @@ class Shell:
         self.clock = clock or SystemClock()
         self.health = Health(stage, self.clock)
         self.log = logger().bind(shard=common.shard)
-        self.broker = broker or NatsBroker(
-            **connect_options(common, f"jetmem-{stage}-{common.shard}", self._on_error),
+        self.broker = broker or _Broker(
+            **connect_options(common, f"jetmem-{stage}-{common.shard}", self._on_error, self._on_closed),
             logger=None,
             apply_types=False,
             graceful_timeout=limits.DRAIN_S,
         )
-        self.app = FastStream(self.broker, logger=None, lifespan=self._lifespan)
+        self.app = _App(self.broker, logger=None, lifespan=self._lifespan)
         self._loops: dict[str, Callable[[], Awaitable[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._starters: list[Callable[[], Awaitable[None]]] = []
         self._stoppers: list[Callable[[], Awaitable[None] | None]] = []
         self._fatal: BaseException | None = None
+        self._stopping = False
 
     @property
     def nc(self) -> Client:
@@ -143,31 +180,28 @@ class Shell:
         Raises:
             RequestFailed: `unavailable` when nobody listens, `timeout`, or the code that the other gave.
         """
-        stage = subject.split(".")[1]
-        try:
-            msg = await self.nc.request(subject, _encode(request), timeout=timeout_s)
-        except nats.errors.NoRespondersError as error:
-            raise RequestFailed("unavailable", f"stage {stage} is not running") from error
-        except (TimeoutError, nats.errors.TimeoutError) as error:
-            raise RequestFailed("timeout", f"stage {stage} did not answer within {timeout_s:g} s") from error
-        except (nats.errors.Error, OSError) as error:
-            raise RequestFailed("unavailable", f"stage {stage} cannot be asked: {error}") from error
-        if msg.headers and ERROR_CODE_HEADER in msg.headers:
-            failure = msgspec.json.decode(msg.data, type=Failure)
-            raise RequestFailed(failure.code, failure.message, failure.field)
-        return msgspec.msgpack.decode(msg.data, type=reply)
+        return await ask(self.nc, subject, request, reply, timeout_s)
+
+    def status(self, counts: Counts) -> StageStatus:
+        """How this process is doing, with what its stage counts."""
+        good, detail = self.health.verdict()
+        instance = f"{self.stage}-{self.common.shard}"
+        return StageStatus(self.stage, instance, good, detail, self.health.lag, self.health.last_error, counts)
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT.
 
         Raises:
-            Broken: A loop failed; the process should exit non-zero.
+            Broken: A loop failed, or the connection was closed for good; the process should exit non-zero.
         """
+        self.app.on_shutdown(self._end_loops)  # the last hook: a stage's own may need its loops
         stop_http = None
         if self.common.http_port:
             stop_http = serve_http(self.health, self.common.http_host, self.common.http_port)
         try:
             await self.app.run(sleep_time=0.05)
+        except _StoppedEarly:
+            self.log.info("stopped before it had started")
         finally:
             if stop_http:
                 stop_http()
@@ -176,15 +210,30 @@ class Shell:
 
     @asynccontextmanager
     async def _lifespan(self) -> Any:
-        await self.broker.connect()
-        taps(self.nc)  # from here on no sender's headers can end the connection
         try:
-            await self._start()
+            await self._unless_stopped(self._start())
             yield
         finally:
             await self._stop()
 
+    async def _unless_stopped(self, start: Coroutine[Any, Any, None]) -> None:
+        """Start; a broker that is away is waited for until somebody wants an end.
+
+        Raises:
+            _StoppedEarly: Somebody did.
+        """
+        starting, exiting = asyncio.create_task(start), asyncio.create_task(self.app.exiting.wait())
+        try:
+            await asyncio.wait({starting, exiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                raise _StoppedEarly
+            starting.result()
+        finally:
+            await end(starting, exiting)
+
     async def _start(self) -> None:
+        await self.broker.connect()
+        taps(self.nc)  # from here on no sender's headers can end the connection
         for starter in [lambda: check_server(self.nc), *self._starters]:
             await self._until_done(starter)
         for name, body in self._loops.items():
@@ -211,19 +260,40 @@ class Shell:
             raise
         except BaseException as error:
             self.log.error("loop failed", loop=name, error=str(error), exc_info=error)
-            self.health.failed(error)
-            self.health.stop(f"{name}: {error}")
-            self._fatal = self._fatal or error
-            self.app.exit()
+            self._fail(name, error)
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        """End the process; whoever supervises starts it again."""
+        self.health.failed(error)
+        self.health.stop(f"{what}: {error}")
+        self._fatal = self._fatal or error
+        self.app.exit()
+
+    async def _end_loops(self) -> None:
+        """Before the connection goes: what the loops would meet then is no error."""
+        self._stopping = True
+        await end(*self._tasks)
 
     async def _stop(self) -> None:
         self.health.ready = False
-        await end(*self._tasks)
+        await self._end_loops()
+        if self.broker._connection is not None:  # the start failed, FastStream has not stopped it
+            await self.broker.stop()
         for stopper in reversed(self._stoppers):
             result = stopper()
             if result is not None:
                 await result
         self.log.info("stopped")
+
+    async def _on_closed(self) -> None:
+        """nats-py tries again when a connection is lost, never when the broker ended it with an error."""
+        if self._stopping:
+            return
+        nc = self.broker._connection
+        why = (nc.last_error if nc else None) or "no reason was given"
+        error = Broken(f"the connection to the broker was closed for good: {why}")
+        self.log.error("closed", error=str(error))
+        self._fail("connection", error)
 
     async def _on_error(self, error: Exception) -> None:
         self.health.failed(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from nats.aio.client import Client
@@ -22,8 +23,15 @@ _GONE: Final = ("not found", "no message found", "stream store EOF")
 #: JetStream: no message found.
 _NO_MESSAGE: Final = 10037
 _SERVER_TROUBLE: Final = 500
-#: What decides whether a memory can be lost; other fields may be set by the operator.
-_CHECKED: Final = ("subjects", "subject_transform", "discard", "storage", "retention", "allow_atomic")
+#: What decides whether a memory can be lost, swallowed or kept from being erased; other fields are the operator's.
+_CHECKED: Final = (
+    "subjects", "subject_transform", "discard", "storage", "retention", "allow_atomic", "duplicate_window",
+    "max_age", "max_msgs", "max_msgs_per_subject", "max_msg_size", "num_replicas", "deny_delete", "deny_purge",
+    "no_ack", "allow_msg_ttl", "persist_mode", "mirror", "sealed",
+)  # fmt: skip
+#: How a server writes that a field was not given; the window is the exception, two minutes then.
+_DEFAULTS: Final[dict[str, tuple[Any, ...]]] = {"num_replicas": (1,), "persist_mode": ("default",)}
+_UNSET: Final = (None, 0, -1, "", False)
 
 
 def configuration(stream: str, common: Common) -> dict[str, Any]:
@@ -92,12 +100,21 @@ async def ensure(nc: Client, stream: str, common: Common) -> dict[str, Any]:
             raise _refused(f"stream {stream}: {error}", error) from error
         info = await _create(nc, stream, wanted)
     for field in _CHECKED:
-        if field in wanted and info["config"].get(field) != wanted[field]:
-            found = info["config"].get(field)
+        found, needed = info["config"].get(field), wanted.get(field)
+        if _plain(field, found) != _plain(field, needed):
             raise Broken(
-                f"stream {stream} has {field} {found!r}, but {wanted[field]!r} is needed; correct or remove it"
+                f"stream {stream} has {field} {_told(found)}, but {_told(needed)} is needed; correct or remove it"
             )
     return info
+
+
+def _plain(field: str, value: Any) -> Any:
+    """A field's value; None for what the server takes if it is not given, however that is written."""
+    return None if value in _UNSET or value in _DEFAULTS.get(field, ()) else value
+
+
+def _told(value: Any) -> str:
+    return "the server's default" if value is None else repr(value)
 
 
 async def _create(nc: Client, stream: str, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -133,15 +150,15 @@ class Stored(NamedTuple):
     data: bytes
 
 
-async def erase(nc: Client, stream: str, seq: int) -> int:
-    """Overwrite one message on disk; returns its bytes, 0 if it was gone already.
+async def erase(nc: Client, stream: str, seq: int, *, only: Callable[[Stored], bool] | None = None) -> int:
+    """Overwrite one message on disk, if it is the one meant; returns its bytes, 0 if it was gone already.
 
     Raises:
         ApiError: The stream does not exist, among others.
         Retryable: The broker did not answer.
     """
     found = await next_message(nc, stream, seq)
-    if found is None or found.seq != seq:
+    if found is None or found.seq != seq or (only is not None and not only(found)):
         return 0
     try:
         await api(nc, subjects.raw_stream_api("STREAM.MSG.DELETE", stream), {"seq": seq})

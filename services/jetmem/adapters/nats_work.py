@@ -217,8 +217,9 @@ class WorkQueue:
         sub, self._sub = self._sub, None
         if sub is None:
             return
+        there = self._client().is_connected  # away, a drain would wait in vain for the broker's answer
         with contextlib.suppress(nats.errors.Error, OSError):
-            await (sub.drain() if drain else sub.unsubscribe())  # type: ignore[no-untyped-call]
+            await (sub.drain() if drain and there else sub.unsubscribe())  # type: ignore[no-untyped-call]  # nats-py's
 
     async def _pull(self, wanted: int) -> None:
         if self._paused:

@@ -25,6 +25,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
         ready_within_s: `up` gives up after this if a process keeps failing.
         alive_within_s: … and after this even if all live and are only slow (the first start exports a model).
         stop_s: From SIGTERM to SIGKILL; longer than a stage drains.
+        unhealthy_restart_s: A process that was healthy and then says for so long that it is not is restarted; 0 never.
     """
 
     restart_first_s: float = 0.2
@@ -34,6 +35,17 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     ready_within_s: float = 60.0
     alive_within_s: float = 300.0
     stop_s: float = 25.0
+    unhealthy_restart_s: float = 300.0
+
+
+class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `jetmem up` does with the processes that it keeps.
+
+    Attributes:
+        unhealthy_restart_s: One that was healthy and then is not for so long is restarted; 0 leaves it alone.
+    """
+
+    unhealthy_restart_s: float = Timing().unhealthy_restart_s
 
 
 class Child:
@@ -56,13 +68,17 @@ class Child:
         self._deaths = 0
         self._restart_at = 0.0
         self._healthy_since: float | None = None
+        self._unhealthy_since: float | None = None
+        self._ending = ""
+        self._kill_at = 0.0
         self._log_from = 0
 
     def start(self) -> None:
         """Start it once; a failure to start counts as a death."""
         processes.rotate(self.log)
         self._log_from = self.log.stat().st_size if self.log.exists() else 0
-        self._healthy_since = None
+        self._healthy_since = self._unhealthy_since = None
+        self._ending = ""
         self.state, self.detail = "starting", ""
         try:
             self.process = processes.spawn(self._argv, self._environ, self.log)
@@ -74,7 +90,9 @@ class Child:
         """Notice a death, restart when due; returns a sentence for a person, or ""."""
         if self.process is not None and self.process.poll() is not None:
             code, self.process = self.process.returncode, None
-            return self._died(processes.last_line(self.log, self._log_from) or _exit(code), now)
+            return self._died(self._ending or processes.last_line(self.log, self._log_from) or _exit(code), now)
+        if self.process is not None and (self._ending or self._hopeless(now)):
+            return self._end(self.process, now)
         if self.state == "restarting" and now >= self._restart_at:
             self.restarts += 1
             self.start()
@@ -84,17 +102,35 @@ class Child:
 
     def judged(self, healthy: bool, detail: str, now: float) -> None:
         """Take in what `/healthz` said."""
-        if self.process is None:
+        if self.process is None or self._ending:
             return
         if healthy:
             self.failures = 0
+            self._unhealthy_since = None
             self._healthy_since = self._healthy_since or now
             self.state, self.detail = "ok", ""
         elif self._healthy_since is None and self.state == "starting":
             self.detail = "" if detail == "starting" else detail
         else:
             self._healthy_since = None
+            self._unhealthy_since = now if self._unhealthy_since is None else self._unhealthy_since
             self.state, self.detail = "unhealthy", detail
+
+    def _hopeless(self, now: float) -> bool:
+        patience_s = self._timing.unhealthy_restart_s
+        return bool(patience_s) and self._unhealthy_since is not None and now - self._unhealthy_since > patience_s
+
+    def _end(self, process: subprocess.Popen[bytes], now: float) -> str:
+        """Tell it to end, and kill it if it does not; its death is then one like any other."""
+        if self._ending:
+            if now > self._kill_at:
+                process.kill()
+            return ""
+        waited_s = now - (self._unhealthy_since or now)
+        self._ending = f"was unhealthy for {waited_s:.0f} s: {self.detail}"
+        self._kill_at = now + self._timing.stop_s
+        process.terminate()
+        return f"{self.name} was unhealthy for {waited_s:.0f} s and is restarted: {self.detail}"
 
     def running(self) -> Running:
         """For the table and the state file."""

@@ -10,6 +10,7 @@ already is a no-op, so an event is recorded once.
 
 from jetmem.client.batching import Progress, Receipts
 from jetmem.client.errors import (
+    Busy,
     ClientError,
     NotStored,
     PermissionDenied,
@@ -24,6 +25,7 @@ from jetmem.client.sdk import PUBLISH_TIMEOUT_S, Client, connect
 
 __all__ = [
     "PUBLISH_TIMEOUT_S",
+    "Busy",
     "Client",
     "ClientError",
     "NotStored",

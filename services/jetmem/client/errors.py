@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from jetmem.client.outgoing import Outgoing
@@ -38,14 +38,24 @@ class PermissionDenied(Refused):
 
 
 class RequestRefused(ClientError):
-    """A question was answered with an error reply; `code` is one of `jetmem_schemas.errors.REQUEST_CODES`."""
+    """A question was answered with an error reply; `code` is one of `jetmem_schemas.errors.REQUEST_CODES`.
+
+    Asking the same again is answered the same; what may be otherwise later is `Unavailable`, `Busy` or `TimedOut`.
+    """
 
 
 class Unavailable(ClientError):
-    """The broker cannot be reached, or nobody answers there now."""
+    """The broker cannot be reached, or nobody or not everybody who is needed answers there now."""
+
+    def __init__(self, message: str, code: str = "unavailable") -> None:
+        super().__init__(code, message)
+
+
+class Busy(Unavailable):
+    """More is asked than can be held: wait a little and try again."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("unavailable", message)
+        super().__init__(message, "busy")
 
 
 class TimedOut(ClientError):
@@ -69,3 +79,12 @@ class NotStored(ClientError):
         super().__init__("not_stored", f"{len(pending)} not acknowledged: {reason}")
         self.pending = list(pending)
         self.stored = stored
+
+
+_LATER: Final[dict[str, Callable[[str], ClientError]]] = {"unavailable": Unavailable, "busy": Busy, "timeout": TimedOut}
+
+
+def of_reply(code: str, message: str, field: str = "") -> ClientError:
+    """The error of an error reply: one type for one condition, whoever noticed it, this client or a stage."""
+    later = _LATER.get(code)
+    return later(message) if later else RequestRefused(code, message, field)

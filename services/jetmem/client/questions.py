@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmem.client.errors import ClientError, Refused, RequestRefused, TimedOut, Unavailable
+from jetmem.client.errors import ClientError, Refused, RequestRefused, TimedOut, Unavailable, of_reply
 from jetmem.client.link import Link, Lost
 from jetmem_schemas import requests, subjects
 from jetmem_schemas.errors import SchemaError
@@ -30,7 +30,8 @@ class Questions:
     """Asks as one tenant. Filters and limits of each verb are the fields of its Struct in `jetmem_schemas.requests`.
 
     Every verb takes `after` (a MEMORY sequence, or `"mine"` for what this client published last), `wait_ms` and
-    `timeout_s`. All raise `RequestRefused`, `Unavailable`, `TimedOut`, `PermissionDenied`.
+    `timeout_s`. All raise `RequestRefused`, `Unavailable` (of which `Busy` is one), `TimedOut`,
+    `PermissionDenied`.
     """
 
     def __init__(self, link: Link, tenant: str, *, read_your_writes: bool, answer_s: float) -> None:
@@ -74,8 +75,13 @@ class Questions:
         return await self._typed("status", fields, requests.StatusReply)
 
     async def forget(self, **selector: Any) -> requests.ForgetReply:
-        """Erase, and wait until no query returns it; exactly one selector of `requests.ForgetRequest`."""
+        """Erase, and wait until no query returns it; exactly one selector of `requests.ForgetRequest`.
+
+        With `seq` of an earlier reply instead, say how far that forget is: `accepted`, `applied` or `purged`.
+        """
         reply = await self._typed("forget", selector, requests.ForgetReply)
+        if "seq" in selector:
+            return reply
         self._last_seq = max(self._last_seq, reply.seq)
         return reply
 
@@ -171,7 +177,7 @@ def _refusal(msg: Msg, headers: dict[str, str]) -> ClientError:
         failure = _failure(msg.data)
     except msgspec.MsgspecError:
         failure = requests.Failure("internal", headers.get(requests.ERROR_HEADER, "an error without a body"))
-    return RequestRefused(failure.code, failure.message, failure.field)
+    return of_reply(failure.code, failure.message, failure.field)
 
 
 def _decoded(data: bytes, kind: type[R]) -> R:

@@ -11,16 +11,18 @@ import msgspec
 from jetmem import flow
 from jetmem.adapters.data_folder import default_root
 from jetmem.adapters.nats_server import NatsSettings
+from jetmem.adapters.supervised import UpSettings
 from jetmem.runtime.settings import PREFIX, Sections, SettingsError
 from jetmem.runtime.settings import load as load_layers
 
 FILE: Final = "jetmem.toml"
 NATS: Final = "nats"
+UP: Final = "up"
 
 
 def sections() -> Sections:
-    """What may be set: every stage's, and the nats-server of `jetmem up` (`JETMEM_NATS_SERVER`)."""
-    own: dict[str, type[msgspec.Struct]] = {NATS: NatsSettings}
+    """What may be set: every stage's, and those of `jetmem up` and its nats-server (`JETMEM_NATS_SERVER`)."""
+    own: dict[str, type[msgspec.Struct]] = {NATS: NatsSettings, UP: UpSettings}
     return {**flow.sections(), **own}
 
 

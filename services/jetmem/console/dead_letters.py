@@ -1,4 +1,4 @@
-"""Dead letters as they lie on DEAD: finding, publishing again, erasing."""
+"""Dead letters as they lie on DEAD: finding, publishing again; erasing is persist's."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import nats.js.errors
 from nats.aio.client import Client as Nats
 from nats.js.api import RawStreamMsg
 
-from jetmem.client import RequestRefused, Unavailable
+from jetmem.client import RequestRefused, TimedOut, Unavailable
 from jetmem_schemas import subjects
 from jetmem_schemas.events import rfc3339
-from jetmem_schemas.requests import Failure
+from jetmem_schemas.internal import DropLetter, LetterDropped, encode
+from jetmem_schemas.requests import ERROR_CODE_HEADER, ERROR_HEADER, Failure
 
 _ORIGINAL: Final = "Jetmem-Original-"
 #: Headers that mean something to the broker would make it deduplicate or batch the letter.
@@ -119,18 +120,42 @@ def redriven(dead: Dead) -> bytes:
     return json.dumps({**body, **missing}, ensure_ascii=False).encode() if missing else dead.payload
 
 
-async def erase(nc: Nats, dead: Dead) -> None:
-    """Overwrite one dead letter.
+async def persist_runs(nc: Nats) -> None:
+    """Find out, before anything is done, whether letters can be erased.
 
     Raises:
-        Unavailable: It was not.
+        Unavailable: They cannot.
+        TimedOut: It is not known.
     """
+    await _ask_persist(nc, subjects.NONE, "status", {})
+
+
+async def erase(nc: Nats, dead: Dead) -> None:
+    """Have persist erase one dead letter, and the refused message in MEMORY, which only the letter leads to.
+
+    Raises:
+        Unavailable: persist is not running, or the broker refused; nothing was erased.
+        TimedOut: It may have been.
+    """
+    tenant = dead.subject.split(".")[1:2]
+    reply = await _ask_persist(nc, tenant[0] if tenant else subjects.NONE, "drop_letter", DropLetter(dead.seq))
+    msgspec.msgpack.decode(reply, type=LetterDropped)  # one that is gone already is as good
+
+
+async def _ask_persist(nc: Nats, tenant: str, verb: str, request: Any) -> bytes:
+    subject = subjects.service("persist", subjects.partition_of(tenant), verb)
     try:
-        await nc.jetstream(timeout=_TIMEOUT_S).delete_msg(subjects.DEAD, dead.seq)
-    except nats.js.errors.NotFoundError:
-        return
-    except (nats.errors.Error, nats.js.errors.Error) as error:
-        raise Unavailable(f"dead letter {dead.seq} was not erased: {error}") from error
+        msg = await nc.request(subject, encode(request), timeout=_TIMEOUT_S)
+    except nats.errors.NoRespondersError:
+        raise Unavailable("persist is not running, or not on this broker; it alone erases dead letters") from None
+    except nats.errors.TimeoutError:
+        raise TimedOut(f"persist did not answer {verb} within {_TIMEOUT_S:g} s") from None
+    except nats.errors.Error as error:
+        raise Unavailable(f"persist cannot be asked: {error}") from error
+    headers = msg.headers or {}
+    if ERROR_CODE_HEADER in headers:
+        raise Unavailable(f"persist did not answer {verb}: {headers.get(ERROR_HEADER, '')}")
+    return bytes(msg.data)
 
 
 async def _last(nc: Nats) -> int:

@@ -1,8 +1,9 @@
-"""`jetmem dead-letters list|show|redrive|drop`, `jetmem trim`, `jetmem rebuild index`."""
+"""`jetmem dead-letters list|show|redrive|drop`, `jetmem trim`, `jetmem rebuild STAGE`."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 #: How long a stage may take to begin a trim or a rebuild.
 _BEGIN_S: Final = 30.0
 _ASK_EVERY_S: Final = 0.5
+#: A stage that is to begin anew ends first, within a drain; it is away for a second at least.
+_GOES_WITHIN_S: Final = 30.0
+_LOOK_EVERY_S: Final = 0.05
 
 Code = Annotated[str | None, typer.Option(help="Only with this code.")]
 OfTenant = Annotated[str | None, typer.Option("--tenant", help="Only of this tenant.")]
@@ -25,13 +29,12 @@ Every = Annotated[bool, typer.Option("--all", help="All of them.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 dead_letters = typer.Typer(help="What could not be recorded.", no_args_is_help=True)
-rebuild = typer.Typer(help="Make a projection anew from the record.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(dead_letters, name="dead-letters")
-    app.add_typer(rebuild, name="rebuild")
+    app.command("rebuild")(rebuild)
     app.command("trim")(trim)
 
 
@@ -98,12 +101,13 @@ def redrive(
     creds: Creds = "",
 ) -> None:
     """Publish again under the original subject, id and time; what is refused again comes back as a new dead letter."""
-    from jetmem.console.dead_letters import erase, find, publish_again
+    from jetmem.console.dead_letters import erase, find, persist_runs, publish_again
 
     _selected(code, tenant, seq, every)
 
     async def work(client: Client) -> int:
         count = 0
+        await persist_runs(client.nats)  # or letters would be published again that cannot be erased
         async for dead in find(client.nats, code=code, tenant=tenant, seqs=seq):
             await publish_again(client.nats, dead)
             await erase(client.nats, dead)
@@ -123,7 +127,7 @@ def drop(
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
-    """Erase dead letters for ever."""
+    """Erase dead letters for ever, and the refused messages that they carry."""
     from jetmem.console.dead_letters import erase, find
 
     _selected(code, tenant, seq, every)
@@ -153,36 +157,56 @@ def trim(
     typer.echo(json.dumps(answers, default=str))
 
 
-@rebuild.command()
-def index(
+def rebuild(
+    stage: Annotated[str, typer.Argument(help="A projection of the record; a wrong one lists them all.")],
     tenant: Annotated[str, typer.Option(help="Whose status tells the progress.")] = NO_TENANT,
     wait: Annotated[bool, typer.Option(help="Wait until it has caught up.")] = True,
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
-    """Empty the index and fill it from the record; questions are answered from what is there meanwhile."""
+    """Empty a projection and fill it from the record; questions are answered from what is there meanwhile."""
+    from jetmem import flow
+
+    names = [each.name for each in flow.projections()]
+    if stage not in names:
+        fail(f"{stage} is no projection of the record; {', '.join(names)} can be rebuilt", 2)
 
     async def work(client: Client) -> None:
-        typer.echo(json.dumps(await _stage(client, "index", "rebuild", {}), default=str), err=True)
+        typer.echo(json.dumps(await _stage(client, stage, "rebuild", {}), default=str), err=True)
         if wait:
-            await _caught_up(client)
+            await _gone(client, stage)
+            await _caught_up(client, stage)
 
     call(server, creds, tenant, work)
     typer.echo("rebuilt" if wait else "begun")
 
 
-async def _caught_up(client: Client) -> None:
+async def _gone(client: Client, stage: str) -> None:
+    """Wait until the process that was asked has ended: until then it is as well as before."""
     from jetmem.client import TimedOut, Unavailable
 
+    with contextlib.suppress(TimeoutError, TimedOut, Unavailable):
+        async with asyncio.timeout(_GOES_WITHIN_S):
+            while True:
+                await _stage(client, stage, "status", {})
+                await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def _caught_up(client: Client, stage: str) -> None:
+    from jetmem import flow
+    from jetmem.client import TimedOut, Unavailable
+
+    embeds = "vector" in flow.stage(stage).arms
     said = ""
     while True:
         try:
             reply = await client.status()
-            mine = [stage for stage in reply.stages if stage.stage == "index"]
-            if mine and reply.pending_vectors == 0 and all(stage.state == "ok" for stage in mine):
+            mine = [each for each in reply.stages if each.stage == stage]
+            pending = reply.pending_vectors if embeds else 0
+            if mine and not pending and all(each.state == "ok" for each in mine):
                 return
-            states = ", ".join(stage.state for stage in mine) or "no answer"
-            text = f"index: {states}, {reply.pending_vectors} texts without vector"
+            states = ", ".join(each.state for each in mine) or "no answer"
+            text = f"{stage}: {states}" + (f", {pending} texts without vector" if embeds else "")
         except (Unavailable, TimedOut) as error:
             text = f"waiting: {error.message}"
         if text != said:
@@ -192,24 +216,20 @@ async def _caught_up(client: Client) -> None:
 
 
 async def _stage(client: Client, stage: str, verb: str, body: dict[str, Any]) -> Any:
-    """Ask a stage to do something; its answer, whatever it holds."""
-    import msgspec
-    import nats.errors
+    """Ask a stage to do something; its answer, whatever it holds.
 
-    from jetmem.client import RequestRefused, TimedOut, Unavailable
-    from jetmem_schemas import requests, subjects
+    Raises:
+        ClientError: As questions raise it.
+    """
+    from jetmem.adapters.nats_ask import ask
+    from jetmem.client.errors import of_reply
+    from jetmem.runtime.errors import RequestFailed
+    from jetmem_schemas import subjects
 
-    subject = subjects.service(stage, "all", verb)
     try:
-        msg = await client.nats.request(subject, msgspec.msgpack.encode(body), timeout=_BEGIN_S)
-    except nats.errors.NoRespondersError:
-        raise Unavailable(f"{stage} is not running, or not on this broker") from None
-    except nats.errors.TimeoutError:
-        raise TimedOut(f"{stage} did not answer {verb} within {_BEGIN_S:g} s") from None
-    headers = msg.headers or {}
-    if requests.ERROR_CODE_HEADER in headers:
-        raise RequestRefused(headers[requests.ERROR_CODE_HEADER], headers.get(requests.ERROR_HEADER, ""))
-    return msgspec.msgpack.decode(msg.data) if msg.data else {}
+        return await ask(client.nats, subjects.service(stage, "all", verb), body, Any, _BEGIN_S)
+    except RequestFailed as error:
+        raise of_reply(error.code, error.message, error.field) from error
 
 
 def _selected(code: str | None, tenant: str | None, seq: list[int] | None, every: bool) -> None:

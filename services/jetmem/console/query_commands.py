@@ -229,7 +229,8 @@ def forget(
     if state is not None:
         if chosen:
             fail("--state goes with no selector; nothing was erased", 2)
-        return _ask("forget", tenant, {"seq": state}, as_json, server, creds)
+        _ask("forget", tenant, {"seq": state}, as_json, server, creds)
+        return
     if not chosen:
         fail("one of --id, --agent, --author, --before, --all is needed; nothing was erased", 2)
     confirm(f"Erase for ever {_erased(chosen)} of tenant {tenant}?", yes)

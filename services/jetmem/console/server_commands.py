@@ -49,6 +49,8 @@ def up(
     config: Config = None,
 ) -> None:
     """Start a nats-server and every stage, on loopback, supervised, all data in one folder."""
+    import msgspec
+
     from jetmem.adapters.supervised import Timing
     from jetmem.console import configuration
     from jetmem.supervisor import Plan, stage_command
@@ -71,7 +73,9 @@ def up(
         environ=os.environ,
         command=lambda stage: [*stage_command(stage), *named],
     )
-    asyncio.run(_supervise(plan))
+    patience_s = settings[configuration.UP].unhealthy_restart_s
+    timing = msgspec.structs.replace(plan.timing, unhealthy_restart_s=patience_s)
+    asyncio.run(_supervise(msgspec.structs.replace(plan, timing=timing)))
 
 
 async def _supervise(plan: Any) -> None:
@@ -202,6 +206,7 @@ def _run_stage(stage: str, settings: Mapping[str, Any]) -> int:
     """Run it to its end; 0 after a clean stop, 1 when it could not go on."""
     for name in (*SILENCED, *ONE_THREAD):
         os.environ.setdefault(name, "1")
+    import nats.errors
     import uvloop
 
     from jetmem import flow
@@ -219,7 +224,7 @@ def _run_stage(stage: str, settings: Mapping[str, Any]) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_stage(flow, stage, dict(settings)))
-    except (Broken, OSError) as error:
+    except (Broken, OSError, nats.errors.Error) as error:
         logger().error("stopped", error=_chain(error))
         typer.echo(f"{stage}: {_chain(error)}", err=True)
         return 1

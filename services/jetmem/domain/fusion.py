@@ -66,7 +66,7 @@ class Features:
     window5: Floats
     """The same with two neighbours on each side (`centre` with 2)."""
     named: Bools
-    """Whether the question names the turn's author (`is_named`)."""
+    """Whether the question names the turn's author: it holds any of the name's `words`."""
     cosine: Floats
     """Cosine of the question and the turn's vector of `author: text`; NaN while there is none."""
     cosine_before: Floats
@@ -113,18 +113,8 @@ def rank(features: Features, mode: Mode = "hybrid") -> list[tuple[int, float]]:
 
 
 def words(text: str) -> frozenset[str]:
-    """Split a question or a name into the words that `is_named` compares."""
+    """Split a question or a name into the words by which a question names an author."""
     return frozenset(_WORD.findall(text.casefold()))
-
-
-def is_named(author: str, question: frozenset[str]) -> bool:
-    """Tell whether the question holds any word of the author's name.
-
-    Args:
-        author: As published; may be empty.
-        question: From `words`. Single letters name nobody.
-    """
-    return not question.isdisjoint(words(author))
 
 
 def centre(hits: Iterable[tuple[int, int, float]], last: dict[int, int], reach: int) -> dict[tuple[int, int], float]:

@@ -49,4 +49,4 @@ def tenant(part: int, name: str) -> bytes:
 
 def under(prefix: bytes, *tokens: str) -> bytes:
     """A prefix deepened by tokens."""
-    return prefix + b"".join(t.encode() + b"\0" for t in tokens)
+    return prefix + "".join([token + "\0" for token in tokens]).encode()

@@ -128,7 +128,8 @@ class Embed:
                 if self._work is not None:
                     await asyncio.wait({self._work})
                 await self.windows.give_back()
-                await self.shell.nc.flush()
+                if self.shell.nc.is_connected:  # away, it would wait in vain
+                    await self.shell.nc.flush()
         except Exception as error:  # whatever was not finished is delivered again
             self.shell.log.warning("not drained", error=f"{type(error).__name__}: {error}")
 
@@ -142,8 +143,7 @@ class Embed:
             close()
 
     async def _status(self, part: int, request: dict[str, Any]) -> StageStatus:
-        windows, health = self.windows, self.shell.health
-        good, detail = health.verdict()
+        windows = self.windows
         encoder = self._opened()
         counts: dict[str, int | float | str] = {
             "model": encoder.model,
@@ -160,5 +160,4 @@ class Embed:
         if report is not None:
             counts |= {"processor": report.processor, "threads": report.threads, "why": report.why}
         counts |= await windows.queue.waiting()
-        instance = f"embed-{self.shell.common.shard}"
-        return StageStatus("embed", instance, good, detail, health.lag, health.last_error, counts)
+        return self.shell.status(counts)

@@ -45,10 +45,3 @@ class Encoder(Protocol):
         Returns:
             One L2-normalised row per text, in the order given; (0, dimensions) for no texts.
         """
-
-
-class Splitter(Protocol):
-    """Cuts a long text into passages that fit the encoder's window."""
-
-    def split(self, text: str) -> list[str]:
-        """Literal substrings in order, at least one and at most `limits.PASSAGES_MAX`; short texts as they are."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from jetmem.domain import keys
 from jetmem.index.ports import Splitter
-from jetmem.index.rows import EMPTY_MARK, VECTOR_MARK, Doc, Row, Rows, piece_key, prefix, spoken, text_hash
+from jetmem.index.rows import EMPTY_MARK, HASH_BYTES, VECTOR_MARK, Doc, Row, Rows, piece_key, prefix, spoken, text_hash
 from jetmem.index.shelf import Floats
 from jetmem.index.tenants import Tenant
 from jetmem.runtime import metrics
@@ -25,7 +25,7 @@ _NOT_A_VECTOR: Final = b"not a vector of this model"
 
 
 class Pieces:
-    """Keeps the set of what still lacks vectors. Changes on the writer thread only; `first_pending` from any.
+    """Keeps the set of what still lacks vectors. Changes on the writer thread only; what is in memory is for any.
 
     Attributes:
         pending: Per tenant, passages that lack their vector (only tenants that have any).
@@ -36,7 +36,7 @@ class Pieces:
         self._splitter = splitter
         self.pending: dict[str, int] = {}
         self._dimensions = rows.dimensions()
-        self._from: dict[str, bytes] = {}
+        self._first: dict[str, tuple[bytes, Head]] = {}
         self._changes: Counter[str] = Counter()
         self._unshelved: list[tuple[Tenant, int, Row, bytes]] = []
         self._gone: set[bytes] = set()
@@ -44,12 +44,16 @@ class Pieces:
 
     def recount(self) -> None:
         """Count what is pending from the store."""
-        self.pending.clear()
-        self._from = {}  # not cleared: who reads an older view of the store writes into the old one
         self._dimensions = self._rows.dimensions()
-        for key, _ in self._rows.store.scan("pending", b""):
+        pending: dict[str, int] = {}
+        first: dict[str, tuple[bytes, Head]] = {}
+        for key, raw in self._rows.store.scan("pending", b""):
             name = key[1 : key.index(b"\0", 1)].decode()
-            self.pending[name] = self.pending.get(name, 0) + 1
+            pending[name] = pending.get(name, 0) + 1
+            if name not in first:
+                place = key.removeprefix(prefix(name))
+                first[name] = (place, _event_of(place, keys.from_u64(raw[HASH_BYTES:])))
+        self.pending, self._first = pending, first
 
     def texts(self, doc: Doc) -> list[str]:
         """The passages of a document that get vectors."""
@@ -57,17 +61,11 @@ class Pieces:
 
     def start(self, tenant: str) -> bytes:
         """No passage before this place is pending: what was answered is not read over and over."""
-        return self._from.get(tenant, b"")
+        return self._first.get(tenant, (b"", Head()))[0]
 
     def first_pending(self, tenant: str) -> Head | None:
-        """The first event that lacks a vector; None if all have theirs."""
-        if tenant not in self.pending:
-            return None
-        known = self._from
-        for place, seq, _ in self._rows.pending(tenant, known.get(tenant, b"")):
-            known[tenant] = place
-            return Head(keys.from_u64(place[:8]), seq)
-        return None
+        """The first event that lacks a vector; None if all have theirs. From memory."""
+        return self._first.get(tenant, (b"", None))[1]
 
     def expect(self, batch: WriteSet, docs: Sequence[tuple[Tenant, Doc]]) -> None:
         """Note that documents' passages need vectors; those whose text has one get it at once."""
@@ -186,11 +184,20 @@ class Pieces:
         self.recount()
 
     def _count(self, tenant: str, change: int) -> None:
+        """Note how many are pending and which is the first; what is added comes behind what is pending already."""
         left = self.pending.get(tenant, 0) + change
-        if left > 0:
-            self.pending[tenant] = left
-        else:
+        if left <= 0:
             self.pending.pop(tenant, None)
+            self._first.pop(tenant, None)
+            return
+        self.pending[tenant] = left
+        for place, seq, _ in self._rows.pending(tenant, self.start(tenant)):
+            self._first[tenant] = (place, _event_of(place, seq))
+            break
+
+
+def _event_of(place: bytes, seq: int) -> Head:
+    return Head(keys.from_u64(place[:8]), seq)
 
 
 def vector_of(raw: bytes) -> Floats:

@@ -33,7 +33,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Doc(msgspec.Struct, frozen=True, array_like=True):
-    """One event as index keeps it. `session` and `author` are numbers within the tenant."""
+    """One event as index keeps it. `sid` and `who` number session and author within the tenant."""
 
     id: str
     rseq: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any, TypeVar
 import nats.errors
 from nats.js.errors import NoStreamResponseError
 
+from jetmem.adapters.nats_connect import ApiError
 from jetmem.adapters.nats_reader import Delivered, OrderedReader
 from jetmem.adapters.nats_shell import Endpoint, Shell
-from jetmem.adapters.nats_streams import ensure
+from jetmem.adapters.nats_streams import ensure, stream_info
 from jetmem.adapters.rocks import Rocks
 from jetmem.persist import answers
 from jetmem.persist.handler import Applied, Recorder
+from jetmem.persist.letters import Letters
 from jetmem.persist.outbox import Outbox
 from jetmem.persist.purge import Purge
 from jetmem.persist.record import FAMILIES, FORMAT, Record
@@ -34,6 +37,7 @@ from jetmem_schemas.internal import (
     ActivityRequest,
     CoverReply,
     CoverRequest,
+    DropLetter,
     FetchRequest,
     Head,
     Heads,
@@ -80,9 +84,10 @@ class Persist:
         self.writer = ThreadPoolExecutor(1, "writer")
         self.readers = ThreadPoolExecutor(settings.read_threads, "reader")
         self.source = Source(shell, settings, self.recorder, self.in_writer)
-        self.outbox = Outbox(shell, store, self.in_writer)
+        self.outbox = Outbox(shell, store, self.in_writer, self.in_reader)
         self.trim = Trim(shell, settings, self.recorder)
-        self.purge = Purge(shell, settings, self.recorder, self.in_writer, self.outbox.settled)
+        self.purge = Purge(shell, settings, self.recorder, self.in_writer, self.in_reader, self.outbox.settled)
+        self.letters = Letters(shell, store, self.in_writer, self.outbox.settled)
         self._moved = asyncio.Event()
         # heads tell what was announced, not what is stored: a reader that heard all must not look behind
         self._announced = Heads(self.recorder.synced.seq, self.recorder.heads)
@@ -94,6 +99,7 @@ class Persist:
         shell.loop("reader", self._read)
         shell.loop("outbox", self.outbox.run)
         shell.loop("heads", self._announce_heads)
+        shell.loop("dead letters", self._count_dead_letters)
         shell.loop("trim", self.trim.run)
         shell.loop("purge", self.purge.run)
         shell.on_stop(self._close)
@@ -106,6 +112,7 @@ class Persist:
             "agents": Endpoint(ActivityRequest, self._agents),
             "forgotten": Endpoint(dict[str, Any], self.purge.forgotten),
             "status": Endpoint(dict[str, Any], self._status),
+            "drop_letter": Endpoint(DropLetter, self.letters.drop),
             "trim": Endpoint(TrimRequest, self.trim.answer),
         }
         shell.serve(subjects.service_all("persist", "*"), table)
@@ -113,6 +120,10 @@ class Persist:
     async def in_writer(self, work: Callable[[], T]) -> T:
         """Run on the one thread that writes."""
         return await asyncio.get_running_loop().run_in_executor(self.writer, work)
+
+    async def in_reader(self, work: Callable[[], T]) -> T:
+        """Run on the pool that reads."""
+        return await asyncio.get_running_loop().run_in_executor(self.readers, work)
 
     async def _prepare(self) -> None:
         if self.recorder.synced.created and not self.settings.accept_gap:
@@ -122,7 +133,11 @@ class Persist:
         await self.source.verify()
 
     async def _read(self) -> None:
-        """The spine: read in order, write once, announce. Retries the same batch, never skips ahead."""
+        """The spine: read in order, write once, announce. Never skips ahead.
+
+        When the broker fails it reads again from the checkpoint. A batch that cannot be recorded ends the stage:
+        whoever supervises starts it again, and the same batch is read.
+        """
         reader = OrderedReader(self.shell.nc, subjects.MEMORY, self.recorder.synced.seq, verify=self.source.verify)
         health = self.shell.health
         while True:
@@ -139,18 +154,34 @@ class Persist:
             if messages:
                 await self._apply(messages)
             if messages or reader.alive:
-                health.progressed(messages[-1].pending if messages else 0)
+                self._tell_health(messages)
+
+    def _tell_health(self, messages: list[Delivered]) -> None:
+        """Letters that DEAD does not take wait too; were they not counted, a quiet MEMORY would look like health."""
+        stuck = self.outbox.stuck
+        if messages or not stuck:
+            self.shell.health.progressed((messages[-1].pending if messages else 0) + stuck)
+        else:
+            self.shell.health.behind(stuck)
 
     async def _apply(self, messages: list[Delivered]) -> None:
         metrics.received.labels("persist").inc(len(messages))
         metrics.batch_size.labels("persist").observe(len(messages))
-        with metrics.write_seconds.labels("persist").time():
-            applied = await self.in_writer(lambda: self.recorder.apply(messages))
-        await self._announce(applied)
-        self._moved.set()
-        self._moved = asyncio.Event()
-        if applied.outbox:
-            self.outbox.wake()
+        waiting = len(messages) + messages[-1].pending
+        self.shell.health.behind(waiting)  # said first: the write may hang
+        steps = self.recorder.steps(messages)  # a large forget is many writes, and others have work for the writer
+        while True:
+            began = self.shell.clock.monotonic()
+            applied = await self.in_writer(lambda: next(steps, None))
+            if applied is None:
+                return
+            metrics.write_seconds.labels("persist").observe(self.shell.clock.monotonic() - began)
+            self.shell.health.progressed(waiting)
+            await self._announce(applied)
+            self._moved.set()
+            self._moved = asyncio.Event()
+            if applied.outbox:
+                self.outbox.wake()
 
     async def _announce(self, applied: Applied) -> None:
         """Best effort: the heads tell who misses facts, and he scans them."""
@@ -181,13 +212,18 @@ class Persist:
         except Retryable as error:
             self.shell.health.failed(error)
 
-    async def _in_reader(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.readers, work)
+    async def _count_dead_letters(self) -> None:
+        """Tell health how many wait in DEAD; while the broker is away the last count stands."""
+        while True:
+            with contextlib.suppress(ApiError, Retryable):
+                info = await stream_info(self.shell.nc, subjects.DEAD)
+                self.shell.health.counted(int(info["state"]["messages"]))
+            await asyncio.sleep(limits.DEAD_COUNT_EVERY_S)
 
     async def _scan(self, part: int, request: ScanRequest) -> Any:
         at = self.recorder.synced.seq
         head = self.recorder.heads.get(part, Head())
-        return await self._in_reader(lambda: answers.scan(self.record, part, request, head, at))
+        return await self.in_reader(lambda: answers.scan(self.record, part, request, head, at))
 
     async def _cover(self, part: int, request: CoverRequest) -> CoverReply:
         deadline = self.shell.clock.monotonic() + request.wait_ms / 1000
@@ -205,35 +241,31 @@ class Persist:
         if not request.after:
             return CoverReply(True, 0, head, at)
         covered = at >= request.after
-        rseq = await self._in_reader(lambda: self.record.covering(part, request.after)) if covered else 0
+        rseq = await self.in_reader(lambda: self.record.covering(part, request.after)) if covered else 0
         return CoverReply(covered, rseq, head, at)
 
     async def _fetch(self, part: int, request: FetchRequest) -> Any:
         at = self.recorder.synced.seq
-        return await self._in_reader(lambda: answers.fetch(self.record, request, at))
+        return await self.in_reader(lambda: answers.fetch(self.record, request, at))
 
     async def _timeline(self, part: int, request: TimelineRequest) -> Any:
         at = self.recorder.synced.seq
-        return await self._in_reader(lambda: answers.timeline(self.record, request, at))
+        return await self.in_reader(lambda: answers.timeline(self.record, request, at))
 
     async def _sessions(self, part: int, request: ActivityRequest) -> Any:
         at = self.recorder.synced.seq
-        return await self._in_reader(lambda: answers.activity(self.record, request, at, agents=False))
+        return await self.in_reader(lambda: answers.activity(self.record, request, at, agents=False))
 
     async def _agents(self, part: int, request: ActivityRequest) -> Any:
         at = self.recorder.synced.seq
-        return await self._in_reader(lambda: answers.activity(self.record, request, at, agents=True))
+        return await self.in_reader(lambda: answers.activity(self.record, request, at, agents=True))
 
     async def _status(self, part: int, request: dict[str, Any]) -> StageStatus:
         counts: dict[str, int | float | str] = {"record_seq": self.recorder.synced.seq}
         tenant = str(request.get("tenant", ""))
         if tenant:
-            counts |= await self._in_reader(lambda: self.purge.counts(tenant))
-        good, detail = self.shell.health.verdict()
-        health = self.shell.health
-        return StageStatus(
-            "persist", f"persist-{self.shell.common.shard}", good, detail, health.lag, health.last_error, counts
-        )
+            counts |= await self.in_reader(lambda: self.purge.counts(tenant))
+        return self.shell.status(counts)
 
     def _close(self) -> None:
         self.writer.shutdown(wait=True)

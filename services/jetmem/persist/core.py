@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from ulid import ULID
@@ -14,7 +14,6 @@ from jetmem.runtime.errors import Poison
 from jetmem_schemas import subjects
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import FUTURE_MS_MAX, Event, Forget, Message, Time, decode, epoch_ms
-from jetmem_schemas.internal import EntryKind
 
 HASH_BYTES: Final = 16
 
@@ -128,9 +127,9 @@ def same_content(one: bytes, other: bytes) -> bool:
         return False
 
 
-def entry_kind(kind: str) -> EntryKind:
+def entry_kind(kind: str) -> str:
     """The log entry that a message of this kind becomes."""
-    return cast(EntryKind, "forgot" if kind == "forget" else kind)
+    return "forgot" if kind == "forget" else kind
 
 
 def selects(forget: Forget, summary: Summary, ts: int) -> bool:

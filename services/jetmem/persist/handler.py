@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,9 +11,19 @@ import msgspec
 
 from jetmem.domain import keys
 from jetmem.persist import core
-from jetmem.persist.erase import erase
+from jetmem.persist.erase import chunks, erase
 from jetmem.persist.ports import Message
-from jetmem.persist.record import Checkpoint, ForgetRow, OutboxRow, Record, Write
+from jetmem.persist.record import (
+    Checkpoint,
+    ForgetRow,
+    LastForget,
+    OutboxRow,
+    Record,
+    Write,
+    copy_key,
+    forget_key,
+    last_forget_key,
+)
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import Poison
@@ -34,7 +44,7 @@ _ORIGINAL_CHARS_MAX: Final = 32 * 1024
 
 @dataclass(slots=True)
 class Applied:
-    """What one batch led to: facts to announce, and whether the outbox has rows."""
+    """What one write, or a batch, led to: facts to announce, and whether the outbox has rows."""
 
     facts: list[Facts]
     outbox: bool
@@ -59,40 +69,52 @@ class Recorder:
         self._outbox_next = _last_number(record, "outbox") + 1
 
     def apply(self, messages: Sequence[Message]) -> Applied:
-        """Record a batch: all of it is on disk when this returns.
+        """Record a batch: all of it is on disk when this returns."""
+        whole = Applied([], False, 0)
+        for each in self.steps(messages):
+            whole = Applied(whole.facts + each.facts, whole.outbox or each.outbox, whole.recorded + each.recorded)
+        return whole
 
-        Messages at or below the checkpoint change nothing. A forget is a write of its own, in its place.
+    def steps(self, messages: Sequence[Message]) -> Iterator[Applied]:
+        """Record a batch, one write after the other: what was yielded is on disk, and the writer may do other work.
+
+        Messages at or below the checkpoint change nothing. A forget has writes of its own, in its place.
         """
-        applied = Applied([], False, 0)
         write = self._begin()
         for message in messages:
             if message.seq <= self.checkpoint.seq:
                 continue
             candidate = self._judge(write, message)
             if candidate is not None and candidate.forget is not None:
-                self._commit(write, applied)
-                self._forget(candidate, candidate.forget, message, applied)
+                yield from self._commit(write)
+                yield from self._forget(candidate, candidate.forget, message)
                 write = self._begin()
             elif candidate is not None:
                 self._take(write, candidate, message)
-            self.checkpoint = Checkpoint(self.checkpoint.created, message.seq, message.at)
-        self._commit(write, applied)
-        return applied
+            self.checkpoint = self._behind(message)
+        yield from self._commit(write)
 
     def adopt(self, created: str) -> None:
         """Bind the record to the stream it will read from its first message on.
 
-        What is recorded already came from another stream: its sequences say nothing about this one.
+        What is recorded already came from another stream: its sequences say nothing about this one. Its copies went
+        with it; only if it is the same stream, cut or set back, may some of them still be there.
         """
-        write = self._begin()
+        write, before = self._begin(), self.checkpoint
         for part, head in self.heads.items():
             write.batch.put("meta", b"base:" + keys.partition(part), keys.u64(head.rseq))
-        self._set(Checkpoint(created), write)
+        for family in ("purge", "repeats") if created != before.created else ():
+            for key, _ in self.record.store.scan(family, b""):
+                write.batch.delete(family, key)
+        self._set(Checkpoint(created, epoch=before.epoch + (1 if before.created else 0)), write)
 
     def mark_erased(self, seq: int) -> None:
         """Note that the checkpoint's own message is about to be erased, so that its absence is no alarm."""
         if seq == self.checkpoint.seq:
             self._set(msgspec.structs.replace(self.checkpoint, erased=True), self._begin())
+
+    def _behind(self, message: Message) -> Checkpoint:
+        return Checkpoint(self.checkpoint.created, message.seq, message.at, epoch=self.checkpoint.epoch)
 
     def _set(self, checkpoint: Checkpoint, write: Write) -> None:
         self.checkpoint = checkpoint
@@ -106,7 +128,7 @@ class Recorder:
     def _mark(self, write: Write) -> None:
         write.batch.put("meta", b"reader:" + self.reader.encode(), _encode(self.checkpoint))
 
-    def _commit(self, write: Write, applied: Applied) -> None:
+    def _commit(self, write: Write) -> Iterator[Applied]:
         if self.checkpoint == self.synced and not len(write.batch):
             return
         self._mark(write)
@@ -118,9 +140,7 @@ class Recorder:
         crashpoint("persist:after-sync")
         self.heads = self.heads | write.heads
         self.synced = self.checkpoint
-        applied.facts.extend(facts)
-        applied.recorded += sum(len(f.entries) for f in facts)
-        applied.outbox = applied.outbox or write.outbox > 0
+        yield Applied(facts, write.outbox > 0, sum(len(f.entries) for f in facts))
 
     def _judge(self, write: Write, message: Message) -> core.Candidate | None:
         try:
@@ -136,11 +156,11 @@ class Recorder:
             self._dead(write, message, "conflict", reason, "id", candidate.id)
             return None
         metrics.duplicates.inc()
-        family = "purge" if verdict is core.Verdict.FORGOTTEN else "repeats"
-        place = keys.u64(message.seq)
-        if family == "repeats":
-            place = keys.under(keys.tenant(partition_of(candidate.tenant), candidate.tenant), candidate.id) + place
-        write.batch.put(family, place, b"")
+        if verdict is core.Verdict.FORGOTTEN:
+            write.batch.put("purge", copy_key(message.seq, message.at), b"")
+        else:
+            mine = keys.under(keys.tenant(partition_of(candidate.tenant), candidate.tenant), candidate.id)
+            write.batch.put("repeats", mine + keys.u64(message.seq), keys.time(message.at))
         return None
 
     def _respelt(self, write: Write, candidate: core.Candidate, message: Message) -> bool:
@@ -163,14 +183,12 @@ class Recorder:
         write.order(part, entry, candidate.summary)
         metrics.persisted.labels(candidate.kind).inc()
 
-    def _forget(self, candidate: core.Candidate, forget: Forget, message: Message, applied: Applied) -> None:
+    def _forget(self, candidate: core.Candidate, forget: Forget, message: Message) -> Iterator[Applied]:
         """Erase what a forget covers: entries of at most 500 ids, each its own write, the checkpoint with the last."""
         part = partition_of(candidate.tenant)
-        chosen = self._selected(candidate.tenant, forget)
-        chunks = [chosen[i : i + limits.FORGET_IDS_MAX] for i in range(0, len(chosen), limits.FORGET_IDS_MAX)] or [[]]
-        previous = self.checkpoint
-        for number, chunk in enumerate(chunks):
-            last = number == len(chunks) - 1
+        planned = list(chunks(self._selected(candidate.tenant, forget), limits.FORGET_IDS_MAX))
+        for number, chunk in enumerate(planned):
+            last = number == len(planned) - 1
             write = self._begin()
             gone = erase(write, candidate.tenant, chunk)
             body = _encode(Forgotten([g.id for g in gone], [g.rseq for g in gone], last))
@@ -182,24 +200,36 @@ class Recorder:
             write.append(part, entry)
             if last:
                 write.remember(candidate.tenant, candidate.id, core.IdRow(rseq, candidate.hash))
-                row = ForgetRow(candidate.tenant, message.seq, len(chosen), message.at, message.data)
-                write.batch.put("forgets", keys.tenant(part, candidate.tenant) + keys.u64(message.seq), _encode(row))
+                self._remember_forget(write, candidate.tenant, message, sum(len(each.rseqs) for each in planned))
                 self._drop_outbox(write, candidate.tenant, forget)
-                self.checkpoint = Checkpoint(previous.created, message.seq, message.at)
-            self._commit(write, applied)
+                self.checkpoint = self._behind(message)
+            yield from self._commit(write)
 
-    def _selected(self, tenant: str, forget: Forget) -> list[int]:
+    def _remember_forget(self, write: Write, tenant: str, message: Message, erased: int) -> None:
+        epoch = self.checkpoint.epoch
+        row = ForgetRow(tenant, message.seq, erased, message.at, message.data, epoch=epoch)
+        write.batch.put("unpurged", forget_key(tenant, epoch, message.seq), _encode(row))
+        write.batch.put("meta", last_forget_key(tenant), _encode(LastForget(epoch, message.seq)))
+
+    def _selected(self, tenant: str, forget: Forget) -> Iterator[tuple[int, str, str]]:
+        """(rseq, agent, session) of what a forget covers; the agent is "" for what no counter counts."""
         if forget.ids is not None:
-            rows = [self.record.id_row(tenant, i) for i in dict.fromkeys(forget.ids)]
-            return [r.rseq for r in rows if r is not None and not r.forgotten]
-        return [rseq for rseq, ts, summary in self.record.of_tenant(tenant) if core.selects(forget, summary, ts)]
+            rows = self.record.id_rows(tenant, list(dict.fromkeys(forget.ids)))
+            rseqs = [row.rseq for row in rows if row is not None and not row.forgotten]
+            for start in range(0, len(rseqs), limits.FORGET_IDS_MAX):
+                for entry in self.record.entries_at(partition_of(tenant), rseqs[start : start + limits.FORGET_IDS_MAX]):
+                    yield entry.rseq, entry.agent if entry.kind == "event" else "", entry.session
+            return
+        for rseq, ts, summary in self.record.of_tenant(tenant):
+            if core.selects(forget, summary, ts):
+                yield rseq, summary.agent if summary.kind == "event" else "", summary.session
 
     def _drop_outbox(self, write: Write, tenant: str, forget: Forget) -> None:
         for key, raw in self.record.store.scan("outbox", b""):
             row = msgspec.msgpack.decode(raw, type=OutboxRow)
             if row.tenant == tenant and core.covers_dead(forget, row.source, row.id, row.data, row.at):
                 write.batch.delete("outbox", key)
-                write.batch.put("purge", keys.u64(row.seq), b"")
+                write.batch.put("purge", copy_key(row.seq, row.at), b"")
 
     def _dead(self, write: Write, message: Message, code: str, reason: str, field: str, id_: str = "") -> None:
         tenant = subjects.tenant_of(message.subject)
@@ -209,6 +239,7 @@ class Recorder:
             "Jetmem-Subject": _line(source),
             "Jetmem-Seq": str(message.seq),
             "Jetmem-Time": str(message.at),
+            "Jetmem-Epoch": str(self.checkpoint.epoch),
             "Jetmem-Code": code,
             "Jetmem-Reason": _line(reason),
             "Jetmem-Field": _line(field),

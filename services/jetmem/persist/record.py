@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -18,11 +18,12 @@ from jetmem_schemas.subjects import partition_of
 
 FORMAT: Final = 1
 #: log: entries by number · ids: IdRow by (tenant, id) · time, sessions: order of events · activity, agents: counters ·
-#: recent_*: latest first · outbox: what must still be published · forgets: what was asked to be erased ·
-#: purge: MEMORY sequences to be erased · repeats: further copies of a recorded id in MEMORY · meta: checkpoint, heads.
+#: recent_*: latest first · outbox: what must still be published · unpurged: forgets whose words some file may hold ·
+#: forgets: all others · purge: messages of MEMORY to be erased, by sequence and broker time · repeats: further copies
+#: of a recorded id in MEMORY · meta: checkpoint, heads, each tenant's last forget, agents being recounted.
 FAMILIES: Final = (
     "log", "ids", "time", "sessions", "activity", "agents", "recent_sessions", "recent_agents",
-    "outbox", "forgets", "purge", "repeats", "meta",
+    "outbox", "unpurged", "forgets", "purge", "repeats", "meta",
 )  # fmt: skip
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -35,13 +36,15 @@ _head = msgspec.msgpack.Decoder(Head).decode
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     """Where a reader of MEMORY is: the stream's identity, the last message applied and its broker time.
 
-    `erased`: that message was erased by us, so that its absence is no sign of loss.
+    `erased`: that message was erased by us, so that its absence is no sign of loss. `epoch` counts the streams that
+    were taken for the one before: sequences of two epochs are in no order.
     """
 
     created: str = ""
     seq: int = 0
     at: int = 0
     erased: bool = False
+    epoch: int = 0
 
 
 class OutboxRow(msgspec.Struct, frozen=True):
@@ -58,7 +61,7 @@ class OutboxRow(msgspec.Struct, frozen=True):
 
 
 class ForgetRow(msgspec.Struct, frozen=True):
-    """A forget that was applied; `purged` once no file holds what it erased."""
+    """A forget that was applied; `purged` once no file of ours holds what it erased, then without its body."""
 
     tenant: str
     seq: int
@@ -66,6 +69,17 @@ class ForgetRow(msgspec.Struct, frozen=True):
     at: int
     body: bytes
     purged: bool = False
+    epoch: int = 0
+
+
+forget_row = msgspec.msgpack.Decoder(ForgetRow).decode
+
+
+class LastForget(msgspec.Struct, frozen=True, array_like=True):
+    """A tenant's last forget, so that `status` needs no look at all of them."""
+
+    epoch: int
+    seq: int
 
 
 class Record:
@@ -92,6 +106,11 @@ class Record:
         """What is kept of an id."""
         raw = self.store.get("ids", id_key(tenant, id_))
         return _id_row(raw) if raw else None
+
+    def id_rows(self, tenant: str, ids: Sequence[str]) -> list[IdRow | None]:
+        """What is kept of many ids, in the order asked."""
+        found = self.store.get_many("ids", [id_key(tenant, id_) for id_ in ids])
+        return [_id_row(raw) if raw else None for raw in found]
 
     def entry(self, part: int, rseq: int) -> Entry | None:
         """One entry of the log."""
@@ -125,6 +144,29 @@ class Record:
         for key, value in self.store.scan("time", prefix):
             yield keys.from_u64(key[-8:]), keys.from_time(key[-16:-8]), _summary(value)
 
+    def entries_at(self, part: int, rseqs: Sequence[int]) -> list[Entry]:
+        """Entries by number, in the order asked; those that are not there are left out."""
+        found = self.store.get_many("log", [keys.log(part, rseq) for rseq in rseqs])
+        return [decode_entry(raw) for raw in found if raw]
+
+    def forget(self, tenant: str, epoch: int, seq: int) -> ForgetRow | None:
+        """The forget that MEMORY had under a sequence, in this epoch or, if there is none, in the latest before it."""
+        for each in range(epoch, -1, -1):
+            for family in ("unpurged", "forgets"):
+                raw = self.store.get(family, forget_key(tenant, each, seq))
+                if raw is not None:
+                    return forget_row(raw)
+        return None
+
+    def last_forget(self, tenant: str) -> LastForget | None:
+        """A tenant's last forget, if it ever had one."""
+        raw = self.store.get("meta", last_forget_key(tenant))
+        return msgspec.msgpack.decode(raw, type=LastForget) if raw else None
+
+    def activities(self, keys_: Sequence[bytes]) -> list[Activity | None]:
+        """Counters of many sessions."""
+        return [_activity(raw) if raw else None for raw in self.store.get_many("activity", keys_)]
+
     def activity(self, family: str, key: bytes) -> Activity | None:
         """Counters of one session (`activity`) or agent (`agents`)."""
         raw = self.store.get(family, key)
@@ -134,6 +176,24 @@ class Record:
 def id_key(tenant: str, id_: str) -> bytes:
     """Key of an id."""
     return keys.tenant(partition_of(tenant), tenant) + id_.encode()
+
+
+def forget_key(tenant: str, epoch: int, seq: int) -> bytes:
+    """Key of a forget."""
+    return keys.tenant(partition_of(tenant), tenant) + keys.u64(epoch) + keys.u64(seq)
+
+
+def last_forget_key(tenant: str) -> bytes:
+    """Key, in `meta`, of a tenant's `LastForget`."""
+    return b"forgot:" + keys.tenant(partition_of(tenant), tenant)
+
+
+def copy_key(seq: int, at: int) -> bytes:
+    """Key of a message of MEMORY that is to be erased.
+
+    The broker's time makes it the same message: after a loss another stream has another one under the sequence.
+    """
+    return keys.u64(seq) + keys.time(at)
 
 
 def recent_key(tenant: str, item: Activity) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ from jetmem.adapters.nats_connect import NOT_FOUND, ApiError, api
 from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.nats_streams import stream_info
 from jetmem.persist.handler import Recorder
+from jetmem.persist.moments import go_epoch_ms
 from jetmem.persist.settings import PersistSettings
 from jetmem.runtime.errors import Broken, Retryable
 from jetmem_schemas import subjects
@@ -103,10 +103,3 @@ class Source:
             ) from error
         if go_epoch_ms(found["message"]["time"]) != at:
             raise Broken(f"MEMORY holds another message at the checkpoint {seq}: an older copy was restored; {_ADVICE}")
-
-
-def go_epoch_ms(text: str) -> int:
-    """Milliseconds of a Go timestamp, cut, not rounded; it has up to nine decimals."""
-    head, _, fraction = text.rstrip("Z").partition(".")
-    seconds = int(datetime.fromisoformat(head + "+00:00").timestamp())
-    return seconds * 1000 + int((fraction + "000")[:3])

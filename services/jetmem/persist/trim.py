@@ -9,10 +9,10 @@ import msgspec
 
 from jetmem.adapters.nats_connect import ApiError, api
 from jetmem.adapters.nats_shell import Shell
-from jetmem.adapters.nats_streams import erase, next_message, stream_info
+from jetmem.adapters.nats_streams import erase, stream_info
 from jetmem.persist.handler import Recorder
+from jetmem.persist.moments import first_at
 from jetmem.persist.settings import PersistSettings
-from jetmem.persist.source import go_epoch_ms
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.errors import Retryable
 from jetmem_schemas import subjects
@@ -94,7 +94,7 @@ class Trim:
         if not state["messages"]:
             return int(state["first_seq"])
         oldest_kept = self._shell.clock.now_ms() - int(self._settings.keep_hours * _HOUR_MS)
-        keep_from = await self._first_at(oldest_kept, state["first_seq"], checkpoint)
+        keep_from = await first_at(self._shell.nc, subjects.MEMORY, oldest_kept, state["first_seq"], checkpoint)
         mean = state["bytes"] / state["messages"]
         too_full = bytes_max > 0 and state["bytes"] > self._settings.full_share * bytes_max
         if (keep_from - state["first_seq"]) * mean < self._settings.trim_bytes_min:
@@ -105,19 +105,3 @@ class Trim:
             share = surplus / state["bytes"]
             keep_from = max(keep_from, state["first_seq"] + int(share * (state["last_seq"] - state["first_seq"])))
         return min(keep_from, checkpoint)
-
-    async def _first_at(self, at_ms: int, low: int, high: int) -> int:
-        """The first sequence in [low, high] that the broker had at `at_ms` or later, by bisection."""
-        while low < high:
-            middle = (low + high) // 2
-            found = await self._time_at(middle)
-            if found is None or found[1] >= at_ms:
-                high = middle
-            else:
-                low = max(found[0], middle) + 1
-        return high
-
-    async def _time_at(self, seq: int) -> tuple[int, int] | None:
-        """(sequence, epoch ms) of the first message at or after `seq`."""
-        found = await next_message(self._shell.nc, subjects.MEMORY, seq)
-        return None if found is None else (found.seq, go_epoch_ms(found.time))

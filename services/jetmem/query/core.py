@@ -8,17 +8,18 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import msgspec
 
+from jetmem import flow
 from jetmem.query.highlights import Marker
 from jetmem.runtime import limits
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas import subjects
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import TS_MAX_MS, TS_MIN_MS, Event, Role, Time, decode_json, epoch_ms, rfc3339
-from jetmem_schemas.internal import CoverReply, Filters, Found, decode_entry
+from jetmem_schemas.internal import AppliedReply, CoverReply, Filters, Found, decode_entry
 from jetmem_schemas.requests import REQUEST_BYTES_MAX, VERBS, Hit, Item, Request, Search, Timeline
 
 #: Ranked hits up to which a cursor leads; beyond, a narrower question serves better than the next page.
@@ -38,7 +39,7 @@ _event = msgspec.json.Decoder(Event).decode
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 _encode_json = msgspec.json.Encoder().encode
 
-Arm = Literal["record", "text", "vector"]
+#: The arms of a search.
 ARMS: Final = ("text", "vector")
 
 
@@ -202,7 +203,7 @@ class Standing:
         self.stale = self.stale or bool(arms and self.after)
 
     def arm_at(self, arm: str, seq: int, *, late: bool) -> None:
-        """An index arm applied up to `seq`.
+        """A projection's arm applied up to `seq`.
 
         The partition's last entry may be older than `after` (a repeat, a dead letter); an arm that was waited
         for and is not late is fresh up to `after` all the same.
@@ -212,10 +213,15 @@ class Standing:
 
     def common(self, took_ms: float) -> dict[str, Any]:
         """The fields of every reply."""
-        order = ["record", *ARMS]
-        self.degraded.sort(key=order.index)
+        place = {arm: number for number, arm in enumerate(flow.arms())}
+        self.degraded.sort(key=lambda arm: (place.get(arm, len(place)), arm))
         stale = self.stale or bool(self.after and self.degraded)  # an arm that did not run does not cover it either
         return {"fresh": self.fresh, "degraded": self.degraded, "stale": stale, "took_ms": round(took_ms, 3)}
+
+
+def wholly_late(reply: AppliedReply, rseq: int) -> list[str]:
+    """Arms of a projection that do not answer up to an entry yet: not applied, or something of it pending."""
+    return [arm for arm, head in reply.at.items() if arm in reply.late or head.rseq < rseq]
 
 
 def wanted_arms(mode: str) -> list[str]:

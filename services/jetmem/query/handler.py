@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -21,10 +21,20 @@ from jetmem.query.searching import search
 from jetmem.query.settings import QuerySettings
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
-from jetmem.runtime.errors import RequestFailed
+from jetmem.runtime.errors import RequestFailed, invariant
 from jetmem_schemas.errors import SchemaError
-from jetmem_schemas.internal import Activity, ActivityReply, ActivityRequest, FetchedItem, FetchRequest, TimelineRequest
+from jetmem_schemas.internal import (
+    Activity,
+    ActivityReply,
+    ActivityRequest,
+    FetchedItem,
+    FetchReply,
+    FetchRequest,
+    TimelineReply,
+    TimelineRequest,
+)
 from jetmem_schemas.requests import (
+    VERBS,
     AgentItem,
     Agents,
     AgentsReply,
@@ -49,6 +59,7 @@ _encode = msgspec.json.Encoder().encode
 #: `get` asks persist for so many at once; 1,000 ids of long events would make it read for nothing.
 _GET_AT_ONCE: Final = 200
 _MINUTE_MS: Final = 60_000
+T = TypeVar("T")
 Verb = Callable[[str, Any, Standing, Patience], Awaitable[Reply]]
 
 
@@ -72,6 +83,7 @@ class Query:
             "status": self._status,
             "forget": self._forget,
         }
+        invariant(set(self._verbs) == set(VERBS), "every verb of the contract is answered, and no other")
 
     async def answer(self, subject: str, payload: bytes) -> tuple[str, str, bytes, dict[str, str]]:
         """Answer one raw request, as `Shell.respond` wants it.
@@ -123,6 +135,9 @@ class Query:
             if not self._waiting[tenant]:
                 del self._waiting[tenant]
 
+    async def _persist(self, verb: str, tenant: str, request: Any, reply: type[T], patience: Patience) -> T:
+        return await self._stages.ask("persist", verb, tenant, request, reply, patience.timeout_s())
+
     async def _search(self, tenant: str, request: Search, standing: Standing, patience: Patience) -> SearchReply:
         return await search(self._stages, self._settings, tenant, request, standing, patience)
 
@@ -138,7 +153,7 @@ class Query:
         place = core.place_of(request.cursor, core.digest_of(tenant, "get", request))
         await cover(self._stages, tenant, standing, patience)
         asked = ids[place.at : place.at + _GET_AT_ONCE]
-        reply = await self._stages.fetch(FetchRequest(tenant, asked), patience.timeout_s())
+        reply = await self._persist("fetch", tenant, FetchRequest(tenant, asked), FetchReply, patience)
         standing.seen("record", reply.checkpoint)
         items = [core.item(each.entry) for each in reply.items]
         count = core.fitting(items)
@@ -157,7 +172,7 @@ class Query:
         await cover(self._stages, tenant, standing, patience)
         within_ms = request.within_minutes * _MINUTE_MS
         asked = FetchRequest(tenant, [request.id], request.before_events, request.after_events, within_ms)
-        reply = await self._stages.fetch(asked, patience.timeout_s())
+        reply = await self._persist("fetch", tenant, asked, FetchReply, patience)
         standing.seen("record", reply.checkpoint)
         if not reply.items:
             raise RequestFailed("not_found", "nothing is recorded under this id", "id")
@@ -180,13 +195,13 @@ class Query:
             tenant, request.limit, request.order == "desc", f.agent, f.session, f.author, f.kinds, f.roles, f.tags,
             f.since, f.until, place.key,
         )  # fmt: skip
-        reply = await self._stages.timeline(asked, patience.timeout_s())
+        reply = await self._persist("timeline", tenant, asked, TimelineReply, patience)
         items = [core.item(entry) for entry in reply.entries]
         count = core.fitting(items)
         if count < len(items):
             # persist alone can say where the page after a shorter one begins.
             shorter = msgspec.structs.replace(asked, limit=count)
-            reply = await self._stages.timeline(shorter, patience.timeout_s())
+            reply = await self._persist("timeline", tenant, shorter, TimelineReply, patience)
             items = [core.item(entry) for entry in reply.entries]
         standing.seen("record", reply.checkpoint)
         cursor = core.cursor_to(place.digest, key=reply.cursor) if reply.cursor else msgspec.UNSET
@@ -228,8 +243,7 @@ class Query:
         await cover(self._stages, tenant, standing, patience)
         agent = request.agent or "" if isinstance(request, Sessions) else ""
         asked = ActivityRequest(tenant, request.limit, agent, since, until, place.key)
-        ask = self._stages.sessions if verb == "sessions" else self._stages.agents
-        reply: ActivityReply = await ask(asked, patience.timeout_s())
+        reply = await self._persist(verb, tenant, asked, ActivityReply, patience)
         standing.seen("record", reply.checkpoint)
         cursor = core.cursor_to(place.digest, key=reply.cursor) if reply.cursor else msgspec.UNSET
         return reply.items, cursor

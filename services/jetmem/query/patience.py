@@ -60,6 +60,6 @@ async def cover(stages: Stages, tenant: str, standing: Standing, patience: Patie
     if not standing.after:
         return None
     request = CoverRequest(standing.after, patience.wait_ms())
-    reply = await stages.cover(tenant, request, patience.timeout_s(waiting=True))
+    reply = await stages.ask("persist", "cover", tenant, request, CoverReply, patience.timeout_s(waiting=True))
     standing.covered(reply)
     return reply

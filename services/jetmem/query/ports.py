@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from jetmem import flow
-from jetmem_schemas.internal import (
-    ActivityReply,
-    ActivityRequest,
-    AppliedReply,
-    AppliedRequest,
-    CoverReply,
-    CoverRequest,
-    EncodeReply,
-    EncodeRequest,
-    FetchReply,
-    FetchRequest,
-    FindReply,
-    FindRequest,
-    StageStatus,
-    TimelineReply,
-    TimelineRequest,
-)
+from jetmem_schemas.internal import StageStatus
+
+T = TypeVar("T")
 
 
 class Stages(Protocol):
@@ -31,35 +16,8 @@ class Stages(Protocol):
     or the code that the other stage gave.
     """
 
-    async def cover(self, tenant: str, request: CoverRequest, timeout_s: float) -> CoverReply:
-        """Which entry of the tenant's partition covers a MEMORY sequence."""
-
-    async def fetch(self, request: FetchRequest, timeout_s: float) -> FetchReply:
-        """Records by id; ids not held are absent."""
-
-    async def timeline(self, request: TimelineRequest, timeout_s: float) -> TimelineReply:
-        """Records by time."""
-
-    async def sessions(self, request: ActivityRequest, timeout_s: float) -> ActivityReply:
-        """Sessions, the latest first."""
-
-    async def agents(self, request: ActivityRequest, timeout_s: float) -> ActivityReply:
-        """Agents, the latest first."""
-
-    async def erased(self, tenant: str, seq: int, timeout_s: float) -> int:
-        """How many events the forget with this MEMORY sequence erased; 0 if it is not known."""
-
-    async def find(self, request: FindRequest, timeout_s: float) -> FindReply:
-        """Ranked candidates."""
-
-    async def applied(self, stage: str, request: AppliedRequest, timeout_s: float) -> AppliedReply:
-        """Wait until a projection has applied an entry."""
-
-    async def encode(self, request: EncodeRequest, timeout_s: float) -> EncodeReply:
-        """Vectors of a question."""
-
-    async def status(self, stage: flow.Stage, tenant: str, timeout_s: float) -> StageStatus:
-        """How the process of a stage that serves this tenant is doing."""
+    async def ask(self, stage: str, verb: str, tenant: str, request: Any, reply: type[T], timeout_s: float) -> T:
+        """Ask the process of a stage that serves this tenant, or any replica; what it can be asked is in `internal`."""
 
     async def own_status(self) -> StageStatus:
         """How this process is doing."""

@@ -9,15 +9,16 @@ from typing import Final
 import msgspec
 
 from jetmem import flow
-from jetmem.query.core import Standing
+from jetmem.query.core import Standing, wholly_late
 from jetmem.query.patience import Patience, cover
 from jetmem.query.ports import Stages
 from jetmem.runtime.errors import RequestFailed
-from jetmem_schemas.internal import AppliedReply, AppliedRequest, StageStatus
+from jetmem_schemas import subjects
+from jetmem_schemas.internal import AppliedReply, AppliedRequest, Counts, StageStatus
 from jetmem_schemas.requests import StageItem, Status, StatusReply
 
-#: Every stage but this one, which answers for itself.
-OTHERS: Final = tuple(stage for stage in flow.STAGES if stage.name != "query")
+#: Answers for itself.
+_SELF: Final = "query"
 #: Shorter than an answer's patience: a supervisor asks this while stages start.
 _STATUS_S: Final = 1.5
 
@@ -28,35 +29,38 @@ _POLL_S: Final = 0.1
 async def status(stages: Stages, tenant: str, request: Status, standing: Standing, patience: Patience) -> StatusReply:
     """Answer from whoever answers; with `after`, first wait until every arm has it, vectors included."""
     await _barrier(stages, tenant, standing, patience)
-    asking = asyncio.gather(*(_ask(stages, stage, tenant, patience) for stage in OTHERS))
+    others = [stage for stage in flow.STAGES if stage.name != _SELF]
+    asking = asyncio.gather(*(_ask(stages, stage, tenant, patience) for stage in others))
     answers, dead = await asyncio.gather(asking, _dead_letters(stages, tenant, patience))
-    counts: dict[str, int | float | str] = {}
-    for stage, answer in zip(OTHERS, answers, strict=True):
+    asked = list(zip(others, answers, strict=True))
+    record: Counts = {}
+    for stage, answer in asked:
         if answer is None:
             standing.without(stage.arms)
             continue
-        counts |= answer.counts
+        if stage.reads == subjects.MEMORY:
+            record = answer.counts
         for arm in stage.arms:
             if f"{arm}_seq" in answer.counts:
                 standing.seen(arm, int(answer.counts[f"{arm}_seq"]))
-    items = [_item(stage.name, answer) for stage, answer in zip(OTHERS, answers, strict=True)]
-    items.append(_item("query", await stages.own_status()))
+    items = [_item(stage.name, answer) for stage, answer in asked]
+    items.append(_item(_SELF, await stages.own_status()))
     return StatusReply(
         **standing.common(patience.took_ms()),
         stages=items,
-        events=int(counts.get("events", 0)),
-        sessions=int(counts.get("sessions", 0)),
-        agents=int(counts.get("agents", 0)),
-        purging=_purging(answers, int(counts.get("forgot_seq", 0))),
-        pending_vectors=int(counts.get("pending_vectors", 0)),
+        events=int(record.get("events", 0)),
+        sessions=int(record.get("sessions", 0)),
+        agents=int(record.get("agents", 0)),
+        purging=_purging(asked, int(record.get("forgot_seq", 0))),
+        pending_vectors=sum(int(answer.counts.get("pending_vectors", 0)) for answer in answers if answer),
         dead_letters=dead,
     )
 
 
-def _purging(answers: Sequence[StageStatus | None], forgot_seq: int) -> int:
+def _purging(asked: Sequence[tuple[flow.Stage, StageStatus | None]], forgot_seq: int) -> int:
     """Erasures that some stage's files may still hold: also where it is down, or behind the last forget."""
     purging = 0
-    for stage, answer in zip(OTHERS, answers, strict=True):
+    for stage, answer in asked:
         held = answer.counts if answer else {}
         reached = [int(held[f"{arm}_seq"]) for arm in stage.arms if f"{arm}_seq" in held]
         behind = stage.store and (answer is None or (bool(reached) and max(reached) < forgot_seq))
@@ -72,28 +76,31 @@ async def _barrier(stages: Stages, tenant: str, standing: Standing, patience: Pa
         return
     if covered is None or not covered.covered:
         return
-    reply = await _applied(stages, AppliedRequest(tenant, covered.rseq, 0), patience)
-    if reply is None:
-        standing.late(["text", "vector"])
-        return
-    behind = reply.vector.rseq < covered.rseq
-    late = [arm for arm, is_late in (("text", "text" in reply.late), ("vector", behind)) if is_late]
-    standing.arm_at("text", reply.text.seq, late="text" in late)
-    standing.arm_at("vector", reply.vector.seq, late=behind)
-    standing.late(late)
+    projections = flow.projections()
+    request = AppliedRequest(tenant, covered.rseq, 0)
+    replies = await asyncio.gather(*(_applied(stages, stage.name, request, patience) for stage in projections))
+    for stage, reply in zip(projections, replies, strict=True):
+        if reply is None:
+            standing.late(stage.arms)
+            continue
+        late = wholly_late(reply, covered.rseq)
+        for arm, head in reply.at.items():
+            standing.arm_at(arm, head.seq, late=arm in late)
+        standing.late(late)
 
 
-async def _applied(stages: Stages, request: AppliedRequest, patience: Patience) -> AppliedReply | None:
-    """Ask until both arms have it, vectors too, or the wait is over; the last reply counts."""
+async def _applied(stages: Stages, stage: str, request: AppliedRequest, patience: Patience) -> AppliedReply | None:
+    """Ask until every arm has it, nothing pending, or the wait is over; the last reply counts."""
     reply: AppliedReply | None = None
     while True:
         asked = msgspec.structs.replace(request, wait_ms=patience.wait_ms())
         try:
-            reply = await stages.applied("index", asked, patience.timeout_s(waiting=True, reserve_s=_STATUS_S))
+            timeout_s = patience.timeout_s(waiting=True, reserve_s=_STATUS_S)
+            reply = await stages.ask(stage, "applied", request.tenant, asked, AppliedReply, timeout_s)
         except RequestFailed:
             if not patience.wait_ms():
                 return reply
-        if reply is not None and (reply.vector.rseq >= request.rseq and not reply.late):
+        if reply is not None and not wholly_late(reply, request.rseq):
             return reply
         if not patience.wait_ms():
             return reply
@@ -104,7 +111,7 @@ async def _ask(stages: Stages, stage: flow.Stage, tenant: str, patience: Patienc
     timeout_s = min(_STATUS_S, patience.timeout_s())
     try:
         async with asyncio.timeout(timeout_s):
-            return await stages.status(stage, tenant, timeout_s)
+            return await stages.ask(stage.name, "status", tenant, {"tenant": tenant}, StageStatus, timeout_s)
     except (RequestFailed, TimeoutError):
         return None
 

@@ -79,7 +79,7 @@ async def search(
         await cover(stages, tenant, standing, patience)
         return await _recent(stages, ask)
     encoded, covered = await asyncio.gather(
-        _encode(stages, settings, request), cover(stages, tenant, standing, patience)
+        _encode(stages, settings, tenant, request), cover(stages, tenant, standing, patience)
     )
     if encoded is None and request.mode != "text":
         standing.without(["vector"])
@@ -95,13 +95,13 @@ class _IndexDown(Exception):
     """The index does not answer: the next tier does."""
 
 
-async def _encode(stages: Stages, settings: QuerySettings, request: Search) -> EncodeReply | None:
+async def _encode(stages: Stages, settings: QuerySettings, tenant: str, request: Search) -> EncodeReply | None:
     if request.mode == "text":
         return None
     timeout_s = settings.encode_timeout_s
     try:
         async with asyncio.timeout(timeout_s):
-            reply = await stages.encode(EncodeRequest([request.query]), timeout_s)
+            reply = await stages.ask("embed", "encode", tenant, EncodeRequest([request.query]), EncodeReply, timeout_s)
     except (RequestFailed, TimeoutError):
         return None
     return reply if reply.vectors and reply.vectors[0] else None
@@ -125,7 +125,7 @@ async def _find(
     timeout_s = ask.patience.timeout_s(waiting=True, reserve_s=_NEXT_TIER_S)
     try:
         async with asyncio.timeout(timeout_s):
-            reply = await stages.find(request, timeout_s)
+            reply = await stages.ask("index", "find", ask.tenant, request, FindReply, timeout_s)
     except (RequestFailed, TimeoutError) as error:
         raise _IndexDown from error
     if core.mode_of(mode, reply.missing) == "none":
@@ -195,7 +195,8 @@ def _take(page: _Page, chunk: Sequence[Found], reply: FetchReply) -> None:
 
 async def _fetch(stages: Stages, ask: _Ask, ids: list[str]) -> FetchReply:
     near = ask.request.around
-    reply = await stages.fetch(FetchRequest(ask.tenant, ids, near, near), ask.patience.timeout_s())
+    request = FetchRequest(ask.tenant, ids, near, near)
+    reply = await stages.ask("persist", "fetch", ask.tenant, request, FetchReply, ask.patience.timeout_s())
     ask.standing.seen("record", reply.checkpoint)
     return reply
 
@@ -232,7 +233,7 @@ async def _newest(stages: Stages, ask: _Ask, limit: int) -> TimelineReply:
     request = TimelineRequest(
         ask.tenant, limit, True, f.agent, f.session, f.author, f.kinds, f.roles, f.tags, f.since, f.until, ask.place.key
     )
-    reply = await stages.timeline(request, ask.patience.timeout_s())
+    reply = await stages.ask("persist", "timeline", ask.tenant, request, TimelineReply, ask.patience.timeout_s())
     ask.standing.seen("record", reply.checkpoint)
     return reply
 

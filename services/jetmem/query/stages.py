@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import nats.errors
 import nats.js.errors
@@ -12,24 +12,10 @@ from jetmem.adapters.nats_connect import ApiError, api
 from jetmem.adapters.nats_shell import Shell
 from jetmem.runtime.errors import RequestFailed, Retryable
 from jetmem_schemas import subjects
-from jetmem_schemas.internal import (
-    ActivityReply,
-    ActivityRequest,
-    AppliedReply,
-    AppliedRequest,
-    CoverReply,
-    CoverRequest,
-    EncodeReply,
-    EncodeRequest,
-    FetchReply,
-    FetchRequest,
-    FindReply,
-    FindRequest,
-    StageStatus,
-    TimelineReply,
-    TimelineRequest,
-)
-from jetmem_schemas.subjects import partition_of
+from jetmem_schemas.internal import StageStatus
+
+T = TypeVar("T")
+_LEAST_S: Final = 0.01
 
 
 class ShellStages:
@@ -38,65 +24,16 @@ class ShellStages:
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
 
-    async def cover(self, tenant: str, request: CoverRequest, timeout_s: float) -> CoverReply:
-        """Ask persist."""
-        reply: CoverReply = await self._ask("persist", tenant, "cover", request, CoverReply, timeout_s)
-        return reply
-
-    async def fetch(self, request: FetchRequest, timeout_s: float) -> FetchReply:
-        """Ask persist."""
-        reply: FetchReply = await self._ask("persist", request.tenant, "fetch", request, FetchReply, timeout_s)
-        return reply
-
-    async def timeline(self, request: TimelineRequest, timeout_s: float) -> TimelineReply:
-        """Ask persist."""
-        reply: TimelineReply = await self._ask("persist", request.tenant, "timeline", request, TimelineReply, timeout_s)
-        return reply
-
-    async def sessions(self, request: ActivityRequest, timeout_s: float) -> ActivityReply:
-        """Ask persist."""
-        reply: ActivityReply = await self._ask("persist", request.tenant, "sessions", request, ActivityReply, timeout_s)
-        return reply
-
-    async def agents(self, request: ActivityRequest, timeout_s: float) -> ActivityReply:
-        """Ask persist."""
-        reply: ActivityReply = await self._ask("persist", request.tenant, "agents", request, ActivityReply, timeout_s)
-        return reply
-
-    async def erased(self, tenant: str, seq: int, timeout_s: float) -> int:
-        """Ask persist."""
-        request = {"tenant": tenant, "seq": seq}
-        reply = await self._ask("persist", tenant, "forgotten", request, dict[str, Any], timeout_s)
-        return int(reply["erased"])
-
-    async def find(self, request: FindRequest, timeout_s: float) -> FindReply:
-        """Ask index."""
-        reply: FindReply = await self._ask("index", request.tenant, "find", request, FindReply, timeout_s)
-        return reply
-
-    async def applied(self, stage: str, request: AppliedRequest, timeout_s: float) -> AppliedReply:
-        """Ask a projection."""
-        reply: AppliedReply = await self._ask(stage, request.tenant, "applied", request, AppliedReply, timeout_s)
-        return reply
-
-    async def encode(self, request: EncodeRequest, timeout_s: float) -> EncodeReply:
-        """Ask any replica of embed."""
-        subject = subjects.service("embed", "any", "encode")
-        reply: EncodeReply = await self._shell.ask(subject, request, EncodeReply, timeout_s)
-        return reply
-
-    async def status(self, stage: flow.Stage, tenant: str, timeout_s: float) -> StageStatus:
-        """Ask the process that serves this tenant, or any replica of a stage without partitions."""
-        place: int | str = "any" if stage.replicas else partition_of(tenant)
-        subject = subjects.service(stage.name, place, "status")
-        reply: StageStatus = await self._shell.ask(subject, {"tenant": tenant}, StageStatus, timeout_s)
-        return reply
+    async def ask(self, stage: str, verb: str, tenant: str, request: Any, reply: type[T], timeout_s: float) -> T:
+        """Ask over the shell's connection."""
+        place: int | str = "any" if flow.stage(stage).replicas else subjects.partition_of(tenant)
+        subject = subjects.service(stage, place, verb)
+        answer: T = await self._shell.ask(subject, request, reply, max(timeout_s, _LEAST_S))
+        return answer
 
     async def own_status(self) -> StageStatus:
         """What this process says of itself."""
-        health = self._shell.health
-        good, detail = health.verdict()
-        return StageStatus("query", f"query-{self._shell.common.shard}", good, detail, 0, health.last_error, {})
+        return self._shell.status({})
 
     async def dead_letters(self, tenant: str, timeout_s: float) -> int:
         """Count by subject in the state of DEAD."""
@@ -115,8 +52,3 @@ class ShellStages:
         except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:
             raise RequestFailed("unavailable", "the broker did not store the command") from error
         return int(ack.seq)
-
-    async def _ask(self, stage: str, tenant: str, verb: str, request: Any, reply: Any, timeout_s: float) -> Any:
-        return await self._shell.ask(
-            subjects.service(stage, partition_of(tenant), verb), request, reply, max(timeout_s, 0.01)
-        )

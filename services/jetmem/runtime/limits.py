@@ -35,6 +35,8 @@ STREAM_FILE_BYTES_MAX: Final = 8 * 1024 * 1024
 HEADS_EVERY_S: Final = 1.0
 #: Ids in one `forgot` entry, so that no write and no message grows with what is erased.
 FORGET_IDS_MAX: Final = 500
+#: Dead letters are counted this often, for health.
+DEAD_COUNT_EVERY_S: Final = 5.0
 #: Questions in work at once; more wait their turn. One that waits for `after` is not in work.
 REQUESTS_AT_ONCE: Final = 64
 #: Requests of one endpoint held at once, those that wait included; more stay in the subscription.
@@ -43,8 +45,6 @@ REQUESTS_HELD_MAX: Final = 2_048
 REQUESTS_WAITING_MAX: Final = 128
 #: Stage to stage requests: longer than any answer takes, shorter than a caller's patience.
 SERVICE_TIMEOUT_S: Final = 2.0
-#: A question's encoding: some 100 times what one short text takes; then the answer is text-only.
-ENCODE_TIMEOUT_S: Final = 0.5
 #: A stage that has work and makes none of it for this long is unhealthy.
 PROGRESS_DEADLINE_S: Final = 30.0
 #: Retrying grows from here to there.
@@ -56,6 +56,8 @@ DRAIN_S: Final = 20.0
 JOB_TEXTS: Final = 64
 JOB_BYTES_MAX: Final = 512 * 1024
 JOBS_TEXTS_OUT: Final = 2_048
+#: Jobs of one asker in EMBED at once, when many tenants ask for their first texts: what the stream surely holds.
+JOBS_OUT_MAX: Final = 128
 #: embed has this long to answer a job before the broker gives it to another, and the asker asks again.
 JOB_ACK_WAIT_S: Final = 30.0
 JOB_DEADLINE_S: Final = 60.0
@@ -71,4 +73,6 @@ invariant(PAYLOAD_BYTES_MAX * 2 < BROKER_PAYLOAD_BYTES_MAX, "a dead letter fits 
 invariant(READ_BATCH_BYTES >= PAYLOAD_BYTES_MAX * 2, "one full payload with headers fits a read")
 invariant(JOB_DEADLINE_S > JOB_ACK_WAIT_S, "the broker redelivers before the asker asks again")
 invariant(JOB_TEXTS <= JOBS_TEXTS_OUT, "one job fits what may be out")
+invariant(JOBS_TEXTS_OUT < JOBS_OUT_MAX * JOB_TEXTS, "who imports leaves room for a first job of others")
+invariant(JOBS_OUT_MAX * JOB_BYTES_MAX <= EMBED_BYTES_MAX, "what one asker has out fits the stream")
 invariant(JOB_ALONE_AT < JOB_GIVE_UP_AFTER, "a text is tried alone before it is given up")

@@ -30,6 +30,10 @@ lag = Gauge("jetmem_lag_messages", "entries not yet applied", ["stage"], registr
 pending_vectors = Gauge("jetmem_pending_vectors", "texts that lack their vector", registry=REGISTRY)
 outbox_rows = Gauge("jetmem_outbox_rows", "consequences not yet acknowledged by the broker", registry=REGISTRY)
 healthy = Gauge("jetmem_healthy", "1 while the stage makes progress or has nothing to do", ["stage"], registry=REGISTRY)
+last_error = Gauge(
+    "jetmem_last_error_timestamp_seconds", "when an error of this code came last", ["stage", "code"], registry=REGISTRY
+)
+dead_letters_held = Gauge("jetmem_dead_letters_held", "dead letters that wait in DEAD", registry=REGISTRY)
 requests = Counter("jetmem_requests_total", "requests answered", ["stage", "verb", "code"], registry=REGISTRY)
 request_seconds = Histogram(
     "jetmem_request_seconds", "from request to reply", ["stage", "verb"], buckets=_SECONDS, registry=REGISTRY

@@ -94,10 +94,6 @@ class Projection:
         """Entries that persist has and the target was not handed yet."""
         return sum(max(0, head.rseq - self.taken[part].rseq) for part, head in self._heads.items())
 
-    def at_head(self, part: int) -> bool:
-        """Whether everything that persist is known to have was handed over."""
-        return part not in self._behind and self.taken[part].rseq >= self._heads.get(part, Head()).rseq
-
     def _stuck(self) -> bool:
         return self._deaf or self._wait_s > limits.RETRY_FIRST_S
 
@@ -156,6 +152,7 @@ class Projection:
         metrics.received.labels(self.stage).inc(len(entries))
         wait_s = limits.RETRY_FIRST_S
         while True:
+            self._health.behind(max(self.lag(), len(entries)))  # said first: it may hang, or fail for ever
             try:
                 await self._target.apply(part, entries)
                 break
@@ -167,6 +164,7 @@ class Projection:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, limits.RETRY_LAST_S)
         self.taken[part] = Head(entries[-1].rseq, entries[-1].seq)
+        self._health.progressed(self.lag())
 
     def _compare(self, said: Heads) -> None:
         """Everything announced before the heads was heard before them, so a difference is a loss, or another log."""

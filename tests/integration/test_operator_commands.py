@@ -1,0 +1,122 @@
+"""`jetmem rebuild` and `jetmem trim` as processes, over stages that only answer."""
+
+import asyncio
+import sys
+from contextlib import asynccontextmanager
+
+import msgspec
+import nats
+import pytest
+
+from harness.broker import Broker
+from jetmem_schemas import requests, subjects
+
+BUSY = requests.Failure("busy", "too many requests wait")
+
+
+@pytest.fixture(scope="module")
+def broker():
+    with Broker() as running:
+        yield running
+
+
+async def jetmem(*arguments):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "jetmem", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, out.decode().strip(), err.decode()
+
+
+class Stages:
+    """index, which is well until some time after it was told to begin anew, then away, then back; and query."""
+
+    def __init__(self, nc):
+        self.nc = nc
+        self.told = False
+        self.left = 3
+        self.events = []
+        self.sub = None
+        self.refusal = None
+
+    async def start(self):
+        self.sub = await self.nc.subscribe(subjects.service_all("index", "all"), cb=self.index)
+        await self.nc.subscribe(subjects.query("none", "status"), cb=self.query)
+        await self.nc.flush()
+
+    async def index(self, msg):
+        verb = msg.subject.rsplit(".", 1)[-1]
+        self.events.append(verb)
+        if self.refusal is not None:
+            headers = {requests.ERROR_CODE_HEADER: self.refusal.code, requests.ERROR_HEADER: "x"}
+            await self.nc.publish(msg.reply, msgspec.json.encode(self.refusal), headers=headers)
+            return
+        if verb == "status" and self.told:
+            self.left -= 1
+            if not self.left:
+                await self.sub.unsubscribe()
+                self.events.append("away")
+        self.told = self.told or verb == "rebuild"
+        await self.nc.publish(msg.reply, msgspec.msgpack.encode({"rebuilding": True}))
+
+    async def query(self, msg):
+        self.events.append("asked")
+        turn = self.events.count("asked")
+        if turn == 1:
+            headers = {requests.ERROR_CODE_HEADER: BUSY.code, requests.ERROR_HEADER: BUSY.message}
+            await self.nc.publish(msg.reply, msgspec.json.encode(BUSY), headers=headers)
+            return
+        state = "behind" if turn == 2 else "ok"
+        body = dict.fromkeys(("events", "sessions", "agents", "dead_letters", "purging"), 0) | {
+            "pending_vectors": 3 if turn == 3 else 0,
+            "stages": [{"id": "index-0", "stage": "index", "state": state, "detail": "", "last_error": ""}],
+            "fresh": {},
+            "degraded": [],
+            "stale": False,
+            "took_ms": 1.0,
+        }
+        await self.nc.publish(msg.reply, msgspec.json.encode(body))
+
+
+@asynccontextmanager
+async def stages(broker):
+    nc = await nats.connect(broker.url, allow_reconnect=False)
+    made = Stages(nc)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await nc.close()
+
+
+def test_rebuild_waits_until_the_stage_has_gone_and_come_back_and_caught_up(broker):
+    async def main():
+        async with stages(broker) as made:
+            code, out, err = await jetmem("rebuild", "index", "--server", broker.url)
+            assert (code, out) == (0, "rebuilt"), err
+            assert made.events == ["rebuild", "status", "status", "status", "away", *["asked"] * 4]
+            assert "waiting: too many requests wait" in err
+            assert "index: behind, 0 texts without vector" in err
+            assert "index: ok, 3 texts without vector" in err
+
+    asyncio.run(main())
+
+
+def test_a_stages_refusal_is_one_sentence(broker):
+    async def main():
+        async with stages(broker) as made:
+            made.refusal = requests.Failure("internal", "the request failed by a fault of ours")
+            code, out, err = await jetmem("rebuild", "index", "--server", broker.url)
+            assert (code, out) == (1, "")
+            assert err.strip() == "jetmem: internal: the request failed by a fault of ours"
+        code, _, err = await jetmem("trim", "--server", broker.url)
+        assert (code, err.strip()) == (1, "jetmem: unavailable: stage persist is not running")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("stage", ["query", "persist", "indxe"])
+def test_only_projections_can_be_rebuilt(broker, stage):
+    code, _, err = asyncio.run(jetmem("rebuild", stage, "--server", broker.url))
+    assert code == 2
+    assert err.strip() == f"jetmem: {stage} is no projection of the record; index can be rebuilt"
