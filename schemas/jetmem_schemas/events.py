@@ -189,8 +189,8 @@ def refusal(text: str, kind: Any) -> SchemaError:
     allowed = wording.allowed(kind, field, key=key)
     if not allowed:
         return SchemaError("bad_field", (what[:1].lower() + what[1:]).replace("`", "'"), field)
-    timely = allowed == wording.A_TIME and not what.endswith("got `bool`")
-    name = f"each key of {field}" if key else field or "it"
+    timely = "datetime" in text.lower() or "RFC3339" in text
+    name = f"each key of {field}" if key else field or "the payload"
     return SchemaError("bad_time" if timely else "bad_field", f"{name} must be {allowed}{_instead(what)}", field)
 
 

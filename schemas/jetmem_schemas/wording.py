@@ -95,7 +95,8 @@ def _of_any(kind: types.Type) -> str:
     if any(isinstance(each, types.DateTimeType) for each in members):
         return A_TIME
     words = [_of(each) for each in members if not isinstance(each, types.NoneType) or len(members) == 1]
-    return listed(list(dict.fromkeys(words))) if all(words) else ""
+    shown = [each for each in dict.fromkeys(words) if each != "a whole number" or "a number" not in words]
+    return listed(shown) if all(words) else ""
 
 
 def _of(kind: types.Type) -> str:

@@ -7,9 +7,10 @@ import shutil
 import socket
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from jetmem.runtime import limits
 from jetmem.runtime.errors import Broken, invariant
@@ -35,7 +36,7 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     server: str = ""
-    file_store_bytes_max: int = 0
+    file_store_bytes_max: Annotated[int, Meta(ge=0, le=2**53)] = 0
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,10 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from jetmem.adapters import processes
 from jetmem.adapters.data_folder import Running
@@ -45,7 +47,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
         unhealthy_restart_s: One that was healthy and then is not for so long is restarted; 0 leaves it alone.
     """
 
-    unhealthy_restart_s: float = Timing().unhealthy_restart_s
+    unhealthy_restart_s: Annotated[float, Meta(ge=0, le=86_400)] = Timing().unhealthy_restart_s
 
 
 class Child:

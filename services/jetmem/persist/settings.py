@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
+
+from jetmem.runtime.settings import Seconds, Threads
 
 
 class PersistSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,10 +23,10 @@ class PersistSettings(msgspec.Struct, frozen=True, kw_only=True):
         read_threads: Questions answered at once.
     """
 
-    keep_hours: float = 24.0
-    trim_bytes_min: int = 256 * 1024 * 1024
-    trim_every_s: float = 60.0
-    full_share: float = 0.8
-    purge_delay_s: float = 5.0
+    keep_hours: Annotated[float, Meta(ge=0, le=87_600)] = 24.0
+    trim_bytes_min: Annotated[int, Meta(ge=0, le=2**50)] = 256 * 1024 * 1024
+    trim_every_s: Seconds = 60.0
+    full_share: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    purge_delay_s: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
     accept_gap: bool = False
-    read_threads: int = 4
+    read_threads: Threads = 4

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 
 class QuerySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,6 +17,6 @@ class QuerySettings(msgspec.Struct, frozen=True, kw_only=True):
         forget_wait_s: How long `forget` waits for every stage before it lists who is late.
     """
 
-    encode_timeout_s: float = 0.5
-    service_timeout_s: float = 3.0
-    forget_wait_s: float = 15.0
+    encode_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
+    service_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 3.0
+    forget_wait_s: Annotated[float, Meta(gt=0, le=600)] = 15.0

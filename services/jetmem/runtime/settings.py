@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
+
+from jetmem_schemas import wording
 
 PREFIX = "JETMEM_"
+#: Shapes that many settings share.
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Threads = Annotated[int, Meta(ge=1, le=256)]
+Bytes = Annotated[int, Meta(ge=1024**2, le=2**50)]
+#: Not 0, which would spin, and nothing that nobody would wait for.
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class SettingsError(ValueError):
@@ -42,14 +52,14 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     password_file: str = ""
     data: str = "data"
     http_host: str = "127.0.0.1"
-    http_port: int = 0
+    http_port: Annotated[int, Meta(ge=0, le=65_535)] = 0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
-    shard: int = 0
-    shards: int = 1
+    shard: Annotated[int, Meta(ge=0, le=63)] = 0
+    shards: Annotated[int, Meta(ge=1, le=64)] = 1
     crash: str = ""
-    memory_bytes_max: int = 16 * 1024**3
-    replicas: int = 1
+    memory_bytes_max: Bytes = 16 * 1024**3
+    replicas: Annotated[int, Meta(ge=1, le=5)] = 1
 
 
 Sections = Mapping[str, type[msgspec.Struct]]
@@ -73,12 +83,18 @@ def load(
     Raises:
         SettingsError: An unknown name or a value that does not fit.
     """
-    raw: dict[str, dict[str, Any]] = {name: {} for name in sections}
+    raw: dict[str, _Given] = {name: {} for name in sections}
     if toml is not None:
         _from_toml(raw, sections, toml)
     _from_environ(raw, sections, environ)
-    raw[""].update({k: v for k, v in (flags or {}).items() if v is not None})
-    return {name: _convert(kind, raw[name], name) for name, kind in sections.items()}
+    for name, value in (flags or {}).items():
+        if value is not None:
+            raw[""][name] = (value, f"--{name.replace('_', '-')}")
+    return {name: _convert(kind, raw[name]) for name, kind in sections.items()}
+
+
+#: By field: the value, and where it was given, as a sentence begins.
+_Given = dict[str, tuple[Any, str]]
 
 
 def environment(section: str, values: msgspec.Struct) -> dict[str, str]:
@@ -92,7 +108,7 @@ def environment(section: str, values: msgspec.Struct) -> dict[str, str]:
     }
 
 
-def _from_toml(raw: dict[str, dict[str, Any]], sections: Sections, path: Path) -> None:
+def _from_toml(raw: dict[str, _Given], sections: Sections, path: Path) -> None:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -102,21 +118,21 @@ def _from_toml(raw: dict[str, dict[str, Any]], sections: Sections, path: Path) -
             unknown = set(value) - set(sections[key].__struct_fields__)
             if unknown:
                 raise SettingsError(f"{path}: unknown setting {key}.{min(unknown)}")
-            raw[key].update(value)
+            raw[key].update({field: (each, f"{path}: {key}.{field}") for field, each in value.items()})
         elif key in sections[""].__struct_fields__:
-            raw[""][key] = value
+            raw[""][key] = (value, f"{path}: {key}")
         else:
             raise SettingsError(f"{path}: unknown setting {key}")
 
 
-def _from_environ(raw: dict[str, dict[str, Any]], sections: Sections, environ: Mapping[str, str]) -> None:
+def _from_environ(raw: dict[str, _Given], sections: Sections, environ: Mapping[str, str]) -> None:
     for name in sorted(environ):
         if not name.startswith(PREFIX):
             continue
         section, field = _find(name.removeprefix(PREFIX).lower(), sections)
         if field is None:
             raise SettingsError(f"environment: unknown setting {name}")
-        raw[section][field] = environ[name]
+        raw[section][field] = (environ[name], f"environment: {name}")
 
 
 def _find(key: str, sections: Sections) -> tuple[str, str | None]:
@@ -128,9 +144,19 @@ def _find(key: str, sections: Sections) -> tuple[str, str | None]:
     return "", None
 
 
-def _convert(kind: type[msgspec.Struct], values: dict[str, Any], section: str) -> Any:
-    try:
-        return msgspec.convert(values, kind, strict=False)
-    except msgspec.ValidationError as error:
-        where = f"section {section}" if section else "settings"
-        raise SettingsError(f"{where}: {error}") from error
+def _convert(kind: type[msgspec.Struct], given: _Given) -> Any:
+    """One section; each value alone first, so that the one that does not fit is named with where it came from."""
+    for field, (value, where) in given.items():
+        # text is what an environment holds; in a file a number is written as one
+        try:
+            msgspec.convert({field: value}, kind, strict=False)
+        except msgspec.ValidationError as error:
+            allowed = wording.allowed(kind, field)
+            raise SettingsError(f"{where} is {_shown(value)}; it must be {allowed}") from error
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingsError(f"{where} is {value}; it must be {wording.allowed(kind, field)}")
+    return msgspec.convert({field: value for field, (value, _) in given.items()}, kind, strict=False)
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else f"{value}"
