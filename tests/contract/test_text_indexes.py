@@ -68,6 +68,26 @@ def test_all_partitions_at_once_lose_nothing(indexes):
     assert all(found(indexes, part, "engine") == [0, 1, 2] for part in range(64))
 
 
+def test_what_comes_during_a_commit_is_not_in_it(indexes, tmp_path):
+    indexes.add(3, doc(1, "engine"))
+    indexes.begin(3, Head(1, 10)).result()
+    indexes.add(3, doc(2, "engine"))
+    indexes.add(4, doc(7, "engine"))
+    indexes.delete(3, 1)
+    indexes.end(3)
+    assert (found(indexes, 3, "engine"), indexes.head(3)) == ([1], Head(1, 10))
+    indexes.commit({3: Head(3, 30), 4: Head(7, 70)})
+    assert (found(indexes, 3, "engine"), found(indexes, 4, "engine")) == ([2], [7])
+
+
+def test_dropping_waits_for_a_commit(indexes):
+    indexes.add(3, doc(1, "engine"))
+    indexes.begin(3, Head(1, 10))
+    indexes.add(3, doc(2, "engine"))
+    indexes.drop(3)
+    assert (found(indexes, 3, "engine"), indexes.head(3)) == ([], Head())
+
+
 def test_one_is_replaced_and_its_words_leave_the_files(indexes, tmp_path):
     for part in (3, 4):
         indexes.add(part, doc(1, "zanzibar"))

@@ -156,6 +156,22 @@ def test_rebuild_is_an_empty_store(tmp_path):
     run(body, tmp_path)
 
 
+def test_an_index_that_begins_anew_says_that_it_lacks(tmp_path):
+    async def body(line):
+        await say_all(line, "zanzibar", names(40))
+        await line.finds("zanzibar", names(40))
+        await line.stop("index", "persist")
+        shutil.rmtree(line.data / "index")
+        await line.start("index")
+        reply = await line.find("zanzibar")
+        assert (reply.hits, reply.late) == ([], ["text"])
+        await line.start("persist")
+        await line.finds("zanzibar", names(40))
+        assert (await line.find("zanzibar")).late == []
+
+    run(body, tmp_path)
+
+
 def test_an_older_persist_makes_index_rebuild(tmp_path):
     """Its stream was replaced too, so what follows has other sequences: index must not keep what no log has."""
 

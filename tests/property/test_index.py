@@ -134,6 +134,11 @@ class IndexMachine(RuleBasedStateMachine):
                 indexer.purged()
                 break
 
+    @rule()
+    def begin_commit(self):
+        """Its end is seen by a later one, or never."""
+        self.stage.indexer.begin_commit()
+
     # what befalls it
 
     @rule(how=st.sampled_from(("stopped", "killed", "power")))

@@ -213,6 +213,7 @@ def test_in_the_end_the_target_has_exactly_the_log(script):
         assert world.held[part] == world.log.entries[part]
         assert projection.taken[part] == world.log.head(part)
         assert part not in projection._behind
+        assert not projection.catching_up(part)
         assert world.heads_heard[part] == world.log.head(part)
     assert projection.lag() == 0
     assert len(world.resets) == world.real_mismatches

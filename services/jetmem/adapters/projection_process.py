@@ -180,6 +180,14 @@ class ProjectionProcess:
         part = self.part_of(tenant)
         return {arm: self._to_checkpoint(part, head) for arm, head in self._target.heads(part, tenant).items()}
 
+    def catching_up(self, tenant: str) -> bool:
+        """Whether much of what is recorded is not applied yet: after a rebuild, or a long time away.
+
+        Raises:
+            RequestFailed: `unavailable`; another shard owns it.
+        """
+        return self._projection.catching_up(self.part_of(tenant))
+
     async def wait(
         self, tenant: str, rseq: int, wait_ms: int, arms: Sequence[str] | None = None, *, erased: bool = False
     ) -> list[str]:

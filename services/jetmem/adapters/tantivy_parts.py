@@ -1,19 +1,19 @@
 """The word indexes of a shard, one for each partition that holds anything.
 
 Apart, because BM25 takes its statistics over a whole index, and because a partition is rewritten, dropped or moved
-alone. Each that was written since the start keeps a writer, some 3 MB and seven threads; a commit is some 9 ms, mostly
-of waiting for the disk, so those that changed are committed side by side.
+alone. Each that was written since the start keeps a writer with seven threads; a commit is some 9 ms, half of them
+spent on waiting for the disk, so those that changed are committed side by side, and what comes for one meanwhile waits.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from jetmem.adapters.memory import give_back_freed
 from jetmem.adapters.tantivy_text import TextDoc, TextHit, TextIndex
 from jetmem_schemas.internal import Filters, Head
 
@@ -30,11 +30,12 @@ class TextIndexes:
         Raises:
             Broken: One is damaged.
         """
-        give_back_freed()  # the buffers of every commit
         self._folder = folder
         self._heap_bytes = heap_bytes
         self._pool = ThreadPoolExecutor(_COMMITS_AT_ONCE, "text commit")
         self._held: dict[int, TextIndex] = {}
+        self._committing: dict[int, Future[None]] = {}
+        self._waiting: dict[int, list[Callable[[TextIndex], None]]] = {}
         for part in parts:
             for left in (self._beside(part, "new"), self._beside(part, "old")):
                 shutil.rmtree(left, ignore_errors=True)
@@ -47,7 +48,14 @@ class TextIndexes:
     def _beside(self, part: int, what: str) -> Path:
         return self._folder / f"{part:02}.{what}"
 
-    def _to_change(self, part: int) -> TextIndex:
+    def _change(self, part: int, change: Callable[[TextIndex], None]) -> None:
+        """Now, or once the commit that is under way has ended: it must hold what its checkpoint says, no more."""
+        if part in self._committing:
+            self._waiting.setdefault(part, []).append(change)
+        else:
+            change(self._at(part))
+
+    def _at(self, part: int) -> TextIndex:
         held = self._held.get(part)
         if held is None:
             held = self._held[part] = TextIndex(self._path(part), self._heap_bytes)
@@ -60,21 +68,35 @@ class TextIndexes:
 
     def add(self, part: int, doc: TextDoc) -> None:
         """Add one document; searchable after `commit`."""
-        self._to_change(part).add(doc)
+        self._change(part, lambda index: index.add(doc))
 
     def delete(self, part: int, key: int) -> None:
         """Remove one document, present or not; its words stay in the files until they are rewritten."""
-        self._to_change(part).delete(key)
+        self._change(part, lambda index: index.delete(key))
 
     def cut(self, part: int, at: Head) -> None:
         """Remove what lies behind a position, and make that the checkpoint."""
-        self._to_change(part).delete_after(at.rseq)
+        self._change(part, lambda index: index.delete_after(at.rseq))
         self.commit({part: at})
 
     def commit(self, heads: Mapping[int, Head]) -> None:
         """Make the changes of these partitions durable and searchable, each with its checkpoint."""
-        indexes = {part: self._to_change(part) for part in heads}
-        list(self._pool.map(lambda part: indexes[part].commit(heads[part]), heads))
+        for part, head in heads.items():
+            self.begin(part, head)
+        for part in heads:
+            self.end(part)
+
+    def begin(self, part: int, head: Head) -> Future[None]:
+        """Have a partition committed by another thread, up to here; then comes `end`. None may be under way."""
+        commit = self._pool.submit(partial(self._at(part).commit, head))
+        self._committing[part] = commit
+        return commit
+
+    def end(self, part: int) -> None:
+        """Wait until a commit has ended; what came meanwhile is in the index then, and not committed."""
+        self._committing.pop(part).result()
+        for change in self._waiting.pop(part, []):
+            change(self._at(part))
 
     def search(
         self,
@@ -120,6 +142,9 @@ class TextIndexes:
         shutil.rmtree(self._beside(part, "old"), ignore_errors=True)
 
     def _put_away(self, part: int) -> None:
+        if part in self._committing:
+            self._committing.pop(part).result()
+        self._waiting.pop(part, None)
         held = self._held.pop(part, None)
         if held is not None:
             held.rest()

@@ -6,12 +6,13 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from jetmem.adapters.embed_asker import Asker
+from jetmem.adapters.memory import give_back_freed
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.projection_process import ProjectionProcess, own_folder
 from jetmem.adapters.rocks import Rocks
@@ -40,6 +41,8 @@ _LINK_PAUSE_S: Final = 0.0005
 _LINK_NICE: Final = 10
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
+#: The buffers of commits: giving them back at once would cost more than the commits.
+_GIVE_BACK_S: Final = 30.0
 
 
 def build(
@@ -83,6 +86,7 @@ class Index:
         """Add loops and endpoints to the shell."""
         self.shell.loop("commit", self._commit)
         self.shell.loop("graphs", self._link)
+        self.shell.loop("memory", self._give_back)
         self.shell.loop("purge", self._purge)
         self.process.wire({"find": Endpoint(FindRequest, self._find), **self.asker.wire()})
 
@@ -136,8 +140,19 @@ class Index:
     async def _commit(self) -> None:
         while True:
             await asyncio.sleep(self.settings.commit_s)
-            await self.process.in_writer(self.indexer.commit)
-            self.process.pulse()
+            begun = await self.process.in_writer(self.indexer.begin_commit)
+            await asyncio.gather(*(self._committed(part, commit) for part, commit in begun.items()))
+
+    async def _committed(self, part: int, commit: Future[None]) -> None:
+        """Each partition counts as soon as it is done; the writer works on meanwhile."""
+        await asyncio.wrap_future(commit)
+        await self.process.in_writer(partial(self.indexer.end_commit, part))
+        self.process.pulse()
+
+    async def _give_back(self) -> None:
+        while True:
+            await asyncio.sleep(_GIVE_BACK_S)
+            await asyncio.to_thread(give_back_freed)
 
     async def _link(self) -> None:
         """Link rows of large tenants into their graphs, a few at a time; write snapshots now and then."""
@@ -168,11 +183,13 @@ class Index:
 
     async def _find(self, part: int, request: FindRequest) -> FindReply:
         started = self.shell.clock.monotonic()
-        wanted = ["text", "vector"] if request.mode == "hybrid" else [request.mode]
+        wanted: list[str] = ["text", "vector"] if request.mode == "hybrid" else [request.mode]
         awaited = wanted
         if request.rseq and "vector" in wanted and await self.process.in_reader(partial(self._of_another, request)):
             awaited = [arm for arm in wanted if arm != "vector"]
         late = await self.process.wait(request.tenant, request.rseq, request.wait_ms, awaited)
+        if self.process.catching_up(request.tenant):
+            late = wanted  # no answer is whole now, whatever was waited for
         missing, hits = await self.process.in_reader(partial(self._answer, request, wanted))
         took_ms = (self.shell.clock.monotonic() - started) * 1000
         at = self.process.at(request.tenant)

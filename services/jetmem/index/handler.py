@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from typing import Final
 
 import msgspec
@@ -70,6 +71,7 @@ class Indexer:
         found = rows.store.scan("meta", _ERASED)
         self.erased = {key.removeprefix(_ERASED).decode(): keys.from_u64(value) for key, value in found}
         self.uncommitted: Counter[int] = Counter()
+        self._committing: dict[int, tuple[Head, list[bytes]]] = {}
         self._text_taken = dict(self.text_at)
         self._rewrite: Rewrite | None = None
         self._to_rewrite: list[int] | None = None
@@ -193,25 +195,42 @@ class Indexer:
         self.tenants.put_away_worn()
 
     def commit(self, only: int | None = None) -> None:
-        """Make the words of what was applied durable and searchable, with the checkpoints; of one partition or of all.
+        """As `begin_commit`, and wait until all of it is done; of one partition or of all."""
+        for part in [part for part in self._committing if only in (None, part)]:
+            self.end_commit(part)
+        for part in self.begin_commit(only):
+            self.end_commit(part)
+
+    def begin_commit(self, only: int | None = None) -> dict[int, Future[None]]:
+        """Begin to make the words of what was applied durable and searchable, with the checkpoints.
 
         The rows are made durable first, so that after a power failure words are never ahead of them.
+
+        Returns:
+            What is under way, by partition; to be given to `end_commit` when it is done.
         """
-        parts = self.parts if only is None else (only,)
-        redone = [key for part in parts for key in self._redo(part)]
-        again = {key[0] for key in redone}
-        moved = {p: self._text_taken[p] for p in parts if p in again or self._text_taken[p] != self.text_at[p]}
+        parts = [part for part in (self.parts if only is None else (only,)) if part not in self._committing]
+        redone = {part: self._redo(part) for part in parts}
+        moved = {p: self._text_taken[p] for p in parts if redone[p] or self._text_taken[p] != self.text_at[p]}
         if not moved:
-            return
+            return {}
         with metrics.write_seconds.labels("index").time():
             self.rows.store.sync()
-            crashpoint("index:before-text-commit")
-            self.text.commit(moved)
-            crashpoint("index:after-text-commit")
-        metrics.indexed.labels("text").inc(sum(max(0, h.rseq - self.text_at[p].rseq) for p, h in moved.items()))
-        self.text_at |= moved
-        for part in moved:
+        crashpoint("index:before-text-commit")
+        for part, head in moved.items():
+            self._committing[part] = (head, redone[part])
             self.uncommitted.pop(part, None)
+        return {part: self.text.begin(part, head) for part, head in moved.items()}
+
+    def end_commit(self, part: int) -> None:
+        """A commit is done, or is waited for: what it holds counts as searchable."""
+        if part not in self._committing:  # a reset, or somebody in more of a hurry, has ended it
+            return
+        head, redone = self._committing.pop(part)
+        self.text.end(part)
+        crashpoint("index:after-text-commit")
+        metrics.indexed.labels("text").inc(max(0, head.rseq - self.text_at[part].rseq))
+        self.text_at[part] = head
         if redone:
             batch = self.rows.store.batch()
             for key in redone:
@@ -279,6 +298,7 @@ class Indexer:
         for family in FAMILIES:
             if family != "meta":
                 self._wipe(family, keys.partition(part))
+        self._committing.pop(part, None)
         self.text.drop(part)
         self.tenants.clear()
         self.words.clear()

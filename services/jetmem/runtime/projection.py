@@ -73,6 +73,7 @@ class Projection:
         self._health = health
         self._heads: dict[int, Head] = {}
         self._behind: deque[int] = deque()
+        self._catching_up: set[int] = set(self.parts)
         self._wait_s = limits.RETRY_FIRST_S
         self._deaf = False
 
@@ -93,6 +94,10 @@ class Projection:
     def lag(self) -> int:
         """Entries that persist has and the target was not handed yet."""
         return sum(max(0, head.rseq - self.taken[part].rseq) for part, head in self._heads.items())
+
+    def catching_up(self, part: int) -> bool:
+        """Whether there is known to be more than one scan's worth that the target lacks, or nothing is known yet."""
+        return part in self._catching_up
 
     def _stuck(self) -> bool:
         return self._deaf or self._wait_s > limits.RETRY_FIRST_S
@@ -198,7 +203,9 @@ class Projection:
         self._behind.popleft()
         if self.taken[part].rseq < reply.head.rseq or reply.mismatch:
             self._behind.append(part)
+            self._catching_up.add(part)
         else:
+            self._catching_up.discard(part)
             self._target.heard(part, reply.head, reply.checkpoint)
 
     async def _restart(self, part: int) -> None:
