@@ -7,40 +7,30 @@ after an interruption or by mistake, stores nothing twice.
 from __future__ import annotations
 
 import asyncio
-import gzip
+import contextlib
 import hashlib
-import os
-import stat
-import sys
 import time
-import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
+from jetmem.adapters.lined_files import LINE_BYTES_MAX, LoadError, Source, lines
 from jetmem.client import Client, ClientError, Outgoing, Progress, Refused, TimedOut, Unavailable
 from jetmem.client import ids as client_ids
 from jetmem_schemas import subjects
 from jetmem_schemas.errors import SchemaError
-from jetmem_schemas.events import PAYLOAD_BYTES_MAX, decode_json
+from jetmem_schemas.events import Event, decode_json
 
-STDIN: Final = "-"
-_CHUNK_BYTES: Final = 256 * 1024
-#: A full payload and what is around it; a longer line is skipped without being held.
-LINE_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + 64 * 1024
 #: One question waits this long for the arm; between questions the progress is shown.
 _WAIT_MS: Final = 2_000
 _ASK_AGAIN_S: Final = 0.2
 
 WaitFor = Literal["stored", "text", "vector"]
-
-
-class LoadError(Exception):
-    """The file cannot be read to its end."""
+#: Names of fields that are counted one by one; more are no slips of a pen.
+_UNREAD_NAMES_MAX: Final = 100
 
 
 class _Line(msgspec.Struct):
@@ -51,6 +41,8 @@ class _Line(msgspec.Struct):
 
 
 _decode_line: Final = msgspec.json.Decoder(_Line).decode
+_names_of: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_READ: Final = frozenset(Event.__struct_fields__)
 
 
 class Numbered(Outgoing, frozen=True, kw_only=True):
@@ -60,108 +52,24 @@ class Numbered(Outgoing, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct):
-    """How far a load is; changes while it runs. `last_seqs`: by tenant, up to where its events are for certain."""
+    """How far a load is; changes while it runs.
+
+    Attributes:
+        stored: Acknowledged: on the broker's disk. What was recorded before is not recorded again.
+        last_seqs: By tenant, up to where its events are for certain.
+        unread: By name, how many events have a field that means nothing.
+    """
 
     stored: int = 0
     bad: int = 0
     last_seq: int = 0
     seconds: float = 0.0
     last_seqs: dict[str, int] = {}
+    unread: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 OnBad = Callable[[int, str, str], None]
 OnStored = Callable[[Report], None]
-
-
-class Source:
-    """A file, compressed if its name ends in `.gz`, or standard input.
-
-    Raises:
-        OSError: On `__enter__`, if it cannot be opened.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._raw: IO[bytes] | None = None
-        self._data: Any = None
-        self._piped_bytes = 0
-
-    def __enter__(self) -> Source:
-        self._raw = sys.stdin.buffer if self._name == STDIN else Path(self._name).open("rb")
-        zipped = self._name.endswith(".gz")
-        self._data = gzip.open(self._raw) if zipped else self._raw
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._raw is not None and self._name != STDIN:
-            self._raw.close()
-
-    @property
-    def total(self) -> int | None:
-        """Bytes on disk, or None for a pipe."""
-        return os.fstat(self._file().fileno()).st_size if self._regular() else None
-
-    @property
-    def position(self) -> int:
-        """Bytes of `total` that were read."""
-        return self._file().tell() if self._regular() else self._piped_bytes
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The content in pieces.
-
-        Raises:
-            LoadError: A compressed file is damaged or ends early.
-        """
-        if not self._regular():
-            async with aclosing(self._piped()) as piped:
-                async for chunk in piped:
-                    yield chunk
-            return
-        try:
-            # A local file: a read of this size takes less than a question to the event loop about threads.
-            while chunk := self._data.read(_CHUNK_BYTES):
-                yield chunk
-        except (OSError, EOFError, zlib.error) as error:
-            raise LoadError(f"{self._name} cannot be read to its end: {error}") from error
-
-    async def _piped(self) -> AsyncGenerator[bytes, None]:
-        # No thread: one that is blocked in a read of a terminal could not be ended by Ctrl-C.
-        reader = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), self._file()
-        )
-        try:
-            while chunk := await reader.read(_CHUNK_BYTES):
-                self._piped_bytes += len(chunk)
-                yield chunk
-        finally:
-            transport.close()
-
-    def _regular(self) -> bool:
-        return stat.S_ISREG(os.fstat(self._file().fileno()).st_mode)
-
-    def _file(self) -> IO[bytes]:
-        if self._raw is None:
-            raise LoadError(f"{self._name} is not open")
-        return self._raw
-
-
-async def lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[tuple[int, bytes | None], None]:
-    """Numbered lines without their end, from 1; None for one longer than `LINE_BYTES_MAX`, which is not held."""
-    number, held, skipping = 0, b"", False
-    async for chunk in chunks:
-        pieces = (held + chunk).split(b"\n")
-        held = pieces.pop()
-        for piece in pieces:
-            number += 1
-            yield number, None if skipping or len(piece) > LINE_BYTES_MAX else piece
-            skipping = False
-        if len(held) > LINE_BYTES_MAX:
-            held, skipping = b"", True
-    if held or skipping:
-        yield number + 1, None if skipping else held
 
 
 def parse(number: int, line: bytes | None) -> Numbered:
@@ -187,7 +95,7 @@ def made_id(tenant: str, agent: str, session: str, number: int, event: bytes) ->
 
 
 class Loader:
-    """One load. `report` can be read at any time, also after an interruption."""
+    """One load. `report` can be read at any time, also after an interruption. Bad lines are told in their order."""
 
     def __init__(self, client: Client, *, on_bad: OnBad, on_stored: OnStored) -> None:
         self.report = Report()
@@ -196,6 +104,10 @@ class Loader:
         self._on_stored = on_stored
         self._begun = time.monotonic()
         self._taken: set[str] = set()
+        self._ended: LoadError | None = None
+        #: Lines handed out and neither acknowledged nor refused, and bad ones that are told when those before are.
+        self._open: deque[int] = deque()
+        self._early: deque[tuple[int, str, str]] = deque()
 
     async def run(self, source: Source, timeout_s: float | None = None) -> Report:
         """Load everything.
@@ -204,73 +116,134 @@ class Loader:
             NotStored: Nothing was acknowledged for `timeout_s`.
             LoadError: The file cannot be read to its end; what came before is stored.
         """
-        await self._client.publish_many(
-            self._events(source), progress=self._stored, on_refused=self._refused, timeout_s=timeout_s
-        )
+        try:
+            await self._client.publish_many(
+                self._events(source), progress=self._stored, on_refused=self._refused, timeout_s=timeout_s
+            )
+        finally:
+            self._tell_until(None)
+        if self._ended is not None:
+            raise self._ended
         self.report.seconds = time.monotonic() - self._begun
         self.report.last_seqs.update(dict.fromkeys(self._taken, self.report.last_seq))
         return self.report
 
     async def _events(self, source: Source) -> AsyncGenerator[Outgoing, None]:
+        number = 0
         async with aclosing(source.chunks()) as chunks, aclosing(lines(chunks)) as numbered:
-            async for number, line in numbered:
-                if line is not None and not line.strip():
-                    continue
-                try:
-                    out = parse(number, line)
-                except SchemaError as error:
-                    self._bad(number, error.code, _sentence(error.message, error.field))
-                    continue
-                if subjects.is_token(str(out.tenant)):
-                    self._taken.add(str(out.tenant))
-                yield out
+            try:
+                async for number, line in numbered:
+                    out = self._parsed(number, line)
+                    if out is not None:
+                        self._open.append(number)
+                        yield out
+            except LoadError as error:  # raised when what came before is stored
+                after = f" after line {number}" if number else " from its first line on"
+                self._ended = LoadError(f"{error}{after}", damaged=error.damaged)
+                self._ended.__cause__ = error
+
+    def _parsed(self, number: int, line: bytes | None) -> Numbered | None:
+        if line is not None and not line.strip():
+            return None
+        try:
+            out = parse(number, line)
+        except SchemaError as error:
+            self._early.append((number, error.code, _sentence(error.message, error.field)))
+            self._tell_until(self._open[0] if self._open else None)
+            return None
+        if subjects.is_token(str(out.tenant)):
+            self._taken.add(str(out.tenant))
+        self._note_unread(bytes(out.event) if isinstance(out.event, bytes) else b"")
+        return out
+
+    def _note_unread(self, event: bytes) -> None:
+        with contextlib.suppress(msgspec.MsgspecError):  # whatever else is wrong with it is refused later
+            for name in _names_of(event).keys() - _READ:
+                if name in self.report.unread or len(self.report.unread) < _UNREAD_NAMES_MAX:
+                    self.report.unread[name] += 1
 
     def _refused(self, out: Outgoing, error: Refused) -> None:
         number = out.number if isinstance(out, Numbered) else 0
+        with contextlib.suppress(ValueError):
+            self._open.remove(number)
+        self._tell_until(number)
         self._bad(number, error.code, _sentence(error.message, error.field))
+
+    def _tell_until(self, number: int | None) -> None:
+        """Tell of the bad lines before `number`; None for all."""
+        while self._early and (number is None or self._early[0][0] < number):
+            self._bad(*self._early.popleft())
 
     def _bad(self, number: int, code: str, reason: str) -> None:
         self.report.bad += 1
         self._on_bad(number, code, reason)
 
     def _stored(self, progress: Progress) -> None:
+        for _ in range(min(progress.count - self.report.stored, len(self._open))):
+            self._open.popleft()
         self.report.stored = progress.count
         self.report.last_seq = progress.last_seq
         self.report.seconds = time.monotonic() - self._begun
+        self._tell_until(self._open[0] if self._open else None)
         self._on_stored(self.report)
 
 
 def _sentence(message: str, field: str) -> str:
-    return f"{message} (field {field})" if field and field not in message else message
+    return ClientError("", message, field).sentence
 
 
 OnWaiting = Callable[[str, int, str], None]
 
 
+class GaveUp(Exception):
+    """An arm came no nearer for as long as was to be waited; everything is stored all the same."""
+
+
 async def wait_fresh(
-    client: Client, tenant: str, seq: int, arm: Literal["text", "vector"], on_waiting: OnWaiting
+    client: Client,
+    tenant: str,
+    seq: int,
+    arm: Literal["text", "vector"],
+    on_waiting: OnWaiting,
+    *,
+    timeout_s: float | None = None,
 ) -> None:
-    """Wait until one arm covers everything of a tenant up to `seq`; never gives up.
+    """Wait until one arm covers everything of a tenant up to `seq`.
 
     Args:
         client: Of any tenant; its connection is used.
         tenant: Whose events.
         seq: A sequence of MEMORY.
         arm: Found by words, or by meaning.
-        on_waiting: Called about every two seconds with tenant, texts without a vector, and what is in the way.
+        on_waiting: Called every two seconds or so with tenant, texts without a vector, and what is in the way.
+        timeout_s: Without any progress for so long it gives up; None never.
+
+    Raises:
+        GaveUp: Says what was in the way last.
     """
     asking = client.as_tenant(tenant)
+    came, since = "", time.monotonic()
     while True:
-        obstacle = ""
+        obstacle, pending, now = "", 0, came
         try:
             reply = await asking.search("anything", mode=arm, limit=1, after=seq, wait_ms=_WAIT_MS)
             if not reply.stale and arm not in reply.degraded:
                 return
-            pending = (await asking.status()).pending_vectors
+            status = await asking.status()
+            pending, now = status.pending_vectors, f"{reply.fresh.get(arm)} {status.pending_vectors}"
+            ill = [each for each in status.stages if each.state not in ("ok", "behind")]
+            obstacle = "; ".join(f"{each.stage}: {each.state}, {each.detail}" for each in ill)
         except (Unavailable, TimedOut) as error:
-            obstacle, pending = error.message, 0
+            obstacle = error.message
+        if now != came:
+            came, since = now, time.monotonic()
         on_waiting(tenant, pending, obstacle)
+        if timeout_s is not None and time.monotonic() - since > timeout_s:
+            what = "vectors" if arm == "vector" else "words"
+            raise GaveUp(
+                f"no progress for {timeout_s:g} s with the {what} of {tenant}" + (obstacle and f": {obstacle}")
+            )
         await asyncio.sleep(_ASK_AGAIN_S)
 
 
-__all__ = ["ClientError", "LoadError", "Loader", "Report", "Source", "WaitFor", "wait_fresh"]
+__all__ = ["ClientError", "GaveUp", "LoadError", "Loader", "Report", "Source", "WaitFor", "wait_fresh"]

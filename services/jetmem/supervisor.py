@@ -34,6 +34,8 @@ from jetmem_schemas.requests import ERROR_CODE_HEADER
 BROKER: Final = "nats-server"
 #: A tenant of nobody, asked to see whether questions are answered.
 PROBE_TENANT: Final = "jetmem-ready"
+#: Sentences of a start that whoever started it in the background is told.
+_TOLD_MAX: Final = 100
 _TICK_S: Final = 0.1
 _HEALTH_EVERY_S: Final = 0.5
 _PROBE_TIMEOUT_S: Final = 5.0
@@ -63,6 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         http_base: First of the health ports; 0 takes free ones.
         environ: Environment of the stages, user settings included.
         command: How a stage is started (tests put a stand-in here).
+        starting: What a person is told when the stages are started, if anything.
     """
 
     root: Path
@@ -73,6 +76,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     environ: Mapping[str, str] = {}
     command: Callable[[str], Sequence[str]] = stage_command
     timing: Timing = Timing()
+    starting: str = ""
 
 
 class Supervisor:
@@ -95,7 +99,8 @@ class Supervisor:
         self.url = ""
         self._plan = plan
         self._show = show
-        self._tell = tell
+        self._hears = tell
+        self._told: list[str] = []
         self._stopping = asyncio.Event()
         self._hurry = False
         self._children: list[Child] = []
@@ -191,6 +196,8 @@ class Supervisor:
                 self._stages_started = True
                 for child in self._children[1:]:
                     child.start()
+                if self._plan.starting:
+                    self._tell(self._plan.starting)
             if asking.done():
                 asking.result()
             if not self.ready.is_set():
@@ -257,6 +264,11 @@ class Supervisor:
                 process.kill()
             await asyncio.sleep(0.02)
 
+    def _tell(self, sentence: str) -> None:
+        if not self.ready.is_set():
+            self._told.append(sentence)
+        self._hears(sentence)
+
     def _publish(self) -> None:
         state = State(
             pid=self._mark[0],
@@ -264,6 +276,7 @@ class Supervisor:
             server=self.url,
             ready=self.ready.is_set(),
             processes=self.running(),
+            told=self._told[:_TOLD_MAX],
         )
         if state != self._shown:
             self._shown = state

@@ -22,10 +22,13 @@ from jetmem.client import (
     RequestRefused,
     TimedOut,
     Unavailable,
+    Unreachable,
     connect,
 )
 from jetmem.client.batching import BATCH_EVENTS_MAX
+from jetmem.client.questions import FORGET_ANSWER_S
 from jetmem.loading import Loader, Source, wait_fresh
+from jetmem.query.settings import QuerySettings
 from jetmem.runtime.settings import Common
 from jetmem_schemas import requests, subjects
 
@@ -408,7 +411,7 @@ def test_a_file_is_loaded_twice_under_the_same_ids(broker, tmp_path):
     file.write_text("\n".join(rows))
     report, bad = _load(broker, file)
     assert (report.stored, report.bad, report.last_seq) == (3_000, 2, 3_000)
-    assert sorted(bad) == [(11, "bad_json"), (12, "bad_subject")]
+    assert bad == [(11, "bad_json"), (12, "bad_subject")]
     assert set(report.last_seqs) == {"t0", "t1", "t2"}
     _load(broker, file)
     stored = asyncio.run(_stored(broker))
@@ -495,3 +498,79 @@ def test_waiting_for_an_arm_goes_on_while_persist_is_restarted(broker):
         return waited
 
     assert asyncio.run(run()) == [("acme", 0, f"it is {code}") for code in ("unavailable", "timeout", "busy")]
+
+
+def test_what_is_asked_wrongly_in_python_is_said_before_anyone_is_asked(broker):
+    async def run():
+        said = []
+        async with connect(broker.url, tenant="acme") as client:
+            for wrong in (client.search("x", after="foo"), client.get(["x", "y"]), client.search("x", mode="foo")):
+                with pytest.raises(RequestRefused) as refused:
+                    await wrong
+                said.append((refused.value.field, refused.value.message))
+        return said
+
+    assert asyncio.run(run()) == [
+        ("after", "after must be a sequence (the seq of a receipt) or \"mine\", not 'foo'"),
+        ("ids", 'ids must be text: get("a", "b"), or get(*ids) for a list; not list'),
+        ("mode", "mode must be hybrid, text or vector, not foo"),
+    ]
+
+
+def test_a_forget_is_waited_for_longer_than_the_service_takes(broker):
+    """Other questions give up at `answer_s`; a forget that was not answered may have been recorded, and says so."""
+    done = {"state": "applied", "seq": 1, "erased": 1, "waiting": []}
+    common = {"fresh": {}, "degraded": [], "stale": False, "took_ms": 1.0}
+    assert QuerySettings().forget_wait_s + 2 * QuerySettings().service_timeout_s < FORGET_ANSWER_S
+
+    async def run():
+        late = asyncio.Event()
+        nc = await nats.connect(broker.url, allow_reconnect=False)
+
+        async def answer(msg):
+            await late.wait()
+            await nc.publish(msg.reply, msgspec.json.encode(done | common))
+
+        await nc.subscribe(subjects.query("acme", "forget"), cb=answer)
+        await nc.subscribe(subjects.query("acme", "status"))
+        await nc.flush()
+        async with connect(broker.url, tenant="acme", answer_s=0.1) as client:
+            forgetting = asyncio.ensure_future(client.forget(ids=["a"]))
+            with pytest.raises(TimedOut):
+                await client.status()
+            assert not forgetting.done()
+            late.set()
+            assert (await forgetting).state == "applied"
+            late.clear()
+            with pytest.raises(TimedOut) as unknown:
+                await client.forget(ids=["a"], timeout_s=0.1)
+            with pytest.raises(TimedOut) as asked:
+                await client.forget(seq=1)
+        await nc.close()
+        return unknown.value.message, asked.value.message
+
+    unknown, asked = asyncio.run(run())
+    assert "whether the forget was recorded is not known: it is safe to run it again" in unknown
+    assert "recorded" not in asked
+
+
+@pytest.mark.parametrize("server", ["http://127.0.0.1:4222", "foo", "", "nats://", "nats://127.0.0.1:4222,ftp://x"])
+def test_an_address_that_no_broker_can_have_is_refused_at_once(server):
+    async def run():
+        async with connect(server, tenant="acme", connect_timeout_s=None):
+            pass
+
+    with pytest.raises(Refused) as refused:
+        asyncio.run(run())
+    assert (refused.value.code, refused.value.field) == ("bad_server", "server")
+    assert "nats://, tls://, ws://, wss://" in refused.value.message
+
+
+def test_a_broker_that_is_not_there_is_a_kind_of_unavailable():
+    async def run():
+        async with connect("127.0.0.1:1", tenant="acme", connect_timeout_s=0.2):
+            pass
+
+    with pytest.raises(Unavailable) as caught:
+        asyncio.run(run())
+    assert type(caught.value) is Unreachable

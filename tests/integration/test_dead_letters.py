@@ -11,8 +11,12 @@ from harness.broker import Broker
 from harness.files import grep
 from harness.persist_process import PersistProcess, client
 from harness.waiting import until_async
+from jetmem import flow
 from jetmem.cli import app
+from jetmem.console import publish_command
 from jetmem.persist.core import default_id
+from jetmem.query.settings import QuerySettings
+from jetmem.runtime.settings import Common
 from jetmem_schemas import subjects
 
 BAD = [
@@ -71,6 +75,50 @@ def test_listed_by_tenant_and_code(broker):
     assert [row["seq"] for row in _listed(broker, "--limit", "1")] == [1]
     assert json.loads(_run(broker, "show", "1").stdout)["payload"] == "nope"
     _run(broker, "show", "9", code=1)
+
+
+def test_the_list_for_people_is_never_cut(broker, monkeypatch):
+    """What is in it is to be copied, however narrow the terminal."""
+    monkeypatch.setattr("jetmem.console.operator_commands.for_people", lambda _: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = "".join(_run(broker, "list").stdout.split())
+    assert "…" not in shown
+    assert all(subject.split(".")[1] in shown for subject, _, _ in BAD)
+
+
+def _publish(broker, *arguments, code=0):
+    result = CliRunner().invoke(app, ["publish", "acme", "a", "s", *arguments, "--wait", "--server", broker.url])
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def test_publish_says_what_became_of_it(pair, monkeypatch):
+    """Recorded, recorded before, or a dead letter with its code: with a query that asks persist."""
+    broker, persist = pair
+    monkeypatch.setattr(publish_command, "_DEAD_WITHIN_S", 1.0)
+    query = flow.build("query", {"": Common(server=broker.url), "query": QuerySettings()})
+
+    async def run():
+        serving = asyncio.create_task(query.run())
+
+        async def ready():
+            return query.health.ready
+
+        await until_async(ready, "query is ready")
+        try:
+            return [
+                await asyncio.to_thread(_publish, broker, "one", "--id", "x1"),
+                await asyncio.to_thread(_publish, broker, "one", "--id", "x1"),
+                await asyncio.to_thread(_publish, broker, "two", "--id", "x1", code=1),
+            ]
+        finally:
+            query.app.exit()
+            await serving
+
+    first, again, other = asyncio.run(run())
+    assert (first["state"], first["id"]) == ("recorded", "x1")
+    assert (again["state"], again["first"]) == ("repeated", first["seq"])
+    assert (other["state"], other["code"], other["field"]) == ("dead", "conflict", "id")
 
 
 def test_redriven_under_the_original_id_and_time_and_then_erased(pair):

@@ -1,6 +1,7 @@
 """`jetmem load` as a process: exit codes, interruption, a broker that goes away."""
 
 import asyncio
+import gzip
 import json
 import os
 import pty
@@ -56,12 +57,16 @@ def test_a_bad_line_is_told_and_the_exit_code_is_1(broker, tmp_path):
     assert done.returncode == 1
     assert "line 6: bad_json: " in done.stderr
     assert "10 more bad lines" in done.stderr
-    assert "5 events stored" in done.stderr
+    assert "5 events acknowledged" in done.stderr
     assert _count(broker) == 5
 
 
 def test_usage_errors_exit_with_2(broker, tmp_path):
-    for arguments in (["/no/such/file"], [str(tmp_path), "--wait", "never"]):
+    file = tmp_path / "a.jsonl"
+    file.write_text(_line(1))
+    wrong = [["/no/such/file"], [str(tmp_path), "--wait", "never"]]
+    wrong += [[str(file), "--give-up", value] for value in ("-1", "0", "nan")]
+    for arguments in wrong:
         done = subprocess.run(_command(broker, *arguments), capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
 
@@ -74,8 +79,8 @@ def test_ctrl_c_ends_it_and_says_how_to_go_on(broker):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert b"events stored" in errors
-    assert b"goes on" in errors
+    assert b"100 events acknowledged" in errors
+    assert b"begins at line 1, and nothing is stored twice" in errors
 
 
 def test_a_terminal_sees_a_bar(broker, tmp_path):
@@ -97,6 +102,7 @@ def test_a_broker_that_is_not_there_is_one_sentence(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert "cannot reach nats://127.0.0.1:1" in done.stderr
+    assert "start one with `jetmem up`, or name another with --server" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -130,3 +136,70 @@ def test_many_tenants_over_one_connection(broker):
             return (await other.publish("x", session="s")).seq, other.tenant
 
     assert asyncio.run(run()) == (2, "two")
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/null"])
+def test_nothing_at_all_is_loaded_at_once(broker, name):
+    """/dev/null is no file and cannot be waited for either."""
+    done = subprocess.run(_command(broker, name), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("0 events acknowledged")
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+@pytest.mark.parametrize("pack", [gzip.compress, bytes])
+def test_a_pipe_is_read_packed_or_not(broker, name, pack):
+    packed = pack("".join(_line(i) for i in range(3_000)).encode())
+    done = subprocess.run(_command(broker, name), input=packed, capture_output=True, timeout=30)
+    assert (done.returncode, _count(broker)) == (0, 3_000), done.stderr
+
+
+def test_a_damaged_file_is_said_to_be_and_where(broker, tmp_path):
+    file = tmp_path / "a.jsonl.gz"
+    file.write_bytes(gzip.compress("".join(_line(i) for i in range(5_000)).encode())[:-200])
+    done = subprocess.run(_command(broker, str(file)), capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    stored = _count(broker)
+    assert 0 < stored < 5_000
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("stopped: ") and f"is compressed and damaged: it ends early after line {stored}" in last
+    assert "run it again" not in done.stderr and "mended" in last
+
+
+def test_fields_that_mean_nothing_are_told_and_harm_nothing(broker, tmp_path):
+    file = tmp_path / "a.jsonl"
+    where = {"tenant": "t", "agent": "a", "session": "s"}
+    events = [{"text": "x", "athor": "bob"}, {"text": "y", "athor": "eve", "bogus": 1}, {"text": "z", "author": "al"}]
+    file.write_text("".join(json.dumps({**where, "event": event}) + "\n" for event in events))
+    done = subprocess.run(_command(broker, str(file)), capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0
+    assert "fields that mean nothing: athor (2 events), bogus (1)\n" in done.stderr
+
+
+def test_who_waits_for_vectors_is_told_what_is_in_the_way_and_may_give_up(broker, tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text(_line(1))
+    answer = {"fresh": {"vector": 0}, "degraded": ["vector"], "stale": True, "took_ms": 1.0}
+    counts = dict.fromkeys(("events", "sessions", "agents", "dead_letters", "purging"), 0) | {"pending_vectors": 311}
+    down = [{"id": "embed", "stage": "embed", "state": "down", "detail": "no answer", "last_error": ""}]
+    replies = {"search": {"mode": "vector", "hits": []}, "status": {**counts, "stages": down}}
+
+    async def main():
+        nc = await nats.connect(broker.url, allow_reconnect=False)
+
+        async def answers(msg):
+            await nc.publish(msg.reply, json.dumps({**answer, **replies[msg.subject.rsplit(".", 1)[1]]}).encode())
+
+        for verb in replies:
+            await nc.subscribe(subjects.query("t", verb), cb=answers)
+        await nc.flush()
+        command = _command(broker, str(file), "--wait", "vector", "--give-up", "6")
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, errors = await asyncio.wait_for(process.communicate(), 60)
+        await nc.close()
+        return process.returncode, errors.decode()
+
+    code, errors = asyncio.run(main())
+    assert code == 1
+    assert "waiting for vectors of t: 311 texts; embed: down, no answer" in errors
+    assert "gave up: no progress for 6 s with the vectors of t: embed: down, no answer" in errors

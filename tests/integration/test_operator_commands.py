@@ -1,6 +1,7 @@
 """`jetmem rebuild` and `jetmem trim` as processes, over stages that only answer."""
 
 import asyncio
+import json
 import sys
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,7 @@ import nats
 import pytest
 
 from harness.broker import Broker
+from jetmem.console import operator_commands
 from jetmem_schemas import requests, subjects
 
 BUSY = requests.Failure("busy", "too many requests wait")
@@ -120,3 +122,52 @@ def test_only_projections_can_be_rebuilt(broker, stage):
     code, _, err = asyncio.run(jetmem("rebuild", stage, "--server", broker.url))
     assert code == 2
     assert err.strip() == f"jetmem: {stage} is no projection of the record; index can be rebuilt"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("search", "acme", "x", "--mode", "foo"),
+        ("search", "acme", "x", "--limit", "0"),
+        ("search", "acme", "x", "--since", "yesterday"),
+        ("search", "a b", "x"),
+        ("timeline", "acme", "--order", "up"),
+        ("get", "acme", "a b"),
+        ("forget", "acme", "--session", "s1", "--yes"),
+        ("forget", "acme", "--agent", "a", "--author", "b", "--yes"),
+        ("publish", "acme", "a", "s", "x", "--ts", "2999-01-01"),
+        ("publish", "acme", "a", "s", "x", "--role", "god"),
+        ("publish", "acme", "a b", "s", "x"),
+        ("publish", "acme", "a", "s", "x", "--importance", "3", "--server", "nats://127.0.0.1:1"),
+        ("dead-letters", "list", "--limit", "0"),
+        ("dead-letters", "list", "--code", "foo"),
+        ("dead-letters", "drop", "--code", "foo", "--yes"),
+        ("status", "acme", "--server", "http://127.0.0.1:1"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_asked_wrongly_exits_with_2_and_asks_nobody(broker, arguments):
+    where = () if "--server" in arguments else ("--server", broker.url)
+    code, out, err = asyncio.run(jetmem(*arguments, *where))
+    assert (code, out) == (2, ""), err
+    assert "Traceback" not in err and "unavailable" not in err
+
+
+def test_no_broker_is_a_sentence_with_what_to_do(broker):
+    code, _, err = asyncio.run(jetmem("status", "acme", "--server", "nats://127.0.0.1:1"))
+    assert code == 1
+    assert err.startswith("jetmem: unavailable: cannot reach nats://127.0.0.1:1")
+    assert err.strip().endswith("; start one with `jetmem up`, or name another with --server")
+
+
+def test_a_trim_is_a_sentence_for_people(monkeypatch, capsys):
+    answer = {"first": 1, "last": 2_000, "bytes": 9, "keep_from": 1_001, "removed": 1_000, "dry_run": True}
+    monkeypatch.setattr(operator_commands, "call", lambda *_: answer)
+    operator_commands.trim(dry_run=True)
+    assert json.loads(capsys.readouterr().out) == answer
+    monkeypatch.setattr(operator_commands, "for_people", lambda _: True)
+    operator_commands.trim(dry_run=True)
+    assert capsys.readouterr().out == "1,000 messages would be removed from MEMORY; kept from sequence 1,001 on\n"
+    answer["removed"] = 0
+    operator_commands.trim(dry_run=False)
+    assert capsys.readouterr().out == "nothing to trim: MEMORY holds 1 to 2,000, 9 bytes\n"

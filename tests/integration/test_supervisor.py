@@ -27,6 +27,12 @@ def alive(pid):
     return processes.started_at(pid) != ""
 
 
+def environment_of(pid):
+    """What a process was told."""
+    pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
 class Up:
     """One `jetmem up` in the foreground."""
 
@@ -289,10 +295,74 @@ def test_detached_returns_when_ready_and_down_stops_it(tmp_path):
         assert (said.returncode, said.stdout) == (0, f"ready nats://127.0.0.1:{port}\n"), said.stderr
         assert answers(port)
         second = subprocess.run(start, capture_output=True, text=True, timeout=60)
-        assert second.returncode == 2 and "is in use" in second.stderr
+        foreground = subprocess.run([a for a in start if a != "--detach"], capture_output=True, text=True, timeout=60)
+        assert second.returncode == foreground.returncode == 2
+        assert second.stderr == foreground.stderr, "one sentence for one cause"
+        assert "is in use by process" in second.stderr
+        assert f"stop it with `jetmem down --data {tmp_path / 'data'}`" in second.stderr
     finally:
         assert down(tmp_path / "data").returncode == 0
     assert not answers(port)
+
+
+def test_detached_tells_what_happens_as_it_happens(tmp_path):
+    """A person who waits must not wait in silence for a stage that cannot start."""
+    start = [*COMMAND, "up", "--detach", "--data", str(tmp_path / "data"), "--port", str(free_port())]
+    environ = {"STAND_IN_FAILS": "embed", "STAND_IN_READY_S": "10", "JETMEM_EMBED_CACHE": str(tmp_path / "cache")}
+    out = tmp_path / "out"
+    with out.open("wb") as file:
+        process = subprocess.Popen(start, stdout=file, stderr=file, env={**os.environ, **environ})
+    try:
+        until(
+            lambda: "embed failed to start 5 times, last: embed: the disk is on fire" in out.read_text(), "it is said"
+        )
+        assert process.poll() is None, "while it is still tried"
+        assert "preparing the model (about a minute, once)" in out.read_text()
+        assert out.read_text().count("preparing the model") == 1
+        assert process.wait(timeout=60) == 1
+    finally:
+        down(tmp_path / "data")
+    assert "not ready after" in out.read_text()
+
+
+def test_the_model_is_kept_for_all_data_folders_and_its_making_is_told_once(up, tmp_path):
+    cache = tmp_path / "cache" / "jetmem"
+    first = up(XDG_CACHE_HOME=str(tmp_path / "cache"))
+    first.wait_ready()
+    assert f"preparing the model (about a minute, once), kept in {cache}" in first.err
+    assert environment_of(first.of("embed")["pid"])["JETMEM_EMBED_CACHE"] == str(cache)
+    (cache / "measured-0").mkdir(parents=True)
+    (cache / "measured-0" / "onnx-int8.json").touch()
+    second = up(name="other", XDG_CACHE_HOME=str(tmp_path / "cache"))
+    second.wait_ready()
+    assert "preparing" not in second.err
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third" / "jetmem.toml").write_text(f'[embed]\ncache = "{tmp_path}/mine"\n')
+    third = up(name="third", XDG_CACHE_HOME=str(tmp_path / "cache"))
+    third.wait_ready()
+    assert environment_of(third.of("embed")["pid"])["JETMEM_EMBED_CACHE"] == f"{tmp_path}/mine", "the setting wins"
+
+
+def test_without_a_cache_of_the_users_own_the_model_is_kept_in_the_data_folder(up):
+    it = up(XDG_CACHE_HOME="/proc")
+    it.wait_ready()
+    assert environment_of(it.of("embed")["pid"])["JETMEM_EMBED_CACHE"] == str(it.root / "models")
+
+
+@pytest.mark.parametrize("detach", [[], ["--detach"]])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[index]\ncommit_s = -3", "index.commit_s is -3; it must be a number, above 0 and at most 60"),
+        ("[embed]\nbatch_texts = 0", "embed.batch_texts is 0; it must be a whole number, 1 to 1024"),
+    ],
+)
+def test_a_setting_out_of_range_stops_it_before_anything_starts(tmp_path, detach, text, said):
+    (tmp_path / "jetmem.toml").write_text(text)
+    start = [*COMMAND, "up", "--data", str(tmp_path), "--port", str(free_port()), *detach]
+    done = subprocess.run(start, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, f"jetmem: {tmp_path / 'jetmem.toml'}: {said}\n")
+    assert [each.name for each in tmp_path.iterdir()] == ["jetmem.toml"]
 
 
 def test_detached_that_fails_prints_why(tmp_path):

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from jetmem.cli import app
 from jetmem.console import tables
-from jetmem.console.query_commands import moment
+from jetmem.console.moments import moment
 from jetmem_schemas import requests
 
 ITEM = {"agent": "a", "session": "s", "ts": "2026-01-15T09:30:00.000Z", "at": "x", "seq": 1, "kind": "message"}
@@ -95,3 +95,10 @@ def test_a_forget_asks_and_without_a_terminal_refuses():
 
 def test_ago_is_before_now():
     assert 0 < moment("1h") - moment("2h") <= 3_600_100
+
+
+def test_a_stage_that_is_behind_is_not_called_ok():
+    stages = [requests.StageItem(id="index-0", stage="index", state="behind", detail="ok")]
+    counts = dict.fromkeys(("events", "sessions", "agents", "pending_vectors", "dead_letters", "purging"), 1)
+    shown = _shown(tables.show_status, requests.StatusReply(**REPLY, **counts, stages=stages))
+    assert "work waits" in shown and "ok" not in shown

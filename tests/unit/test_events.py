@@ -1,9 +1,23 @@
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jetmem_schemas import requests, wording
 from jetmem_schemas.errors import DEAD_CODES, SchemaError
-from jetmem_schemas.events import DEPTH_MAX, PAYLOAD_BYTES_MAX, check_depth, decode, epoch_ms, rfc3339
+from jetmem_schemas.events import (
+    DEPTH_MAX,
+    PAYLOAD_BYTES_MAX,
+    Event,
+    Forget,
+    Procedure,
+    Run,
+    check_depth,
+    decode,
+    decode_json,
+    epoch_ms,
+    rfc3339,
+)
 
 
 def refused(kind, payload):
@@ -164,3 +178,43 @@ def test_times_are_exact_to_the_millisecond(moment):
 
 def test_milliseconds_are_not_lost():
     assert epoch_ms(decode("event", b'{"text":"a","ts":"2025-01-07T01:40:00.123Z"}').ts) == 1736214000123
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "said"),
+    [
+        (requests.Search, b'{"query":"x","limit":0}', "limit must be a whole number, 1 to 1000"),
+        (requests.Search, b'{"query":"x","limit":"a"}', "limit must be a whole number, 1 to 1000, not text"),
+        (requests.Search, b'{"query":"x","mode":"foo"}', "mode must be hybrid, text or vector, not foo"),
+        (requests.Search, b'{"query":"x","agent":"a b"}', "agent must be 1 to 64 letters, digits, _ or -"),
+        (requests.Search, b'{"query":""}', "query must be text of 1 to 8192 characters"),
+        (requests.Search, b'{"query":"x","after":-1}', "after must be a whole number, at least 0"),
+        (requests.Search, b"[]", "the payload must be an object, not a list"),
+        (requests.Timeline, b'{"order":"up"}', "order must be asc or desc, not up"),
+        (
+            requests.Timeline,
+            b'{"since":"yesterday"}',
+            "since must be a time: RFC 3339 with a zone, as 2026-01-15T09:30:00Z, or epoch milliseconds",
+        ),
+        (requests.Agents, b'{"kind":"x"}', "there is no field kind; those known are after, wait_ms, limit, cursor,"),
+        (requests.Get, b'{"ids":[]}', "ids must be a list of 1 to 1000 items"),
+        (Event, b'{"text":"a","importance":2}', "importance must be a number, 0 to 1"),
+        (Event, b'{"text":"a","meta":{"' + b"k" * 129 + b'":1}}', "each key of meta must be text of at most 128"),
+        (Event, b'{"text":"a","meta":{"x":[]}}', "meta[...] must be text, a number or true or false, not a list"),
+        (Run, b'{"task":"a","success":true,"steps":[{"ms":-1}]}', "steps[0].ms must be a number, at least 0"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_words_with_what_does(kind, payload, said):
+    with pytest.raises(SchemaError) as caught:
+        decode_json(payload, msgspec.json.Decoder(kind).decode)
+    assert caught.value.message.startswith(said)
+    if not said.endswith(","):
+        assert len(caught.value.message) <= len(said) + len(" characters")
+
+
+@pytest.mark.parametrize("kind", [*(request for request, _ in requests.VERBS.values()), Event, Run, Procedure, Forget])
+def test_what_every_field_accepts_can_be_said(kind):
+    for field in msgspec.inspect.type_info(kind).fields:
+        said = wording.allowed(kind, field.encode_name)
+        assert said or isinstance(field.type, msgspec.inspect.AnyType), field.name
+        assert "like ^" not in said, "a pattern of ours has a name"

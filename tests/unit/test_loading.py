@@ -6,7 +6,9 @@ import gzip
 import pytest
 
 from jetmem import loading
-from jetmem.loading import LINE_BYTES_MAX, LoadError, Source, lines, made_id, parse
+from jetmem.adapters.lined_files import LINE_BYTES_MAX, LoadError, Source, lines
+from jetmem.client import Progress, Refused
+from jetmem.loading import made_id, parse
 from jetmem_schemas.errors import SchemaError
 
 
@@ -55,8 +57,9 @@ def test_plain_and_compressed_files_are_read(tmp_path):
 def test_a_damaged_compressed_file_is_said_to_be(tmp_path, cut):
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(cut(gzip.compress(bytes(range(256)) * 100)))
-    with pytest.raises(LoadError):
+    with pytest.raises(LoadError) as caught:
         _chunks(path)
+    assert caught.value.damaged
 
 
 def test_a_line_becomes_what_is_published_verbatim():
@@ -94,3 +97,34 @@ def test_a_bad_line_has_a_code(line, code):
 def test_a_file_that_is_not_there_is_an_os_error():
     with pytest.raises(FileNotFoundError), loading.Source("/nowhere/at/all"):
         pass
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"one\ntwo\n" * 50_000], ids=len)
+def test_what_is_packed_shows_in_its_bytes_whatever_its_name(tmp_path, content):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(gzip.compress(content) + gzip.compress(b"three\n") + b"\0" * 512)
+    assert _chunks(path)[0] == content + b"three\n"
+
+
+class _Client:
+    """Acknowledges everything at the end, and refuses what says so: as batches do, later than lines are read."""
+
+    async def publish_many(self, events, *, progress, on_refused, timeout_s):
+        taken = [out async for out in events]
+        for out in [out for out in taken if b"refuse" in out.event]:
+            on_refused(out, Refused("bad_field", "no", "text"))
+        good = [out for out in taken if b"refuse" not in out.event]
+        progress(Progress(ids=tuple(out.id for out in good), count=len(good), last_seq=len(good)))
+
+
+def test_bad_lines_are_told_in_the_order_of_the_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    text = {1: "good", 2: None, 3: "refuse", 4: None, 5: "good", 6: "refuse", 7: None}
+    line = '{{"tenant":"t","agent":"a","session":"s","event":{{"text":"{}"}}}}'
+    path.write_text("\n".join("nope" if each is None else line.format(each) for each in text.values()))
+    told = []
+    loader = loading.Loader(_Client(), on_bad=lambda *bad: told.append(bad[0]), on_stored=lambda _: None)
+    with Source(str(path)) as source:
+        report = asyncio.run(loader.run(source))
+    assert told == [2, 3, 4, 6, 7]
+    assert (report.stored, report.bad) == (2, 5)

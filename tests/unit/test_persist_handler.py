@@ -1,13 +1,20 @@
 """What one batch does to the store, and in which order."""
 
+import asyncio
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 
+from harness.fake_stages import FakeClock
 from harness.messages import AT, said
+from jetmem.adapters.nats_reader import Delivered
 from jetmem.persist import answers
+from jetmem.persist.app import Persist
 from jetmem.persist.handler import Recorder
 from jetmem.persist.record import FAMILIES, LastForget, OutboxRow, Record, copy_key
 from jetmem.runtime import limits
+from jetmem.runtime.health import Health
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import ActivityRequest, Forgotten, Head, ScanRequest, decode_entry
 from jetmem_schemas.subjects import partition_of
@@ -307,3 +314,30 @@ def test_what_a_forget_reads_grows_with_what_it_erases(monkeypatch, selector, pe
         return passed / (events - len(rows_of(store, "time")))
 
     assert read(400) < 1.3 * read(200)
+
+
+def test_a_large_forget_reports_progress_with_every_write():
+    """Or a supervisor would take persist for one that hangs, and restart it in the middle, again and again."""
+    recorder = recorder_on(FakeStore(FAMILIES))
+    recorder.apply([said(n, {"text": f"w{n}"}) for n in range(1, 1202)])
+    clock = FakeClock()
+    health = Health("persist", clock)
+    health.ready = True
+    told = []
+
+    async def in_writer(work):
+        clock.now += limits.PROGRESS_DEADLINE_S * 0.9  # each write is slow, all of them are slower than the deadline
+        done = work()
+        told.append(health.verdict()[0])
+        return done
+
+    async def announce(_):
+        """Nobody listens."""
+
+    persist = Persist.__new__(Persist)
+    persist.shell = SimpleNamespace(health=health, clock=clock)
+    persist.recorder, persist._moved, persist.outbox = recorder, asyncio.Event(), SimpleNamespace(wake=lambda: None)
+    persist.in_writer, persist._announce = in_writer, announce
+    forget = said(1202, {"all": True, "id": "f"}, kind="forget", agent="_", session="_")
+    asyncio.run(persist._apply([Delivered(forget.subject, forget.data, b"", forget.seq, forget.at, 0)]))
+    assert len(told) == 4 and all(told)

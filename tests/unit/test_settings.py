@@ -86,11 +86,51 @@ def test_a_file_that_is_not_utf8_or_not_there_stops_start_up(tmp_path):
         load(SECTIONS, environ={}, toml=path)
 
 
-def test_a_value_that_does_not_fit_names_its_section_and_field():
-    with pytest.raises(SettingsError, match=r"section oven: .*heat"):
-        load(SECTIONS, environ={"JETMEM_OVEN_HEAT": "hot"})
-    with pytest.raises(SettingsError, match=r"settings: .*log_level"):
-        load(SECTIONS, environ={"JETMEM_LOG_LEVEL": "loud"})
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"JETMEM_OVEN_HEAT": "hot"}, "environment: JETMEM_OVEN_HEAT is hot; it must be a number"),
+        ({"JETMEM_OVEN_HEAT": "nan"}, "environment: JETMEM_OVEN_HEAT is nan; it must be a number"),
+        ({"JETMEM_OVEN_FAN": ""}, 'environment: JETMEM_OVEN_FAN is ""; it must be true or false'),
+        ({"JETMEM_SHARDS": "65"}, "environment: JETMEM_SHARDS is 65; it must be a whole number, 1 to 64"),
+        (
+            {"JETMEM_LOG_LEVEL": "loud"},
+            "environment: JETMEM_LOG_LEVEL is loud; it must be debug, error, info or warning",
+        ),
+    ],
+)
+def test_a_value_that_does_not_fit_names_its_variable_and_what_is_allowed(environ, said):
+    with pytest.raises(SettingsError) as caught:
+        load(SECTIONS, environ=environ)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[index]\ncommit_s = "fast"', "index.commit_s is fast; it must be a number, above 0 and at most 60"),
+        ("[index]\ncommit_s = -3", "index.commit_s is -3; it must be a number, above 0 and at most 60"),
+        ("[embed]\nbatch_texts = 0", "embed.batch_texts is 0; it must be a whole number, 1 to 1024"),
+        ("[embed]\nbatch_texts = true", "embed.batch_texts is true; it must be a whole number, 1 to 1024"),
+        ("[persist]\nfull_share = nan", "persist.full_share is nan; it must be a number, above 0 and at most 1"),
+        ("[up]\nunhealthy_restart_s = -1", "up.unhealthy_restart_s is -1; it must be a number, 0 to 86400"),
+        ("replicas = 0", "replicas is 0; it must be a whole number, 1 to 5"),
+    ],
+)
+def test_a_value_out_of_range_names_its_file_key_and_what_is_allowed(toml, text, said):
+    path = toml(text)
+    with pytest.raises(SettingsError) as caught:
+        configuration.load(path, {})
+    assert str(caught.value) == f"{path}: {said}"
+
+
+def test_every_number_of_every_section_has_a_range():
+    """A new setting without one would start a stage that then fails strangely."""
+    for section, kind in configuration.sections().items():
+        for field in msgspec.inspect.type_info(kind).fields:
+            if isinstance(field.type, msgspec.inspect.IntType | msgspec.inspect.FloatType):
+                least = field.type.gt if field.type.ge is None else field.type.ge
+                assert least is not None and field.type.le is not None, f"{section}.{field.name}"
 
 
 def test_settings_do_not_change_once_built():

@@ -31,13 +31,17 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """`run/state.json`: the supervisor (pid, and when it began), its broker, its children."""
+    """`run/state.json`: the supervisor (pid, and when it began), its broker, its children; what it `told` of its start.
+
+    `told` is for whoever waits in another process until it is ready.
+    """
 
     pid: int
     started: str
     server: str
     ready: bool
     processes: list[Running] = []
+    told: list[str] = []
 
 
 def default_root(environ: Mapping[str, str]) -> Path:
@@ -70,9 +74,7 @@ class DataFolder:
         except OSError as error:
             raise Refused(f"data folder {self.root} cannot be used: {error.strerror or error}") from error
         if not locked:
-            raise Refused(
-                f"data folder {self.root} is in use by {self._owner()}; stop it or choose another with --data"
-            )
+            raise self.taken()
         self.logs.mkdir(exist_ok=True)
         (self.root / "format").write_text(f"{FORMAT}\n", encoding="ascii")
 
@@ -89,6 +91,11 @@ class DataFolder:
             self.lock.release()
             return False
         return True
+
+    def taken(self) -> Refused:
+        """What to say when it is in use."""
+        stop = f"stop it with `jetmem down --data {self.root}`"
+        return Refused(f"data folder {self.root} is in use by {self._owner()}; {stop} or choose another with --data")
 
     def read(self) -> State | None:
         """What was last written about what runs; None if nothing or nonsense."""

@@ -23,7 +23,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
         restart_first_s: Delay before the first restart; it doubles with each death.
         restart_last_s: … up to this.
         healthy_reset_s: A process healthy for so long starts again from the first delay.
-        failures_told: Starts without becoming healthy after which a person is told.
+        failures_told: Starts without becoming healthy after which a person is told, each time so many are added.
         ready_within_s: `up` gives up after this if a process keeps failing.
         alive_within_s: … and after this even if all live and are only slow (the first start exports a model).
         stop_s: From SIGTERM to SIGKILL; longer than a stage drains.
@@ -155,7 +155,7 @@ class Child:
         self.state, self.detail = "restarting", why
         if was_healthy:
             return f"{self.name} ended and is restarted in {delay:g} s: {why}"
-        if self.failures == self._timing.failures_told:
+        if self.failures and self.failures % self._timing.failures_told == 0:
             return f"{self.name} failed to start {self.failures} times, last: {why}; log {self.log}; trying on"
         return ""
 

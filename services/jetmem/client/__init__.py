@@ -18,6 +18,7 @@ from jetmem.client.errors import (
     RequestRefused,
     TimedOut,
     Unavailable,
+    Unreachable,
 )
 from jetmem.client.outgoing import Outgoing
 from jetmem.client.publishing import Receipt
@@ -38,5 +39,6 @@ __all__ = [
     "RequestRefused",
     "TimedOut",
     "Unavailable",
+    "Unreachable",
     "connect",
 ]

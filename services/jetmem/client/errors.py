@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -19,10 +20,16 @@ class ClientError(Exception):
     """
 
     def __init__(self, code: str, message: str, field: str = "") -> None:
-        super().__init__(f"{code}: {message}" + (f" (field {field})" if field else ""))
         self.code = code
         self.message = message
         self.field = field
+        super().__init__(f"{code}: {self.sentence}")
+
+    @property
+    def sentence(self) -> str:
+        """The message, and the field where it does not name it."""
+        named = not self.field or re.search(rf"(?<!\w){re.escape(self.field)}(?!\w)", self.message)
+        return self.message if named else f"{self.message} (field {self.field})"
 
 
 class Refused(ClientError):
@@ -49,6 +56,10 @@ class Unavailable(ClientError):
 
     def __init__(self, message: str, code: str = "unavailable") -> None:
         super().__init__(code, message)
+
+
+class Unreachable(Unavailable):
+    """No broker answers at the address."""
 
 
 class Busy(Unavailable):

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,12 +16,14 @@ import nats.errors
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
-from jetmem.client.errors import ClientError, PermissionDenied, Refused, TimedOut, Unavailable
+from jetmem.client.errors import ClientError, PermissionDenied, Refused, TimedOut, Unavailable, Unreachable
 from jetmem.tasks import end
 
 log = logging.getLogger("jetmem.client")
 #: More than two batches and their headers: the pending buffer never has to refuse what a pipeline sends.
 PENDING_BYTES_MAX: Final = 32 * 1024 * 1024
+#: How NATS is spoken.
+SCHEMES: Final = ("nats", "tls", "ws", "wss")
 RECONNECT_EVERY_S: Final = 0.25
 #: A payload near the broker's `max_payload` plus headers would close the connection.
 HEADER_BYTES_MAX: Final = 512
@@ -55,6 +58,28 @@ class Slot:
         self.future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
 
 
+def _urls(server: str) -> list[str]:
+    return [url.strip() for url in server.split(",")]
+
+
+def check_server(server: str) -> None:
+    """Refuse an address that no broker can have; nats-py would try it for ever.
+
+    Raises:
+        Refused: It is no URL of a scheme that NATS has, and no `host:port` either.
+    """
+    for url in _urls(server):
+        scheme, found, host = url.rpartition("://")
+        plain = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:/]+):\d+", url)
+        if plain or (found and scheme.lower() in SCHEMES and host.strip("/")):
+            continue
+        schemes = ", ".join(f"{each}://" for each in SCHEMES)
+        text = f"server must be the URL of a NATS server ({schemes}), not {url or 'empty'}"
+        raise Refused("bad_server", text, "server")
+    if any(url.lower().startswith(("ws:", "wss:")) for url in _urls(server)) and find_spec("aiohttp") is None:
+        raise Refused("bad_server", "a server reached over a WebSocket needs aiohttp: pip install aiohttp", "server")
+
+
 def _check_creds(creds: str | None) -> None:
     # nats-py would take a missing file for a broker that is away, and try for ever.
     if creds and not Path(creds).is_file():
@@ -84,6 +109,7 @@ class Link:
             Refused: The address or the credentials file is no good.
         """
         options = self._options
+        check_server(options.server)
         _check_creds(options.creds)
         self._refused = asyncio.get_running_loop().create_future()
         connecting = asyncio.ensure_future(self._nc.connect(**self._arguments()))
@@ -192,7 +218,7 @@ class Link:
             raise self._fatal
         if not connecting.done():
             detail = f": {self._last_error}" if self._last_error else ""
-            raise Unavailable(f"cannot reach {self._options.server}{detail}")
+            raise Unreachable(f"cannot reach {self._options.server}{detail}")
         try:
             connecting.result()
             self._inbox = self._nc.new_inbox()
@@ -201,7 +227,7 @@ class Link:
             await self._nc.flush()
             await self._nc.flush()
         except (nats.errors.Error, OSError) as error:
-            raise Unavailable(f"cannot reach {self._options.server}: {error}") from error
+            raise Unreachable(f"cannot reach {self._options.server}: {error}") from error
         except ValueError as error:
             raise Refused("bad_server", f"{self._options.server}: {error}", "server") from error
         if self._fatal is not None:
@@ -211,7 +237,7 @@ class Link:
     def _arguments(self) -> dict[str, Any]:
         options = self._options
         arguments: dict[str, Any] = {
-            "servers": [url.strip() for url in options.server.split(",")],
+            "servers": _urls(options.server),
             "name": options.name,
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": RECONNECT_EVERY_S,

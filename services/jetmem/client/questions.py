@@ -20,8 +20,14 @@ R = TypeVar("R", bound=requests.Reply)
 After = int | Literal["mine"]
 #: Longer than any stage is given to answer; on top of `wait_ms`.
 ANSWER_S: Final = 10.0
+#: A forget is answered after 15 s at most (`query.forget_wait_s`), plus what publishing and counting may take.
+FORGET_ANSWER_S: Final = 30.0
 #: How long read-your-writes waits when the caller does not say.
 MINE_WAIT_MS: Final = 5_000
+_MAYBE_FORGOTTEN: Final = (
+    "; whether the forget was recorded is not known: it is safe to run it again, or ask `jetmem status` what is being "
+    "purged, or `jetmem forget --state SEQ` if its sequence is known"
+)
 _encode: Final = msgspec.json.Encoder().encode
 _failure: Final = msgspec.json.Decoder(requests.Failure).decode
 
@@ -114,17 +120,20 @@ class Questions:
         fields = {name: value for name, value in fields.items() if value is not None}
         timeout_s = fields.pop("timeout_s", None)
         self._set_after(fields)
+        payload = encoded(verb, fields)
         try:
             subject = subjects.query(self._tenant, verb)
-            payload = _encode(fields)
-            if verb in requests.VERBS:
-                decode_json(payload, msgspec.json.Decoder(requests.VERBS[verb][0]).decode)
         except SchemaError as error:
             raise RequestRefused(error.code, error.message, error.field) from error
-        except TypeError as error:
-            raise RequestRefused("bad_field", str(error)) from error
         wait_s = int(fields.get("wait_ms", 0)) / 1000
-        msg = await self._request(subject, payload, timeout_s or self._answer_s + wait_s)
+        erases = verb == "forget" and "seq" not in fields
+        answer_s = max(self._answer_s, FORGET_ANSWER_S) if erases else self._answer_s
+        try:
+            msg = await self._request(subject, payload, timeout_s or answer_s + wait_s)
+        except (TimedOut, Unavailable) as error:
+            if not erases:
+                raise
+            raise type(error)(error.message + _MAYBE_FORGOTTEN) from error
         return _checked(msg, verb)
 
     async def _typed(self, verb: str, fields: dict[str, Any], kind: type[R]) -> R:
@@ -161,6 +170,41 @@ class Questions:
                 if error.code == "too_large":
                     raise RequestRefused(error.code, error.message, error.field) from error
                 raise
+
+
+def encoded(verb: str, fields: dict[str, Any]) -> bytes:
+    """A question as it is sent.
+
+    Raises:
+        RequestRefused: It would be refused: nobody needs to be asked to know.
+    """
+    _check_given(fields)
+    try:
+        payload = _encode(fields)
+        if verb in requests.VERBS:
+            decode_json(payload, msgspec.json.Decoder(requests.VERBS[verb][0]).decode)
+    except SchemaError as error:
+        raise RequestRefused(error.code, error.message, error.field) from error
+    except TypeError as error:
+        raise RequestRefused("bad_field", str(error)) from error
+    return payload
+
+
+def _check_given(fields: dict[str, Any]) -> None:
+    """Refuse what a caller in Python gets wrong and the service could not say as clearly.
+
+    Raises:
+        RequestRefused: `after` is no sequence and not "mine", or ids are not given one by one.
+    """
+    after = fields.get("after", 0)
+    if isinstance(after, str):
+        message = f'after must be a sequence (the seq of a receipt) or "mine", not {after[:64]!r}'
+        raise RequestRefused("bad_field", message, "after")
+    ids = fields.get("ids")
+    for each in ids if isinstance(ids, list | tuple) else ():
+        if not isinstance(each, str):
+            message = f'ids must be text: get("a", "b"), or get(*ids) for a list; not {type(each).__name__}'
+            raise RequestRefused("bad_field", message, "ids")
 
 
 def _checked(msg: Msg, verb: str) -> bytes:

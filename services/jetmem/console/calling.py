@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
@@ -23,6 +23,10 @@ Creds = Annotated[str, typer.Option("--creds", envvar="JETMEM_CREDS", help="NATS
 Tenant = Annotated[str, typer.Argument(help="Whose memory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the reply as JSON; also whenever it is piped.")]
 LOCAL: Final = "nats://127.0.0.1:4222"
+#: Refusals of what was asked that are about no one field.
+_USAGE: Final = frozenset({"bad_json", "bad_utf8", "too_deep", "too_large", "empty_forget", "unknown_verb"})
+#: What names a field and is no fault of what was asked.
+_NOT_USAGE: Final = frozenset({"not_found", "denied"})
 #: For commands that are about no tenant in particular; the SDK wants one.
 NO_TENANT: Final = "none"
 
@@ -40,12 +44,31 @@ def call(server: str, creds: str, tenant: str, work: Callable[[Client], Awaitabl
     try:
         return asyncio.run(run())
     except ClientError as error:
-        # a refusal that names a field is about what was asked, so it is usage, like an option that typer refuses
-        fail(f"{error.code}: {error.message}" + (f" (field {error.field})" if error.field else ""), _code(error))
+        fail(f"{error.code}: {told(error)}", code_of(error))
 
 
-def _code(error: ClientError) -> int:
-    return 2 if error.field else 1
+def refused(verb: str, fields: dict[str, Any]) -> None:
+    """End with a usage error if a question would be refused, before anyone is asked it."""
+    from jetmem.client import ClientError
+    from jetmem.client.questions import encoded
+
+    try:
+        encoded(verb, {name: value for name, value in fields.items() if value is not None})
+    except ClientError as error:
+        fail(f"{error.code}: {told(error)}", 2)
+
+
+def told(error: ClientError) -> str:
+    """Its sentence, and what a person at a command line can do about it."""
+    from jetmem.client import Unreachable
+
+    hint = "; start one with `jetmem up`, or name another with --server" if isinstance(error, Unreachable) else ""
+    return error.sentence + hint
+
+
+def code_of(error: ClientError) -> int:
+    """A refusal that names a field is about what was asked, so it is usage, like an option that typer refuses."""
+    return 2 if (error.field and error.code not in _NOT_USAGE) or error.code in _USAGE else 1
 
 
 def fail(sentence: str, code: int = 1) -> NoReturn:

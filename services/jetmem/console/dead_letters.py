@@ -12,11 +12,14 @@ import nats.js.errors
 from nats.aio.client import Client as Nats
 from nats.js.api import RawStreamMsg
 
-from jetmem.client import RequestRefused, TimedOut, Unavailable
+from jetmem.adapters.nats_ask import ask
+from jetmem.client import RequestRefused, Unavailable
+from jetmem.client.errors import of_reply
+from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas import subjects
 from jetmem_schemas.events import rfc3339
-from jetmem_schemas.internal import DropLetter, LetterDropped, encode
-from jetmem_schemas.requests import ERROR_CODE_HEADER, ERROR_HEADER, Failure
+from jetmem_schemas.internal import DropLetter, LetterDropped
+from jetmem_schemas.requests import Failure
 
 _ORIGINAL: Final = "Jetmem-Original-"
 #: Headers that mean something to the broker would make it deduplicate or batch the letter.
@@ -127,7 +130,7 @@ async def persist_runs(nc: Nats) -> None:
         Unavailable: They cannot.
         TimedOut: It is not known.
     """
-    await _ask_persist(nc, subjects.NONE, "status", {})
+    await _ask_persist(nc, subjects.NONE, "status", {}, Any)
 
 
 async def erase(nc: Nats, dead: Dead) -> None:
@@ -138,24 +141,17 @@ async def erase(nc: Nats, dead: Dead) -> None:
         TimedOut: It may have been.
     """
     tenant = dead.subject.split(".")[1:2]
-    reply = await _ask_persist(nc, tenant[0] if tenant else subjects.NONE, "drop_letter", DropLetter(dead.seq))
-    msgspec.msgpack.decode(reply, type=LetterDropped)  # one that is gone already is as good
+    # what persist says it found there does not matter: a letter that is gone already is as good
+    await _ask_persist(nc, tenant[0] if tenant else subjects.NONE, "drop_letter", DropLetter(dead.seq), LetterDropped)
 
 
-async def _ask_persist(nc: Nats, tenant: str, verb: str, request: Any) -> bytes:
+async def _ask_persist(nc: Nats, tenant: str, verb: str, request: Any, reply: Any) -> None:
     subject = subjects.service("persist", subjects.partition_of(tenant), verb)
     try:
-        msg = await nc.request(subject, encode(request), timeout=_TIMEOUT_S)
-    except nats.errors.NoRespondersError:
-        raise Unavailable("persist is not running, or not on this broker; it alone erases dead letters") from None
-    except nats.errors.TimeoutError:
-        raise TimedOut(f"persist did not answer {verb} within {_TIMEOUT_S:g} s") from None
-    except nats.errors.Error as error:
-        raise Unavailable(f"persist cannot be asked: {error}") from error
-    headers = msg.headers or {}
-    if ERROR_CODE_HEADER in headers:
-        raise Unavailable(f"persist did not answer {verb}: {headers.get(ERROR_HEADER, '')}")
-    return bytes(msg.data)
+        await ask(nc, subject, request, reply, _TIMEOUT_S)
+    except RequestFailed as error:
+        hint = "; it alone erases dead letters" if error.code == "unavailable" else ""
+        raise of_reply(error.code, error.message + hint, error.field) from error
 
 
 async def _last(nc: Nats) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from jetmem.console import ending
-from jetmem.console.calling import CONNECT_S, LOCAL, NO_TENANT, Creds, Server, fail
+from jetmem.console.calling import CONNECT_S, LOCAL, NO_TENANT, Creds, Server, code_of, fail, told
 
 if TYPE_CHECKING:
     from jetmem.loading import Loader, Report, Source
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 BAD_TOLD_MAX: Final = 20
 #: Without a terminal, how often a line says how far it is.
 _SAY_EVERY_S: Final = 5.0
+_UNREAD_TOLD_MAX: Final = 10
+_AGAIN: Final = "run it again, that begins at line 1: nothing is stored twice"
 
 
 _Told = AbstractContextManager[Callable[["Report"], None]]
@@ -34,32 +38,41 @@ def register(app: typer.Typer) -> None:
 def load(
     file: Annotated[str, typer.Argument(help="FILE.jsonl or FILE.jsonl.gz; - reads standard input.")],
     wait: Annotated[str, typer.Option(help="stored, text or vector: until when to wait.")] = "stored",
-    give_up: Annotated[float, typer.Option(help="Seconds without any acknowledgement; 0 for never.")] = 300.0,
+    give_up: Annotated[float, typer.Option(help="Seconds without progress; inf for never.")] = 300.0,
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
     """Load lines {"tenant","agent","session","event":{…}}.
 
     The same file may be loaded again: nothing is stored twice. A bad line is reported and the rest goes on; the
-    exit code is then 1.
+    exit code is then 1. Compressed with gzip or not is seen from the first bytes.
     """
     from jetmem.client import ClientError
-    from jetmem.loading import LoadError, Source
+    from jetmem.loading import GaveUp, LoadError, Source
 
     if wait not in ("stored", "text", "vector"):
         fail(f"--wait must be stored, text or vector, not {wait}", 2)
-    work = _Work(file, wait, give_up or None, server, creds)
+    if not give_up > 0:  # so written, nan is refused too
+        fail(f"--give-up must be a number of seconds above 0, or inf for never, not {give_up:g}", 2)
+    work = _Work(file, wait, give_up if math.isfinite(give_up) else None, server, creds)
     try:
         with Source(file) as source:
             asyncio.run(work.run(source))
     except OSError as error:
         fail(f"{file} cannot be opened: {error.strerror}", 2)
     except KeyboardInterrupt:
-        work.summary(f"interrupted; the same command goes on where it stopped: jetmem load {file}")
+        work.summary("interrupted; loaded again it begins at line 1, and nothing is stored twice")
         raise typer.Exit(ending.INTERRUPTED) from None
-    except (ClientError, LoadError) as error:
-        work.summary(f"stopped: {getattr(error, 'message', error)}; run it again to go on: nothing is stored twice")
+    except GaveUp as error:
+        work.summary(f"gave up: {error}; all is on disk and will be found when that is over")
         raise typer.Exit(1) from None
+    except LoadError as error:
+        hint = "what comes before is loaded; the file has to be mended or made again" if error.damaged else _AGAIN
+        work.summary(f"stopped: {error}; {hint}")
+        raise typer.Exit(1) from None
+    except ClientError as error:
+        work.summary(f"stopped: {told(error)}" + (f"; {_AGAIN}" if work.begun else ""))
+        raise typer.Exit(code_of(error)) from None
     work.summary("")
     raise typer.Exit(1 if work.bad else 0)
 
@@ -78,6 +91,11 @@ class _Work:
         self._seen = ""
 
     @property
+    def begun(self) -> bool:
+        """Whether anything may be stored."""
+        return self._loader is not None
+
+    @property
     def bad(self) -> int:
         """Bad lines so far."""
         return 0 if self._loader is None else self._loader.report.bad
@@ -90,13 +108,13 @@ class _Work:
         async with connect(
             self._server, tenant=NO_TENANT, creds=self._creds or None, name="jetmem load", connect_timeout_s=CONNECT_S
         ) as client:
-            with self._bar(source) as told:
-                self._loader = Loader(client, on_bad=self._on_bad, on_stored=told)
+            with self._bar(source) as moved:
+                self._loader = Loader(client, on_bad=self._on_bad, on_stored=moved)
                 report = await self._loader.run(source, self._give_up_s)
             if self._wait != "stored":
                 arm: Any = self._wait
                 for tenant, seq in report.last_seqs.items():
-                    await wait_fresh(client, tenant, seq, arm, self._on_waiting)
+                    await wait_fresh(client, tenant, seq, arm, self._on_waiting, timeout_s=self._give_up_s)
 
     def summary(self, ending: str) -> None:
         """The last lines on standard error."""
@@ -106,9 +124,12 @@ class _Work:
             report = self._loader.report
             rate = report.stored / report.seconds if report.seconds else 0.0
             _say(
-                f"{report.stored} events stored in {report.seconds:.1f} s ({rate:.0f}/s), "
-                f"{report.bad} bad lines, last sequence {report.last_seq}"
+                f"{report.stored} events acknowledged in {report.seconds:.1f} s ({rate:.0f}/s), "
+                f"{report.bad} bad lines, last sequence {report.last_seq}; "
+                "what was recorded before is not stored again"
             )
+            if report.unread:
+                _say(f"fields that mean nothing: {_counted(report.unread)}")
         if ending:
             _say(ending)
 
@@ -122,13 +143,23 @@ class _Work:
     def _on_stored(self, report: Report) -> None:
         if time.monotonic() - self._said >= _SAY_EVERY_S:
             self._said = time.monotonic()
-            _say(f"{report.stored} events stored ({report.stored / report.seconds:.0f}/s)")
+            _say(f"{report.stored} events acknowledged ({report.stored / report.seconds:.0f}/s)")
 
     def _on_waiting(self, tenant: str, pending: int, obstacle: str) -> None:
-        seen = f"waiting for {self._wait} of {tenant}: {obstacle or f'{pending} texts without vector'}"
-        if seen != self._seen and (sys.stderr.isatty() or time.monotonic() - self._said >= _SAY_EVERY_S):
-            self._seen, self._said = seen, time.monotonic()
+        what = f"vectors of {tenant}: {pending:,} texts" if self._wait == "vector" else f"words of {tenant}"
+        seen = f"waiting for {what}" + (f"; {obstacle}" if obstacle else "")
+        news = seen != self._seen and sys.stderr.isatty()
+        if news or time.monotonic() - self._said >= _SAY_EVERY_S:
+            self._said, self._seen = time.monotonic(), seen
             _say(seen)
+
+
+def _counted(unread: Counter[str]) -> str:
+    """`athor (2 events), bogus (1)`: the most frequent first."""
+    shown = [f"{name} ({number})" for name, number in unread.most_common(_UNREAD_TOLD_MAX)]
+    shown[0] = shown[0].removesuffix(")") + (" events)" if unread.most_common(1)[0][1] != 1 else " event)")
+    more = len(unread) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 class _Bar:

@@ -42,13 +42,15 @@ def register(app: typer.Typer) -> None:
 def list_(
     code: Code = None,
     tenant: OfTenant = None,
-    limit: Annotated[int, typer.Option(help="How many at most.")] = 100,
+    limit: Annotated[int, typer.Option(help="How many at most.", min=1)] = 100,
     as_json: AsJson = False,
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
     """List dead letters, the oldest first; as JSON one object a line."""
     from jetmem.console.dead_letters import find
+
+    _check_code(code)
 
     async def work(client: Client) -> list[Dead]:
         return [dead async for dead in find(client.nats, code=code, tenant=tenant, limit=limit)]
@@ -58,16 +60,14 @@ def list_(
         for dead in found:
             typer.echo(json.dumps(dead.summary()))
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from jetmem.console import tables
 
-    table = Table("seq", "when", "code", "tenant", "field", "reason", "subject", "bytes")
-    for dead in found:
-        row = dead.summary()
-        names = ("seq", "time", "code", "tenant", "field", "reason", "subject", "bytes")
-        table.add_row(*(escape(str(row[name])) for name in names))
-    Console().print(table)
+    names = ("seq", "time", "code", "tenant", "field", "reason", "subject", "bytes")
+    table = tables.lines(*names)
+    for row in (dead.summary() for dead in found):
+        shown = row | {"time": tables.when(row["time"])}
+        table.add_row(*(tables.clean(str(shown[name])) for name in names))
+    tables.console().print(table if found else "no dead letters")
 
 
 @dead_letters.command()
@@ -149,17 +149,28 @@ def drop(
 
 def trim(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: AsJson = False,
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
     """Have persist remove from MEMORY what is recorded and older than the kept window."""
     answers = call(server, creds, NO_TENANT, lambda c: _stage(c, "persist", "trim", {"dry_run": dry_run}))
-    typer.echo(json.dumps(answers, default=str))
+    typer.echo(_trimmed(answers) if for_people(as_json) else json.dumps(answers, default=str))
+
+
+def _trimmed(answer: dict[str, Any]) -> str:
+    """What a trim did, or would do."""
+    from jetmem.console.tables import count
+
+    if not answer["removed"]:
+        return f"nothing to trim: MEMORY holds {answer['first']:,} to {answer['last']:,}, {answer['bytes']:,} bytes"
+    verb = "would be removed" if answer["dry_run"] else "removed"
+    return f"{count(answer['removed'], 'message')} {verb} from MEMORY; kept from sequence {answer['keep_from']:,} on"
 
 
 def rebuild(
     stage: Annotated[str, typer.Argument(help="A projection of the record; a wrong one lists them all.")],
-    tenant: Annotated[str, typer.Option(help="Whose status tells the progress.")] = NO_TENANT,
+    tenant: Annotated[str | None, typer.Option(help="Wait for the vectors of this tenant too.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait until it has caught up.")] = True,
     server: Server = LOCAL,
     creds: Creds = "",
@@ -172,12 +183,13 @@ def rebuild(
         fail(f"{stage} is no projection of the record; {', '.join(names)} can be rebuilt", 2)
 
     async def work(client: Client) -> None:
-        typer.echo(json.dumps(await _stage(client, stage, "rebuild", {}), default=str), err=True)
+        await _stage(client, stage, "rebuild", {})
+        typer.echo(f"{stage} begins anew and reads the whole record", err=True)
         if wait:
             await _gone(client, stage)
             await _caught_up(client, stage)
 
-    call(server, creds, tenant, work)
+    call(server, creds, tenant or NO_TENANT, work)
     typer.echo("rebuilt" if wait else "begun")
 
 
@@ -232,7 +244,16 @@ async def _stage(client: Client, stage: str, verb: str, body: dict[str, Any]) ->
         raise of_reply(error.code, error.message, error.field) from error
 
 
+def _check_code(code: str | None) -> None:
+    """One that is misspelt must not look like one that has no letters."""
+    from jetmem_schemas.errors import DEAD_CODES
+
+    if code is not None and code not in DEAD_CODES:
+        fail(f"--code must be {', '.join(DEAD_CODES)}; not {code}", 2)
+
+
 def _selected(code: str | None, tenant: str | None, seq: list[int] | None, every: bool) -> None:
+    _check_code(code)
     if not (code or tenant or seq or every):
         fail("one of --code, --tenant, --seq, --all is needed", 2)
     if every and (code or tenant or seq):

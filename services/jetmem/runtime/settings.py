@@ -17,7 +17,6 @@ PREFIX = "JETMEM_"
 #: Shapes that many settings share.
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Threads = Annotated[int, Meta(ge=1, le=256)]
-Bytes = Annotated[int, Meta(ge=1024**2, le=2**50)]
 #: Not 0, which would spin, and nothing that nobody would wait for.
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
@@ -58,7 +57,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     shard: Annotated[int, Meta(ge=0, le=63)] = 0
     shards: Annotated[int, Meta(ge=1, le=64)] = 1
     crash: str = ""
-    memory_bytes_max: Bytes = 16 * 1024**3
+    memory_bytes_max: Annotated[int, Meta(ge=65_536, le=2**50)] = 16 * 1024**3
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
 
 
@@ -147,16 +146,15 @@ def _find(key: str, sections: Sections) -> tuple[str, str | None]:
 def _convert(kind: type[msgspec.Struct], given: _Given) -> Any:
     """One section; each value alone first, so that the one that does not fit is named with where it came from."""
     for field, (value, where) in given.items():
-        # text is what an environment holds; in a file a number is written as one
         try:
-            msgspec.convert({field: value}, kind, strict=False)
-        except msgspec.ValidationError as error:
-            allowed = wording.allowed(kind, field)
-            raise SettingsError(f"{where} is {_shown(value)}; it must be {allowed}") from error
-        if isinstance(value, float) and not math.isfinite(value):
-            raise SettingsError(f"{where} is {value}; it must be {wording.allowed(kind, field)}")
+            made = getattr(msgspec.convert({field: value}, kind, strict=False), field)
+            fits = not isinstance(made, float) or math.isfinite(made)
+        except msgspec.ValidationError:
+            fits = False
+        if not fits:
+            raise SettingsError(f"{where} is {_shown(value)}; it must be {wording.allowed(kind, field)}")
     return msgspec.convert({field: value for field, (value, _) in given.items()}, kind, strict=False)
 
 
 def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else f"{value}"
+    return str(value).lower() if isinstance(value, bool) else str(value) or '""'
