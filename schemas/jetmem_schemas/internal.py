@@ -338,3 +338,22 @@ class LetterDropped(msgspec.Struct, frozen=True):
     """`dropped` is false if there was no such letter."""
 
     dropped: bool
+
+
+class NodesRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Nodes of the table of contents; no `ids` asks for the newest version of every year."""
+
+    tenant: str
+    ids: list[str] = []
+    version: int = 0
+
+
+class NodesReply(msgspec.Struct, frozen=True, array_like=True):
+    """JSON of `toc.Node` as recorded, in the order asked, without those that are not there.
+
+    `cut`: the reply is full, ask again for the rest. `at`: MEMORY sequence up to which persist has read.
+    """
+
+    nodes: list[bytes]
+    at: int
+    cut: bool = False

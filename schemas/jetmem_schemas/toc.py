@@ -6,12 +6,14 @@ wins, older ones stay readable), indexed by index, read by `toc`, `browse` and `
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from jetmem_schemas.events import Id, Time
+from jetmem_schemas.subjects import memory
 
 Level = Literal["year", "month", "week", "day", "segment"]
 #: From the root down.
@@ -19,6 +21,8 @@ LEVELS: Final[tuple[Level, ...]] = ("year", "month", "week", "day", "segment")
 NodeKind = Literal["observation", "preference", "procedure", "constraint", "definition"]
 #: Of a grip's excerpt; longer words are found in the event itself.
 EXCERPT_CHARS_MAX: Final = 200
+_SEGMENT: Final = "toc:segment:"
+_GRIP: Final = "grip:"
 Rseq = Annotated[int, Meta(ge=0, lt=2**63)]
 
 
@@ -87,6 +91,31 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pinned: bool = False
     open: bool = False
     sources: list[tuple[Rseq, Rseq]] = []
+
+
+def grip_id(segment: str, excerpt: str, first: str, last: str) -> str:
+    """The id of a segment's grip: the same whenever it is made of the same words.
+
+    Args:
+        segment: `toc:segment:<day>:<name>`.
+        excerpt: The grip's.
+        first: Its first event.
+        last: Its last event.
+    """
+    said = "\0".join((excerpt, first, last)).encode()
+    name = hashlib.blake2b(said, digest_size=4).hexdigest()
+    return f"{_GRIP}{segment.removeprefix(_SEGMENT)}:{name}"
+
+
+def segment_of(grip: str) -> str | None:
+    """The node that holds a grip; None if this is no id of one."""
+    place, colon, name = grip.removeprefix(_GRIP).rpartition(":")
+    return f"{_SEGMENT}{place}" if colon and name and grip.startswith(_GRIP) and ":" in place else None
+
+
+def derived_subject(tenant: str) -> str:
+    """Where nodes of a tenant are published."""
+    return memory(tenant, "derived", "_", "node")
 
 
 def met(sources: list[tuple[int, int]], rseqs: list[int]) -> bool:
