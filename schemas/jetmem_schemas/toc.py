@@ -7,13 +7,15 @@ wins, older ones stay readable), indexed by index, read by `toc`, `browse` and `
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
-from jetmem_schemas.events import Id, Time
-from jetmem_schemas.subjects import memory
+from jetmem_schemas.errors import SchemaError
+from jetmem_schemas.events import Id, Time, decode_json, epoch_ms
+from jetmem_schemas.subjects import NODE, NONE, memory
 
 Level = Literal["year", "month", "week", "day", "segment"]
 #: From the root down.
@@ -23,7 +25,15 @@ NodeKind = Literal["observation", "preference", "procedure", "constraint", "defi
 EXCERPT_CHARS_MAX: Final = 200
 _SEGMENT: Final = "toc:segment:"
 _GRIP: Final = "grip:"
-Rseq = Annotated[int, Meta(ge=0, lt=2**63)]
+#: One group a level, in the order of `LEVELS`.
+_NODE_ID: Final = re.compile(
+    r"toc:(?:(year):\d{4}|(month):\d{4}-\d{2}|(week):\d{4}-W\d{2}|(day):\d{4}-\d{2}-\d{2}"
+    r"|(segment):\d{4}-\d{2}-\d{2}:[A-Za-z0-9_.-]+)",
+    re.ASCII,
+)
+#: Of a node that is gone: what may hold nobody's words.
+_WORDLESS: Final = ("id", "version", "seq", "gone", "level", "start", "end", "sources")
+Rseq = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class Grip(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -48,7 +58,9 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         id: `toc:<level>:<period>`, of a segment `toc:segment:<day>:<name>`.
-        version: The `rseq` that it covers, taken when its inputs were read.
+        version: The `rseq` that it covers, taken when its inputs were read; at least 1.
+        seq: MEMORY sequence of the entry `version`, by which persist knows a node made from another log (one of the
+            two was restored from an older copy); 0: not said.
         gone: It is no more; nothing but `id` and `version` is read.
         level: Year, month, ISO week, day or segment.
         title: A few words.
@@ -72,6 +84,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: Id
     version: Rseq
+    seq: Rseq = 0
     gone: bool = False
     level: Level = "segment"
     title: Annotated[str, Meta(max_length=300)] = ""
@@ -91,6 +104,44 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pinned: bool = False
     open: bool = False
     sources: list[tuple[Rseq, Rseq]] = []
+
+
+def level_of(id_: str) -> Level | None:
+    """The level that a node id names; None if this is no id of one."""
+    found = _NODE_ID.fullmatch(id_)
+    return LEVELS[found.lastindex - 1] if found and found.lastindex else None
+
+
+_decode: Final = msgspec.json.Decoder(Node).decode
+
+
+def decode_node(payload: bytes) -> Node:
+    """Decode and check one published node.
+
+    Raises:
+        SchemaError: `bad_utf8`, `bad_json`, `too_deep`, `bad_field`, `missing_field`, `bad_time`.
+    """
+    node = decode_json(payload, _decode)
+    level = level_of(node.id)
+    if level is None:
+        raise SchemaError("bad_field", "id must look like toc:day:2026-01-15", "id")
+    if level != node.level and not node.gone:
+        raise SchemaError("bad_field", f"level is {node.level}, the id says {level}", "level")
+    if node.version < 1:
+        raise SchemaError("bad_field", "version must be the number of an entry, 1 or greater", "version")
+    for field, time in (("start", node.start), ("end", node.end)):
+        if time is not None:
+            epoch_ms(time, field)
+    if node.gone:
+        _check_gone(node)
+    return node
+
+
+def _check_gone(node: Node) -> None:
+    """What ends a node outlives a forget of its events, so it may hold none of their words."""
+    bare = Node(**{name: getattr(node, name) for name in _WORDLESS})
+    if node != bare:
+        raise SchemaError("bad_field", f"a node that is gone has no more than {', '.join(_WORDLESS)}", "gone")
 
 
 def grip_id(segment: str, excerpt: str, first: str, last: str) -> str:
@@ -115,7 +166,7 @@ def segment_of(grip: str) -> str | None:
 
 def derived_subject(tenant: str) -> str:
     """Where nodes of a tenant are published."""
-    return memory(tenant, "derived", "_", "node")
+    return memory(tenant, "derived", NONE, NODE)
 
 
 def met(sources: list[tuple[int, int]], rseqs: list[int]) -> bool:

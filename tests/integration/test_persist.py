@@ -187,7 +187,8 @@ def test_refused_input_is_in_dead_with_bytes_headers_and_code(shared):
         ("mem.dl.event.alice.s1.more", b'{"text":"a"}', "bad_subject"),
         ("mem.dl.event.alice", b'{"text":"a"}', "bad_subject"),
         ("mem.dl.event.al+ice.s1", b'{"text":"a"}', "bad_subject"),
-        ("mem.dl.derived.alice.toc", b"{}", "unsupported"),
+        ("mem.dl.derived.alice.toc", b"{}", "bad_subject"),
+        ("mem.dl.derived._.node", b"{}", "missing_field"),
         ("mem.dl.forget._._", b"{}", "empty_forget"),
     ]
 

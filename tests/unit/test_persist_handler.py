@@ -190,7 +190,7 @@ def test_forgets_of_two_streams_under_one_sequence_are_two():
         (0, 2),
         (1, 1),
     ]
-    assert recorder.record.last_forget("acme") == LastForget(1, 3)
+    assert recorder.record.last_forget("acme") == LastForget(1, 3, 5)
     assert recorder.record.last_forget("zoo") is None
     assert len(rows_of(store, "unpurged")) == 2
 
