@@ -32,7 +32,7 @@ def chunks(found: Iterable[tuple[int, str, str]], size: int) -> Iterator[Chunk]:
     """Cut (rseq, agent, session) into writes, sessions and agents together; at least one, maybe empty.
 
     In this order a session's counters change in one write, or two, and an agent's ends are looked for once.
-    The agent is "" for what no counter counts.
+    The agent is "" for what no counter counts. Agents, and sessions of an agent, stay in the order of their first.
     """
     groups: dict[str, dict[str, list[int]]] = {}
     for rseq, agent, session in found:

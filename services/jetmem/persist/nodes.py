@@ -41,8 +41,8 @@ def node_key(tenant: str, id_: str) -> bytes:
 
 
 def version_key(tenant: str, id_: str, version: int) -> bytes:
-    """Key of one version of a node."""
-    return _versions(tenant, id_) + keys.u64(version)
+    """Key of one version of a node; the newest sorts first."""
+    return _versions(tenant, id_) + keys.u64(keys.U64_MAX - version)
 
 
 def copies_prefix(tenant: str, id_: str) -> bytes:
@@ -123,8 +123,9 @@ def remove(write: Write, tenant: str, gone: Iterable[Entry]) -> None:
 
 
 def _newest_but(record: Record, tenant: str, id_: str, latest: int, numbers: set[int]) -> NodeRow | None:
+    # forward, as removing goes: behind lie the marks of what was just deleted, which a search would have to pass over
     start = version_key(tenant, id_, latest)
-    for _, raw in record.store.scan("versions", _versions(tenant, id_), start=start, back=True):
+    for _, raw in record.store.scan("versions", _versions(tenant, id_), start=start):
         row = _row(raw)
         if row.version not in numbers:
             return row
@@ -132,9 +133,9 @@ def _newest_but(record: Record, tenant: str, id_: str, latest: int, numbers: set
 
 
 def entries_of(record: Record, tenant: str) -> list[int]:
-    """Numbers of all entries that are versions of a tenant's nodes, in order."""
+    """Numbers of all entries that are versions of a tenant's nodes, by node."""
     prefix = keys.tenant(partition_of(tenant), tenant)
-    return sorted(_row(raw).rseq for _, raw in record.store.scan("versions", prefix))
+    return [_row(raw).rseq for _, raw in record.store.scan("versions", prefix)]
 
 
 def made_from(record: Record, tenant: str, rseqs: Iterable[int]) -> list[int]:
