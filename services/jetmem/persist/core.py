@@ -115,7 +115,7 @@ def judge(subject: str, payload: bytes, seq: int, at: int) -> Candidate:
 
 def _judge_node(address: subjects.Address, payload: bytes, at: int) -> Candidate:
     if (address.agent, address.session) != (subjects.NONE, subjects.NODE):
-        raise SchemaError("bad_subject", "subject of a derived message must be mem.<tenant>.derived._.node", "subject")
+        raise SchemaError("bad_subject", "agent and kind of a derived message must be '_' and 'node'", "subject")
     node = toc.decode_node(payload)
     ts = at if node.start is None else epoch_ms(node.start, "start")
     summary = Summary(address.kind, address.agent, address.session)
