@@ -162,9 +162,10 @@ def prune(session: Session, rules: Rules) -> None:
         return
     floor = session.newest - rules.lateness_ms - rules.gap_ms
     lane = session.main
-    ends = [*lane.starts[1:], len(lane.items)]
-    keep = next((n for n, end in enumerate(ends) if lane.items[end - 1].ts >= floor), len(ends) - 1)
-    lanes.drop_before(lane, keep, floor)
+    if lane.items:  # all may have been erased
+        ends = [*lane.starts[1:], len(lane.items)]
+        keep = next((n for n, end in enumerate(ends) if lane.items[end - 1].ts >= floor), len(ends) - 1)
+        lanes.drop_before(lane, keep, floor)
     last = len(session.late.starts) - 1
     if last > 0:
         lanes.drop_before(session.late, last, session.late.items[session.late.starts[last]].ts)
