@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from jetmem_schemas.events import Id, Scalar, Time
+from jetmem_schemas.shown import Budget, GripItem, NodeItem, Tried
 from jetmem_schemas.subjects import TOKEN_PATTERN
-from jetmem_schemas.toc import Level, NodeKind
 
 LIMIT_MAX: Final = 1000
 QUERY_CHARS_MAX: Final = 8192
@@ -124,13 +124,6 @@ class Browse(Request, frozen=True, kw_only=True, omit_defaults=True):
     explain: bool = False
 
 
-class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Where a walk stops: nodes read, milliseconds."""
-
-    nodes: Annotated[int, Meta(ge=1, le=5_000)] = 300
-    ms: Annotated[int, Meta(ge=1, le=10_000)] = 1_500
-
-
 class Route(Request, frozen=True, kw_only=True, omit_defaults=True):
     """The strategy that a question's intent asks for, and what it finds; time words are relative to `now`.
 
@@ -219,15 +212,6 @@ class EventsReply(Reply, frozen=True, kw_only=True):
     cursor: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class GripItem(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a bullet comes from: the events from `first` to `last`."""
-
-    id: str
-    first: str
-    last: str
-    ts: str
-
-
 class ExpandReply(Reply, frozen=True, kw_only=True):
     """One event, or a grip's, between its neighbours; `events` holds all of them in order.
 
@@ -243,38 +227,6 @@ class ExpandReply(Reply, frozen=True, kw_only=True):
     node: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class BulletItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a summary and the grips that prove it; `expand` shows a grip's words."""
-
-    text: str
-    grips: list[str]
-
-
-class NodeItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One node of the table of contents as replies show it; `terms` and `sources` only where `explain` was asked."""
-
-    id: str
-    version: int
-    level: Level
-    title: str
-    summary: str
-    bullets: list[BulletItem]
-    keywords: list[str]
-    children: list[str]
-    start: str
-    end: str
-    events: int
-    agents: list[str]
-    session: str = ""
-    salience: float = 0.0
-    kind: NodeKind = "observation"
-    pinned: bool = False
-    open: bool = False
-    score: float | None = None
-    terms: dict[str, int] = {}
-    sources: list[tuple[int, int]] = []
-
-
 class TocReply(Reply, frozen=True, kw_only=True):
     """The years in order of time as `nodes`, or the `node` that was asked for."""
 
@@ -287,15 +239,6 @@ class BrowseReply(Reply, frozen=True, kw_only=True):
 
     nodes: list[NodeItem]
     cursor: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class Tried(msgspec.Struct, frozen=True, kw_only=True):
-    """One strategy of a route: what it found, how long it took, and why it won or was left."""
-
-    strategy: str
-    found: int
-    took_ms: float
-    why: str
 
 
 class RouteReply(Reply, frozen=True, kw_only=True):

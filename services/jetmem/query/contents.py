@@ -30,18 +30,8 @@ from jetmem_schemas.internal import (
     TimelineRequest,
     decode_entry,
 )
-from jetmem_schemas.requests import (
-    Browse,
-    BrowseReply,
-    BulletItem,
-    Expand,
-    ExpandReply,
-    GripItem,
-    Item,
-    NodeItem,
-    Toc,
-    TocReply,
-)
+from jetmem_schemas.requests import Browse, BrowseReply, Expand, ExpandReply, Item, Toc, TocReply
+from jetmem_schemas.shown import BulletItem, GripItem, NodeItem
 
 SUMMARIZE: Final = "summarize"
 ARM: Final = "toc"

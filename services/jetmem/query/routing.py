@@ -20,7 +20,8 @@ from jetmem.query.walking import Limits, Walked, Walker
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.events import Time, epoch_ms
-from jetmem_schemas.requests import Hit, NodeItem, Route, RouteReply, Search, Tried
+from jetmem_schemas.requests import Hit, Route, RouteReply, Search
+from jetmem_schemas.shown import NodeItem, Tried
 
 Strategy = Literal["toc", "hybrid", "vector", "text", "recent", "none"]
 #: What `search` answers by when the strategy wanted cannot be; in the order in which it tries.
