@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 from jetmem.domain import lanes, segments
 from jetmem.domain.lanes import Changes, Item, Lane, Rules, Segment
@@ -71,18 +71,18 @@ class Sessions:
                 segment = segment_key(key, each.late, anchor)
                 changed[segment] = anchor
                 batch.put("segments", segment, encode(segments.segment(session, anchor, each.late)))
-        self._write_session(batch, key, session, gone)
+        self._write_session(batch, key, session)
         segments.prune(session, self.rules)
         return gone | changed
 
-    def _write_session(self, batch: WriteSet, key: bytes, session: Session, gone: Container[bytes]) -> None:
+    def _write_session(self, batch: WriteSet, key: bytes, session: Session) -> None:
         """Of a session without events nothing stays."""
         if not (session.main.items or session.late.items):
-            self._held.pop(key, None)  # of what was let go before, something may still be there
-            if all(segment in gone for segment, _ in self._rows.store.scan("segments", key)):
-                batch.delete("sessions", key)
-                batch.delete("closing", key)
-                return
+            # what was let go before an erased event is here again, so there is nothing else
+            self._held.pop(key, None)
+            batch.delete("sessions", key)
+            batch.delete("closing", key)
+            return
         newest = session.newest or 0
         batch.put("sessions", key, encode(SessionRow(newest, session.main.arrived, session.late.arrived)))
         due = segments.closes_at(session, self.rules)
