@@ -64,6 +64,10 @@ def test_an_overview_of_a_time_is_the_fewest_nodes_that_cover_it(stages: FakeSta
     )
     assert ids(route(stages, "what happened on 6 January?")) == ["toc:day:2026-01-06"]
     assert ids(route(stages, "what happened since 6 January?")) == ["toc:day:2026-01-06", "toc:month:2026-02"]
+    own = segments(stages)
+    assert ids(ask(stages, "route", query="what happened this morning?", now="2026-01-06T12:00:00Z")) == own[2:3]
+    assert ids(route(stages, "what happened in February 2026?")) == ["toc:month:2026-02"]
+    assert ids(route(stages, "what happened in 2026?")) == ["toc:week:2026-W02", "toc:month:2026-02"]
     assert not {"terms", "sources"} & set(reply["nodes"][0])
 
 

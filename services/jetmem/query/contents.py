@@ -13,6 +13,7 @@ from jetmem.query import core
 from jetmem.query.core import Standing
 from jetmem.query.patience import Patience, cover
 from jetmem.query.ports import Stages
+from jetmem.query.progress import applied
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas import toc
 from jetmem_schemas.errors import SchemaError
@@ -102,23 +103,24 @@ async def fresh(
     stages: Stages, tenant: str, standing: Standing, covered: CoverReply | None, patience: Patience
 ) -> None:
     """Say how fresh the table of contents is; with `after`, wait until it covers that. It may be down: that is said."""
-    stage = next((each for each in flow.STAGES if each.name == SUMMARIZE), None)
-    if stage is None:
-        standing.without([ARM])
-        return
     rseq = covered.rseq if covered is not None and covered.covered else 0
-    request = AppliedRequest(tenant, rseq, patience.wait_ms() if rseq else 0)
-    timeout_s = patience.timeout_s(waiting=True, reserve_s=1.0) if rseq else _FRESH_S
-    try:
-        async with asyncio.timeout(timeout_s):
-            reply = await stages.ask(SUMMARIZE, "applied", tenant, request, AppliedReply, timeout_s)
-    except (RequestFailed, TimeoutError):
-        standing.without(stage.arms)
+    request = AppliedRequest(tenant, rseq, 0)
+    reply = await (applied(stages, SUMMARIZE, request, patience) if rseq else _applied_now(stages, request))
+    if reply is None:
+        standing.without(flow.stage(SUMMARIZE).arms)
         return
     late = core.wholly_late(reply, rseq)
     for arm, head in reply.at.items():
         standing.arm_at(arm, head.seq, late=arm in late)
     standing.late(late)
+
+
+async def _applied_now(stages: Stages, request: AppliedRequest) -> AppliedReply | None:
+    try:
+        async with asyncio.timeout(_FRESH_S):
+            return await stages.ask(SUMMARIZE, "applied", request.tenant, request, AppliedReply, _FRESH_S)
+    except (RequestFailed, TimeoutError):
+        return None
 
 
 async def _begin(stages: Stages, tenant: str, standing: Standing, patience: Patience) -> None:

@@ -103,8 +103,10 @@ async def _events(
     until = end_of(node) + 1 if f.until is None else min(end_of(node) + 1, f.until)
     if f.session not in ("", node.session) or since >= until:
         return []
+    # a segment is of one session of one agent: with both, only its own events are looked at
+    agent = f.agent or (node.agents[0] if len(node.agents) == 1 else "")
     asked = TimelineRequest(
-        tenant, _EVENTS_MAX, False, f.agent, node.session, f.author, f.kinds, f.roles, f.tags, since, until
+        tenant, _EVENTS_MAX, False, agent, node.session, f.author, f.kinds, f.roles, f.tags, since, until
     )
     reply = await stages.ask("persist", "timeline", tenant, asked, TimelineReply, patience.timeout_s())
     standing.seen("record", reply.checkpoint)

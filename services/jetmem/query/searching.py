@@ -236,8 +236,10 @@ async def _walked(stages: Stages, ask: _Ask, covered: CoverReply | None) -> Sear
         over=lambda: ask.patience.left_s() <= until_s,
         since=ask.filters.since,
         until=ask.filters.until,
+        agent=ask.filters.agent,
         session=ask.filters.session,
     )
+    await contents.fresh(stages, ask.tenant, ask.standing, covered, ask.patience)
     try:
         reached, _ = await reach(stages, ask.tenant, ask.request.query, ask.filters, limits, ask.standing, ask.patience)
     except RequestFailed:
@@ -246,7 +248,6 @@ async def _walked(stages: Stages, ask: _Ask, covered: CoverReply | None) -> Sear
     if not page:
         return None
     ask.standing.without(core.wanted_arms(ask.request.mode))
-    await contents.fresh(stages, ask.tenant, ask.standing, covered, ask.patience)
     hits = await _walked_hits(stages, ask, page)
     count = core.fitting(hits)
     end = ask.place.at + count

@@ -17,10 +17,15 @@ from typing import Final
 
 from jetmem.domain.walk import Card, Question, Statistics, Walk
 from jetmem.query.contents import Nodes, end_of, start_of
-from jetmem_schemas.toc import Node
+from jetmem_schemas.toc import Level, Node
 
 #: Of the nodes to be read, what may be read level by level: days beside weeks are worth it, and leave enough to walk.
 _SURVEY_SHARE: Final = 2 / 3
+_DAY_MS: Final = 24 * 3_600_000
+#: What a node may hold, at most: months and years are whole weeks.
+_DAYS: Final[dict[Level, int]] = {"segment": 0, "day": 1, "week": 7, "month": 35, "year": 371}
+#: A node may stand for a time that is shorter than it by this: a month of five weeks for a calendar month.
+_WIDER: Final = 1.25
 #: Of a tenant without a segment in sight.
 _NOTHING: Final = Statistics(0, 1.0, {})
 
@@ -35,6 +40,7 @@ class Limits:
         over: Says whether the time is up.
         since: Nodes that end before are not looked at, epoch ms.
         until: Nor those that begin then or later.
+        agent: Nor those without this agent.
         session: Nor segments of other sessions.
     """
 
@@ -43,10 +49,13 @@ class Limits:
     over: Callable[[], bool]
     since: int | None = None
     until: int | None = None
+    agent: str = ""
     session: str = ""
 
     def admits(self, node: Node) -> bool:
         """Whether a node may lead to what is asked for."""
+        if self.agent and self.agent not in node.agents:
+            return False
         if self.session and node.level == "segment" and node.session != self.session:
             return False
         late_enough = self.since is None or end_of(node) >= self.since
@@ -127,6 +136,8 @@ class Walker:
 
     def _within(self, node: Node) -> bool:
         since, until = self._limits.since, self._limits.until
+        if since is not None and until is not None and _DAYS[node.level] * _DAY_MS > _WIDER * (until - since):
+            return False  # who asks for a week is not answered with a year, though it has no more than that week
         return (since is None or start_of(node) >= since) and (until is None or end_of(node) < until)
 
     async def _survey(self, level: list[Node]) -> list[Node]:
