@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from harness.fake_stages import FakeStages
@@ -148,3 +149,13 @@ def test_read_your_writes_holds_for_a_route(stages: FakeStages) -> None:
     reply = route(stages, "what's new?", after=10)
     assert (reply["stale"], reply["degraded"]) == (True, ["toc"])
     assert route(stages, "why?", after=99)["stale"]
+
+
+def test_a_walk_comes_to_its_end_whatever_children_nodes_name(stages: FakeStages) -> None:
+    for id_ in ("toc:year:2026", "toc:month:2026-01", "toc:day:2026-01-05"):
+        node = stages.nodes_held[id_][0]
+        children = [*node.children, id_, "toc:year:2026", "toc:day:1999-01-01", "no-node"]
+        stages.nodes_held[id_] = [msgspec.structs.replace(node, children=children)]
+    assert ids(route(stages, "tell me about lemon tea", limit=1)) == [segments(stages)[1]]
+    assert ids(route(stages, "what happened last week?")) == ["toc:week:2026-W02"]
+    assert len(ids(route(stages, "tell me about everything"))) == 4

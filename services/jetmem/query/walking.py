@@ -17,7 +17,7 @@ from typing import Final
 
 from jetmem.domain.walk import Card, Question, Statistics, Walk
 from jetmem.query.contents import Nodes, end_of, start_of
-from jetmem_schemas.toc import Level, Node
+from jetmem_schemas.toc import LEVELS, Level, Node, level_of
 
 #: Of the nodes to be read, what may be read level by level: days beside weeks are worth it, and leave enough to walk.
 _SURVEY_SHARE: Final = 2 / 3
@@ -151,7 +151,8 @@ class Walker:
         return level
 
     async def _children(self, level: Sequence[Node]) -> list[Node]:
-        ids = [child for node in level for child in node.children]
+        # only what is below: whatever children a node names, a walk comes to its end
+        ids = [child for node in level for child in node.children if _depth(child) > _depth(node.id)]
         self._keep(await self._nodes.get([id_ for id_ in ids if id_ not in self._known]))
         return [self._known[id_] for id_ in ids if id_ in self._known and self._limits.admits(self._known[id_])]
 
@@ -162,6 +163,11 @@ class Walker:
     def _room(self, node: Node) -> bool:
         new = sum(child not in self._known for child in node.children)
         return len(self._known) + new <= self._limits.nodes
+
+
+def _depth(id_: str) -> int:
+    level = level_of(id_)
+    return -1 if level is None else LEVELS.index(level)
 
 
 def statistics_of(level: Sequence[Node]) -> Statistics:
