@@ -4,21 +4,14 @@ import asyncio
 import re
 
 import msgspec
-import nats.errors
 
 from harness.files import grep
 from harness.pipeline import pipeline
+from harness.toc_tree import caught_up, check, contents, levels, tree
 from harness.waiting import until_async
-from jetmem.domain import calendar
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem_schemas import subjects, toc
-from jetmem_schemas.internal import (
-    AppliedReply,
-    AppliedRequest,
-    NodesReply,
-    NodesRequest,
-    StageStatus,
-)
+from jetmem_schemas.internal import NodesReply, NodesRequest, StageStatus
 
 QUICK = SummarizeSettings(open_every_s=0.3, rollup_every_s=0.1)
 MAY_5 = "2026-05-05T10:00:00Z"
@@ -33,52 +26,6 @@ def run(body, tmp_path, *, settings=QUICK):
             await body(line)
 
     asyncio.run(test())
-
-
-async def nodes(line, *ids, tenant="acme"):
-    reply = await line.ask("persist", "nodes", NodesRequest(tenant, list(ids)), NodesReply, tenant=tenant)
-    return [toc.decode_node(raw) for raw in reply.nodes]
-
-
-async def tree(line, tenant="acme"):
-    """Every node that is there, by id, from the years down; empty while there is none."""
-    found = {}
-    level = await nodes(line, tenant=tenant)
-    while level:
-        found |= {node.id: node for node in level}
-        below = [child for node in level for child in node.children]
-        level = await nodes(line, *below, tenant=tenant) if below else []
-    return found
-
-
-async def caught_up(line, tenant="acme"):
-    """Until every node tells what was said so far."""
-    stream = await line.nc.jetstream().stream_info(subjects.MEMORY)
-    rseq = await line.covered(stream.state.last_seq, tenant=tenant)
-
-    async def done():
-        try:
-            reply = await line.ask(
-                "summarize", "applied", AppliedRequest(tenant, rseq, 1_000), AppliedReply, tenant=tenant
-            )
-        except nats.errors.Error:
-            return False
-        return not reply.late and reply.at["toc"].rseq >= rseq
-
-    await until_async(done, "every node is recorded")
-
-
-def check(found):
-    for name, node in found.items():
-        assert all(child in found for child in node.children), name
-        above = calendar.parent_of(calendar.parse(name))
-        assert above is None or name in found[str(above)].children
-    grips = {grip.id for node in found.values() for grip in node.grips}
-    assert all(grip in grips for node in found.values() for bullet in node.bullets for grip in bullet.grips)
-
-
-def levels(found):
-    return {level: sum(1 for node in found.values() if node.level == level) for level in toc.LEVELS}
 
 
 def test_what_is_said_stands_in_the_tree(tmp_path):
@@ -174,10 +121,6 @@ def test_a_rebuild_gives_the_same_tree_and_publishes_nothing(tmp_path):
         return contents(await tree(line)) == contents(before)
 
     run(body, tmp_path)
-
-
-def contents(found):
-    return {name: msgspec.structs.replace(node, version=0, seq=0) for name, node in found.items()}
 
 
 def test_stopped_at_any_time_it_goes_on(tmp_path):
