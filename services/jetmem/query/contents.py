@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -34,6 +35,7 @@ from jetmem_schemas.internal import (
 from jetmem_schemas.requests import Browse, BrowseReply, Expand, ExpandReply, Item, Toc, TocReply
 from jetmem_schemas.shown import BulletItem, GripItem, NodeItem
 
+T = TypeVar("T")
 SUMMARIZE: Final = "summarize"
 ARM: Final = "toc"
 #: What persist holds is answered at once: who makes it is asked for no longer than this how fresh it is.
@@ -123,9 +125,19 @@ async def _applied_now(stages: Stages, request: AppliedRequest) -> AppliedReply 
         return None
 
 
-async def _begin(stages: Stages, tenant: str, standing: Standing, patience: Patience) -> None:
+async def _beside(
+    stages: Stages, tenant: str, standing: Standing, patience: Patience, read: Callable[[], Awaitable[T]]
+) -> T:
+    """Read once `after` is covered; without it nothing is waited for, so that how fresh it is is asked beside it."""
     covered = await cover(stages, tenant, standing, patience)
-    await fresh(stages, tenant, standing, covered, patience)
+    if covered is not None:
+        await fresh(stages, tenant, standing, covered, patience)
+        return await read()
+    asking = asyncio.create_task(fresh(stages, tenant, standing, None, patience))
+    try:
+        return await read()
+    finally:
+        await asking
 
 
 def check_node(id_: str, field: str = "node") -> None:
@@ -184,11 +196,12 @@ async def table(stages: Stages, tenant: str, request: Toc, standing: Standing, p
     if request.node is not None:
         check_node(request.node)
     nodes = Nodes(stages, tenant, standing, patience)
-    await _begin(stages, tenant, standing, patience)
     if request.node is None:
-        years = [node_item(year, explain=request.explain) for year in await nodes.years()]
+        found = await _beside(stages, tenant, standing, patience, nodes.years)
+        years = [node_item(year, explain=request.explain) for year in found]
         return TocReply(**standing.common(patience.took_ms()), nodes=years)
-    node = await nodes.one(request.node, request.version or 0)
+    read = partial(nodes.one, request.node, request.version or 0)
+    node = await _beside(stages, tenant, standing, patience, read)
     return TocReply(**standing.common(patience.took_ms()), node=node_item(node, explain=request.explain))
 
 
@@ -202,8 +215,7 @@ async def browse(stages: Stages, tenant: str, request: Browse, standing: Standin
     check_node(request.node)
     place = core.place_of(request.cursor, core.digest_of(tenant, "browse", request))
     nodes = Nodes(stages, tenant, standing, patience)
-    await _begin(stages, tenant, standing, patience)
-    children = (await nodes.one(request.node)).children
+    children = (await _beside(stages, tenant, standing, patience, partial(nodes.one, request.node))).children
     start = after_child(children, place.key.decode(errors="replace"), place.at)
     page = children[start : start + request.limit]
     items = [node_item(child, explain=request.explain) for child in await nodes.get(page)]
@@ -233,8 +245,7 @@ async def expand_grip(
     segment = toc.segment_of(request.grip or "") or ""
     check_node(segment, "grip")
     nodes = Nodes(stages, tenant, standing, patience)
-    await _begin(stages, tenant, standing, patience)
-    node = await nodes.one(segment, field="grip")
+    node = await _beside(stages, tenant, standing, patience, partial(nodes.one, segment, field="grip"))
     grip = next((each for each in node.grips if each.id == request.grip), None)
     if grip is None:
         raise RequestFailed("not_found", "the table of contents has no such grip", "grip")
