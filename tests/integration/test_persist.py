@@ -1021,7 +1021,7 @@ def test_memory_refuses_when_full_and_takes_again_after_trimming(tmp_path):
     with (
         Broker() as broker,
         PersistProcess(
-            broker, tmp_path / "data", memory_bytes_max=200_000, persist_full_share=0.5, persist_trim_every_s=3600
+            broker, tmp_path / "data", memory_bytes_max=1_048_576, persist_full_share=0.5, persist_trim_every_s=3600
         ) as persist,
     ):
 
@@ -1029,7 +1029,7 @@ def test_memory_refuses_when_full_and_takes_again_after_trimming(tmp_path):
             seq = 0
             with pytest.raises(nats.js.errors.APIError) as refused:
                 for _ in range(100):
-                    seq = await c.publish({"text": "x" * 10_000})
+                    seq = await c.publish({"text": "x" * 50_000})
             assert "maximum bytes exceeded" in str(refused.value.description)
             await c.recorded(seq)
             trimmed = await c.ask("trim")
