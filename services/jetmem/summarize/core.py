@@ -23,6 +23,8 @@ SOURCES_MAX: Final = 128
 #: Children that a node lists (its schema's bound), and bullets of them that its own are chosen from: 1 s of work.
 CHILDREN_MAX: Final = 10_000
 CANDIDATES_MAX: Final = 4_000
+#: Agents that a node names, so that it fits a message with all its children.
+AGENTS_MAX: Final = 4_000
 _TEXT_CHARS_MAX: Final = 2_000
 _DIGEST_BYTES: Final = 16
 
@@ -107,7 +109,7 @@ def rollup_row(children: Sequence[NodeRow], analyze: Analyze) -> NodeRow:
         start=start,
         end=end,
         events=sum(child.events for child in children),
-        agents=sorted({agent for child in children for agent in child.agents}),
+        agents=sorted({agent for child in children for agent in child.agents})[:AGENTS_MAX],
         open=any(child.open for child in children),
         sources=ranges(each for child in children for each in child.sources),
     )

@@ -37,10 +37,15 @@ class Sessions:
                 break
             except lanes.Unloaded as missing:
                 self._load(key, session, missing.ms)
-        return self._write(batch, key, session, changes)
+        written = self._write(batch, key, session, changes)
+        segments.prune(session, self.rules)
+        return written
 
     def erase(self, batch: WriteSet, key: bytes, items: Sequence[Item]) -> dict[bytes, Item]:
-        """Take events of one session out; the segments that changed or are no more."""
+        """Take events of one session out; the segments that changed or are no more.
+
+        What was loaded for that stays for now: a forget of many comes as many.
+        """
         session = self._get(key)
         self._load(key, session, min(items).ts)
         while True:
@@ -72,7 +77,6 @@ class Sessions:
                 changed[segment] = anchor
                 batch.put("segments", segment, encode(segments.segment(session, anchor, each.late)))
         self._write_session(batch, key, session)
-        segments.prune(session, self.rules)
         return gone | changed
 
     def _write_session(self, batch: WriteSet, key: bytes, session: Session) -> None:
