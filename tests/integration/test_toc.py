@@ -89,7 +89,7 @@ def test_questions_find_their_own_way(tmp_path):
         assert ids(day.nodes) == ["toc:day:2026-05-06"]
         matter = await memory.route("tell me about the tractor", now=NOW, limit=1)
         assert (matter.nodes[0].level, matter.nodes[0].session) == ("segment", "s3")
-        answer = await memory.route("how many buckets of paint?", now=NOW)
+        answer = await memory.route("how many buckets of paint?", now=NOW, after="mine", wait_ms=20_000)
         assert (answer.intent, answer.hits[0].id, answer.nodes) == ("answer", "e1", [])
         boxed = await memory.route("who painted in May 2026?", now=NOW)
         assert boxed.since == "2026-05-01T00:00:00.000Z"
@@ -101,7 +101,8 @@ def test_questions_find_their_own_way(tmp_path):
 def test_with_the_indexes_down_a_walk_still_answers(tmp_path):
     async def body(line, memory):
         await told(memory)
-        assert (await memory.search("violin lanterns", mode="text")).mode == "text"
+        found = await memory.search("violin lanterns", mode="text", after="mine", wait_ms=20_000)
+        assert (found.mode, found.hits[0].id) == ("text", "e4")
         await line.stop("index")
         found = await memory.search("violin lanterns", mode="text")
         assert (found.mode, found.hits[0].id, found.degraded) == ("toc", "e4", ["text"])

@@ -77,6 +77,8 @@ def test_an_overview_of_a_matter_is_a_walk_to_its_segments(stages: FakeStages) -
     assert (reply["intent"], reply["strategy"], ids(reply)) == ("explore", "toc", [segments(stages)[2]])
     assert reply["nodes"][0]["score"] > 0
     assert "enough segments were opened" in reply["tried"][0]["why"]
+    assert ids(route(stages, "tell me about the build")) == [segments(stages)[2]]
+    assert tried(route(stages, "tell me about zebras")) == [("toc", 0), ("hybrid", 10)]
     assert ids(route(stages, "what did we talk about last week about lemon cake?", limit=1)) == [segments(stages)[1]]
     assert "since" not in reply
 
@@ -158,4 +160,4 @@ def test_a_walk_comes_to_its_end_whatever_children_nodes_name(stages: FakeStages
         stages.nodes_held[id_] = [msgspec.structs.replace(node, children=children)]
     assert ids(route(stages, "tell me about lemon tea", limit=1)) == [segments(stages)[1]]
     assert ids(route(stages, "what happened last week?")) == ["toc:week:2026-W02"]
-    assert len(ids(route(stages, "tell me about everything"))) == 4
+    assert len(ids(route(stages, "what's new?"))) == 4
