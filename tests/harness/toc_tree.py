@@ -10,8 +10,13 @@ from jetmem_schemas.internal import AppliedReply, AppliedRequest, NodesReply, No
 
 
 async def nodes(line, *ids, tenant="acme"):
-    reply = await line.ask("persist", "nodes", NodesRequest(tenant, list(ids)), NodesReply, tenant=tenant)
-    return [toc.decode_node(raw) for raw in reply.nodes]
+    found, left = [], list(ids)
+    while True:
+        reply = await line.ask("persist", "nodes", NodesRequest(tenant, left), NodesReply, tenant=tenant)
+        found += [toc.decode_node(raw) for raw in reply.nodes]
+        if not reply.cut:
+            return found
+        left = left[left.index(found[-1].id) + 1 :]
 
 
 async def tree(line, tenant="acme"):
