@@ -16,7 +16,7 @@ TORCH_INDEX ?=
 CODE := services schemas tests
 GENERATED := schemas/generated services/README.md services/CLI.md
 
-.PHONY: help setup demo test ci format lint types imports eval bench fault docs docs-check wheel packaging lock clean
+.PHONY: help setup demo test ci format lint types imports eval eval-toc bench fault docs docs-check wheel packaging lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/\1\t/' | \
@@ -72,6 +72,9 @@ imports: setup
 
 eval: setup  ## Retrieval quality on LoCoMo (LOCOMO=locomo10.json for the public file)
 	@$(PY) -m jetmem.evaluation.retrieval $(if $(LOCOMO),--locomo $(LOCOMO))
+
+eval-toc: setup  ## What a walk down the table of contents finds on LoCoMo
+	@$(PY) -m jetmem.evaluation.toc
 
 bench: setup  ## Speed, freshness, memory
 	@$(PY) -m jetmem.evaluation.bench

@@ -18,8 +18,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     `rseq` numbers the partition without a gap from 1; `seq` is the MEMORY sequence it came from; `at` the
     broker's time and `ts` the event's own, both epoch ms; `body` the payload verbatim (empty when blank).
 
-    `kind` is event, run, procedure, `forgot` (with a `Forgotten`) or `blank` (its words were erased). A newer persist
-    may know more: who does not know a kind passes the entry over.
+    `kind` is event, run, procedure, `derived` (a `toc.Node`), `forgot` (with a `Forgotten`) or `blank` (its words were
+    erased). A newer persist may know more: who does not know a kind passes the entry over.
     """
 
     rseq: int
@@ -35,7 +35,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Forgotten(msgspec.Struct, frozen=True, array_like=True):
-    """The body of a `forgot` entry: what was erased, resolved by persist. At most 500 ids."""
+    """The body of a `forgot` entry: what was erased, resolved by persist. At most 500 entries.
+
+    `ids` are those of what agents said; `rseqs` has the versions of nodes that were made from it too, which go first:
+    a node of the id may still be there, or come again.
+    """
 
     ids: list[str]
     rseqs: list[int]
@@ -338,3 +342,22 @@ class LetterDropped(msgspec.Struct, frozen=True):
     """`dropped` is false if there was no such letter."""
 
     dropped: bool
+
+
+class NodesRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Nodes of the table of contents; no `ids` asks for the newest version of every year."""
+
+    tenant: str
+    ids: list[str] = []
+    version: int = 0
+
+
+class NodesReply(msgspec.Struct, frozen=True, array_like=True):
+    """JSON of `toc.Node` as recorded, in the order asked, without those that are not there.
+
+    `cut`: the reply is full, ask again for the rest. `at`: MEMORY sequence up to which persist has read.
+    """
+
+    nodes: list[bytes]
+    at: int
+    cut: bool = False

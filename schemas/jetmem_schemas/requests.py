@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from jetmem_schemas.events import Id, Scalar, Time
+from jetmem_schemas.shown import Budget, GripItem, NodeItem, Tried
 from jetmem_schemas.subjects import TOKEN_PATTERN
 
 LIMIT_MAX: Final = 1000
@@ -62,9 +63,10 @@ class Get(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Expand(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """One event with what came before and after in its session."""
+    """One event, or the events of a grip, with what came before and after in its session; one of `id`, `grip`."""
 
-    id: Id
+    id: Id | None = None
+    grip: Id | None = None
     before_events: Annotated[int, Meta(ge=0, le=100)] = 3
     after_events: Annotated[int, Meta(ge=0, le=100)] = 3
     within_minutes: Annotated[int, Meta(ge=1, le=7 * 24 * 60)] = 30
@@ -103,6 +105,35 @@ class Agents(Request, frozen=True, kw_only=True, omit_defaults=True):
     cursor: Cursor | None = None
     since: Time | None = None
     until: Time | None = None
+
+
+class Toc(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """The table of contents: its years, or one node, newest version unless `version` says another."""
+
+    node: Id | None = None
+    version: Annotated[int, Meta(ge=1, le=SEQ_MAX)] | None = None
+    explain: bool = False
+
+
+class Browse(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Children of a node of the table of contents, in order of time."""
+
+    node: Id
+    limit: Limit = 50
+    cursor: Cursor | None = None
+    explain: bool = False
+
+
+class Route(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """The strategy that a question's intent asks for, and what it finds; time words are relative to `now`.
+
+    They are understood in the offset that `now` is written with; the service's clock in UTC is the default.
+    """
+
+    query: Annotated[str, Meta(min_length=1, max_length=QUERY_CHARS_MAX)]
+    now: Time | None = None
+    limit: Annotated[int, Meta(ge=1, le=100)] = 10
+    budget: Budget = Budget()
 
 
 class Status(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -182,12 +213,56 @@ class EventsReply(Reply, frozen=True, kw_only=True):
 
 
 class ExpandReply(Reply, frozen=True, kw_only=True):
-    """One event between its neighbours; `events` holds all of them in order."""
+    """One event, or a grip's, between its neighbours; `events` holds all of them in order.
+
+    Of a grip `event` is the first of its events, `excerpt` their very words, `node` the segment that holds it.
+    """
 
     event: Item
     before: list[Item]
     after: list[Item]
     events: list[Item]
+    excerpt: str | msgspec.UnsetType = msgspec.UNSET
+    grip: GripItem | msgspec.UnsetType = msgspec.UNSET
+    node: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class TocReply(Reply, frozen=True, kw_only=True):
+    """The years in order of time as `nodes`, or the `node` that was asked for."""
+
+    nodes: list[NodeItem] | msgspec.UnsetType = msgspec.UNSET
+    node: NodeItem | msgspec.UnsetType = msgspec.UNSET
+
+
+class BrowseReply(Reply, frozen=True, kw_only=True):
+    """Children in order of time."""
+
+    nodes: list[NodeItem]
+    cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class RouteReply(Reply, frozen=True, kw_only=True):
+    """What a question was taken for, how it was answered, and why.
+
+    Attributes:
+        intent: What the question's words ask for.
+        strategy: The one that won, `none` if nothing was found.
+        tried: In order, the winner last.
+        explanation: All of it in one line for people.
+        hits: Events, best first.
+        nodes: Nodes of the table of contents, best first; of a time span in order of time.
+        since: Where the question's time words begin.
+        until: Where they end.
+    """
+
+    intent: Literal["explore", "answer", "locate", "time-boxed"]
+    strategy: Literal["toc", "hybrid", "vector", "text", "recent", "none"]
+    tried: list[Tried]
+    explanation: str
+    hits: list[Hit]
+    nodes: list[NodeItem]
+    since: str | msgspec.UnsetType = msgspec.UNSET
+    until: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class SessionItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,6 +354,9 @@ VERBS: Final[dict[str, tuple[type[Request], type[Reply]]]] = {
     "timeline": (Timeline, EventsReply),
     "sessions": (Sessions, SessionsReply),
     "agents": (Agents, AgentsReply),
+    "toc": (Toc, TocReply),
+    "browse": (Browse, BrowseReply),
+    "route": (Route, RouteReply),
     "status": (Status, StatusReply),
     "forget": (ForgetRequest, ForgetReply),
 }

@@ -20,6 +20,8 @@ DEAD: Final = "DEAD"
 KINDS: Final = ("event", "run", "procedure", "forget", "derived")
 #: Reserved token: "none" for agent or session.
 NONE: Final = "_"
+#: Kind of a derived message, in place of the session: a node of the table of contents.
+NODE: Final = "node"
 
 MEMORY_SUBJECTS: Final = tuple(f"mem.*.{kind}.>" for kind in KINDS)
 MEMORY_SOURCE: Final = "mem.*.*.*.*"
@@ -108,7 +110,7 @@ def parse_memory(subject: str) -> Address:
     for field, value in (("agent", agent), ("session", session)):
         if not is_token(value):
             raise SchemaError("bad_subject", f"{field} must match [A-Za-z0-9_-]{{1,64}}", field)
-        if value == NONE and kind != "forget":
+        if value == NONE and kind not in ("forget", "derived"):
             raise SchemaError("bad_subject", f"{field} '_' is reserved", field)
     return Address(tenant, kind, agent, session)
 

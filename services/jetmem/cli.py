@@ -12,7 +12,15 @@ from typing import Annotated
 
 import typer
 
-from jetmem.console import demo_command, ending, load_command, operator_commands, query_commands, server_commands
+from jetmem.console import (
+    demo_command,
+    ending,
+    load_command,
+    operator_commands,
+    query_commands,
+    server_commands,
+    toc_command,
+)
 
 app = typer.Typer(
     name="jetmem",
@@ -21,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (server_commands, query_commands, load_command, operator_commands, demo_command):
+for commands in (server_commands, query_commands, toc_command, load_command, operator_commands, demo_command):
     commands.register(app)
 
 

@@ -79,6 +79,16 @@ STAGES: Final = (
         arms=("text", "vector"),
     ),
     Stage(
+        name="summarize",
+        reads=subjects.RECORD,
+        emits=(subjects.MEMORY,),
+        store="RocksDB",
+        ack_point="checkpoint in the same write as the data",
+        does="cuts sessions into segments and makes the table of contents over time",
+        settings="SummarizeSettings",
+        arms=("toc",),
+    ),
+    Stage(
         name="query",
         reads="",
         emits=(subjects.MEMORY,),

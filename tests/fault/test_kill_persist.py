@@ -14,12 +14,16 @@ from harness.broker import Broker
 from harness.persist_process import PersistProcess, client, run
 from harness.waiting import until_async
 from jetmem.runtime.crashpoints import POINTS
+from jetmem_schemas import toc
 from jetmem_schemas.internal import decode_entry
 
 PERSIST_POINTS = [p for p in POINTS if p.startswith("persist:")]
 TENANTS = ("acme", "zoo")
 #: Every so many messages one is refused, one is a repeat, and one is a forget of what was said just before.
 BAD_EVERY, REPEAT_EVERY, FORGET_EVERY = 50, 70, 90
+#: … and a node is made, in a tenant of its own, where no forget makes its version too old.
+NODE_EVERY = 30
+MADE = "made"
 
 
 class Load:
@@ -29,6 +33,7 @@ class Load:
         self.attempted: set[tuple[str, str]] = set()
         self.acknowledged: set[tuple[str, str]] = set()
         self.forgotten: set[tuple[str, str]] = set()
+        self.nodes: set[str] = set()
         self.bad: set[int] = set()
         self.last = 0
 
@@ -50,6 +55,17 @@ class Load:
             await self._send(c, f"mem.{tenant}.forget._._", {"ids": [id_]})
             self.forgotten.add((tenant, id_))
 
+        if number % NODE_EVERY == 0:
+            await self._make(c, number)
+
+    async def _make(self, c, number):
+        """A node, sent twice, as an outbox does whose answer was lost."""
+        await self._send(c, f"mem.{MADE}.event.bot.s", {"id": f"e{number}", "text": "w"})
+        node = {"id": f"toc:segment:2026-01-15:{number}", "version": 1, "level": "segment", "sources": [(1, 1)]}
+        for _ in range(2):
+            await self._send(c, toc.derived_subject(MADE), node)
+        self.nodes.add(node["id"])
+
     async def _send(self, c, subject, body):
         ack = await c.js.publish(subject, msgspec.json.encode(body), timeout=30)
         self.last = max(self.last, ack.seq)
@@ -69,11 +85,18 @@ class Load:
             agents = (await c.ask("agents", tenant=tenant, limit=100)).items
             assert sum(a.events for a in agents) == sum(t == tenant for t, _ in live)
 
+        made = [e.id for e in await c.entries(MADE) if e.kind == "derived"]
+        assert sorted(made) == sorted(self.nodes), "a node is lost, or there twice"
+
         async def all_dead():
             found = [int(m.headers["Jetmem-Seq"]) for m in await c.dead()]
             return found if len(found) >= len(self.bad) else None
 
         assert sorted(await until_async(all_dead, "all dead letters")) == sorted(self.bad)
+
+    async def forget_nodes(self, c):
+        await c.forget(MADE, ids=[e.id for e in await c.entries(MADE) if e.kind == "event"][:1])
+        assert [e.kind for e in await c.entries(MADE) if e.kind in ("derived", "forgot")] == ["forgot"]
 
 
 async def timeline(c, tenant):
@@ -109,6 +132,7 @@ def test_killed_at_a_named_point(tmp_path, point, passes):
                 await load.publish(c, len(load.attempted), 500)
                 persist.start()
                 await load.check(c)
+                await load.forget_nodes(c)
 
         run(go())
 

@@ -29,10 +29,13 @@ from jetmem_schemas.internal import (
     ForgetState,
     Found,
     Head,
+    NodesReply,
+    NodesRequest,
     StageStatus,
     TimelineReply,
     TimelineRequest,
 )
+from jetmem_schemas.toc import Node
 
 encode = msgspec.msgpack.encode
 
@@ -50,6 +53,12 @@ class FakeClock:
         return self.now
 
 
+def _within(entry: Entry, request: TimelineRequest) -> bool:
+    """Sessions and times only."""
+    after = request.since is None or entry.ts >= request.since
+    return after and request.session in ("", entry.session) and (request.until is None or entry.ts < request.until)
+
+
 @dataclass
 class FakeStages:
     """`query.ports.Stages`.
@@ -60,6 +69,8 @@ class FakeStages:
         erased_ids: Found by the index, no longer held by persist.
         cut_at: Items after which a fetch says `cut`.
         reached: MEMORY sequence up to which persist has read.
+        nodes_held: Every version of every node, by id, the newest last.
+        nodes_at_once: Nodes after which a reply says `cut`.
         lost_acks: Publishes that are stored but not acknowledged.
     """
 
@@ -80,16 +91,20 @@ class FakeStages:
     index_purging: int = 0
     forgets: set[int] = field(default_factory=set)
     purged: bool = False
+    nodes_held: dict[str, list[Node]] = field(default_factory=dict)
+    nodes_at_once: int = 10_000
     published: list[tuple[str, bytes]] = field(default_factory=list)
     calls: list[tuple[str, Any]] = field(default_factory=list)
 
-    def add(self, tenant: str, id_: str, text: str, **fields: Any) -> None:
+    def add(
+        self, tenant: str, id_: str, text: str, *, at_ms: int | None = None, session: str = "s1", **fields: Any
+    ) -> None:
         self.reached += 1
         body = msgspec.json.encode(Event(text=text, id=id_, **fields))
         held = self.entries.setdefault(tenant, [])
-        at = 1_700_000_000_000 + self.reached * 1000
+        at = 1_700_000_000_000 + self.reached * 1000 if at_ms is None else at_ms
         held.append(
-            Entry(len(held) + 1, self.reached, at, "event", tenant, "alice", "s1", id_, at, body),
+            Entry(len(held) + 1, self.reached, at, "event", tenant, "alice", session, id_, at, body),
         )
 
     async def _called(self, stage: str, verb: str, request: Any, timeout_s: float) -> None:
@@ -131,8 +146,17 @@ class FakeStages:
                 return FetchReply(items, self.reached, cut=True)
         return FetchReply(items, self.reached)
 
+    def nodes(self, stage: str, tenant: str, request: NodesRequest) -> NodesReply:
+        years = sorted(id_ for id_ in self.nodes_held if id_.startswith("toc:year:"))
+        found = []
+        for id_ in request.ids or years:
+            versions = [n for n in self.nodes_held.get(id_, []) if request.version in (0, n.version)]
+            found += [msgspec.json.encode(versions[-1])] if versions and not versions[-1].gone else []
+        return NodesReply(found[: self.nodes_at_once], self.reached, cut=len(found) > self.nodes_at_once)
+
     def timeline(self, stage: str, tenant: str, request: TimelineRequest) -> TimelineReply:
-        order = self._held(tenant)[:: -1 if request.descending else 1]
+        order = [entry for entry in self._held(tenant) if _within(entry, request)]
+        order = order[:: -1 if request.descending else 1]
         start = int(request.cursor or b"0")
         page = order[start : start + request.limit]
         end = start + len(page)
@@ -185,6 +209,7 @@ class FakeStages:
             "persist": {"record_seq": self.reached, "events": len(held), "sessions": 1, "agents": 1, "purging": 0,
                         "forgot_seq": self.forgot_seq},
             "index": {"pending_vectors": 3, "text_seq": 2, "vector_seq": 1, "purging": self.index_purging},
+            "summarize": {"toc_seq": 4, "purging": 0},
         }  # fmt: skip
         return StageStatus(stage, f"{stage}-0", True, "ok", 0, self.last_error, counts.get(stage, {}))
 

@@ -19,8 +19,8 @@ from jetmem.adapters.nats_streams import ensure
 from jetmem.adapters.rocks import Rocks
 from jetmem.persist.record import FAMILIES, FORMAT, forget_row
 from jetmem.runtime.settings import Common
-from jetmem_schemas import subjects
-from jetmem_schemas.internal import Facts, Forgotten, Heads, decode_entry
+from jetmem_schemas import subjects, toc
+from jetmem_schemas.internal import Facts, Forgotten, Heads, NodesReply, NodesRequest, decode_entry
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,8 @@ def test_refused_input_is_in_dead_with_bytes_headers_and_code(shared):
         ("mem.dl.event.alice.s1.more", b'{"text":"a"}', "bad_subject"),
         ("mem.dl.event.alice", b'{"text":"a"}', "bad_subject"),
         ("mem.dl.event.al+ice.s1", b'{"text":"a"}', "bad_subject"),
-        ("mem.dl.derived.alice.toc", b"{}", "unsupported"),
+        ("mem.dl.derived.alice.toc", b"{}", "bad_subject"),
+        ("mem.dl.derived._.node", b"{}", "missing_field"),
         ("mem.dl.forget._._", b"{}", "empty_forget"),
     ]
 
@@ -410,6 +411,77 @@ def test_a_forget_of_more_than_one_entry_holds(own):
         assert (await c.ask("agents", tenant="acme", limit=9)).items == []
 
     on(own, body)
+
+
+def made(id_, version, *sources, **fields):
+    return {"id": id_, "version": version, "level": id_.split(":")[1], "sources": sources} | fields
+
+
+async def listed(c, *ids, version=0):
+    """Ids, versions and titles of nodes, as any stage would ask for them."""
+    request = NodesRequest("acme", list(ids), version)
+    subject = subjects.service("persist", subjects.partition_of("acme"), "nodes")
+    reply = await c.nc.request(subject, msgspec.msgpack.encode(request), timeout=5)
+    answer = msgspec.msgpack.decode(reply.data, type=NodesReply)
+    assert not answer.cut and answer.at > 0
+    return [(node.id, node.version, node.title) for node in map(toc.decode_node, answer.nodes)]
+
+
+def test_nodes_are_recorded_superseded_listed_forgotten_and_purged(own):
+    broker, persist = own
+    folders = (broker.data / "nats", persist.data / "persist")
+    where = toc.derived_subject("acme")
+    segment, other, year = "toc:segment:2026-01-15:A", "toc:segment:2026-01-15:B", "toc:year:2026"
+
+    async def body(c):
+        for number in range(1, 5):
+            last = await c.publish({"id": f"e{number}", "text": f"{'unutterable' if number == 2 else 'harmless'}"})
+        await c.recorded(last)
+        await c.publish(made(segment, 3, (1, 3), title="unspeakable one"), where)
+        await c.publish(made(segment, 3, (1, 3), title="unspeakable one"), where)  # its outbox, sent twice
+        await c.publish(made(segment, 2, (1, 2), title="unmentionable, too late"), where)
+        await c.publish(made(other, 4, (4, 4), title="zephyr"), where)
+        await c.publish(made(year, 4, (1, 4), title="a year"), where)
+        await c.publish(made(year, 4, title=["ineffable, refused"]), where)
+        await c.recorded(await c.publish(made(segment, 4, (1, 4), title="unspeakable two"), where))
+        assert await listed(c, other, segment) == [(other, 4, "zephyr"), (segment, 4, "unspeakable two")]
+        assert await listed(c, segment, version=3) == [(segment, 3, "unspeakable one")]
+        assert await listed(c) == [(year, 4, "a year")]
+        assert [e.kind for e in await c.entries()] == ["event"] * 4 + ["derived"] * 4
+        assert (await c.ask("status", tenant="acme")).counts["events"] == 4
+        await c.dead_count(1)
+        for word in (b"unspeakable one", b"unspeakable two", b"ineffable"):
+            assert grep(word, folders[0])
+        assert grep(b"unspeakable", folders[1])
+        seq = await c.forget(ids=["e2"])
+        assert await listed(c, segment, year) == await listed(c) == await listed(c, segment, version=3) == []
+        told = msgspec.msgpack.decode((await c.entries())[-1].body, type=Forgotten)
+        assert (told.ids, told.rseqs) == (["e2"], [5, 7, 8, 2])
+        await c.purged(seq)
+        for word in (b"unutterable", b"unspeakable", b"unmentionable", b"a year", b"ineffable"):
+            assert grep(word, *folders) == []
+        assert grep(b"zephyr", folders[0]) and grep(b"zephyr", folders[1])
+        assert await c.dead() == []
+        await made_again_after(c)
+
+    async def made_again_after(c):
+        await c.publish(made(segment, 8, (1, 8), title="unspeakable, made before"), where)
+        await c.recorded(await c.publish(made(year, 9, (1, 9), title="made since"), where))
+        assert await listed(c, segment, year) == [(year, 9, "made since")]
+
+        async def nowhere():
+            return not grep(b"unspeakable", *folders)
+
+        await until_async(nowhere, "what was made before the forget is erased too")
+        assert await c.dead() == []
+
+    async def still(c):
+        assert await listed(c, segment, other, year) == [(other, 4, "zephyr"), (year, 9, "made since")]
+
+    on(own, body)
+    persist.kill()
+    persist.start()
+    on(own, still)
 
 
 def test_purged_means_that_no_file_holds_it(own):

@@ -114,6 +114,10 @@ def test_any_client_publishes_and_finds_with_plain_subjects(running):
         ("mem.acme.query.search", b" " * 300_000, "too_large", ""),
         ("mem.acme.query.forget", b"{}", "empty_forget", ""),
         ("mem.acme.query.expand", b'{"id":"nobody"}', "not_found", "id"),
+        ("mem.acme.query.expand", b'{"grip":"nobody"}', "bad_field", "grip"),
+        ("mem.acme.query.toc", b'{"node":"toc:day:2020-01-01"}', "not_found", "node"),
+        ("mem.acme.query.browse", b'{"node":"nobody"}', "bad_field", "node"),
+        ("mem.acme.query.route", b'{"query":"x","now":"today"}', "bad_time", "now"),
     ],
 )
 def test_a_bad_question_gets_an_error_reply(running, subject, payload, code, field):
@@ -180,18 +184,21 @@ def test_a_hung_embed_leaves_words_and_says_so(running):
     on(running, body, tenant="lamps")
 
 
-def test_a_hung_index_leaves_the_most_recent(running):
+def test_a_hung_index_leaves_the_table_of_contents_and_the_most_recent(running):
     async def body(memory):
-        for text in ("first of all", "second to none"):
+        for text in ("the piano is tuned", "tea is ready", "somebody plays in the garden"):
             await memory.publish(text, session="s1")
-        await memory.search("first", after="mine", wait_ms=20_000)
+        await memory.search("piano", after="mine", wait_ms=20_000)
+        assert not (await memory.toc(after="mine", wait_ms=60_000)).stale
         with running.hung("index"):
-            reply = await memory.search("first")
-            assert (reply.mode, reply.degraded) == ("recent", ["text", "vector"])
-            assert [hit.text for hit in reply.hits] == ["second to none", "first of all"]
+            reply = await memory.search("piano")
+            assert (reply.mode, reply.degraded) == ("toc", ["text", "vector"])
+            assert (len(reply.hits), reply.hits[0].text) == (3, "the piano is tuned")
+            reply = await memory.search("piano", session="s2")
+            assert (reply.mode, reply.hits) == ("recent", [])
             states = {stage.stage: stage.state for stage in (await memory.status()).stages}
             assert (states["index"], states["persist"]) == ("down", "ok")
-        reply = await memory.search("first", after="mine", wait_ms=60_000)
+        reply = await memory.search("piano", after="mine", wait_ms=60_000)
         assert reply.mode == "hybrid"
 
     on(running, body, tenant="recent")

@@ -41,12 +41,13 @@ except ModuleNotFoundError:
 DECODE_GOLDEN = """
 import sys
 from pathlib import Path
-from jetmem_schemas import events
+from jetmem_schemas import events, toc
 
 count = 0
 for path in sorted(Path(sys.argv[1]).glob("*.json")):
     if not path.name.endswith(".expected.json"):
-        events.decode(path.name.split(".")[0], path.read_bytes())
+        kind, payload = path.name.split(".")[0], path.read_bytes()
+        toc.decode_node(payload) if kind == "node" else events.decode(kind, payload)
         count += 1
 sys.stdout.write(str(count))
 """

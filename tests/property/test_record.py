@@ -1,4 +1,6 @@
-"""The record against a model, as a state machine: messages, forgets, re-readings, restarts, power failures."""
+"""The record against a model, as a state machine: messages, nodes, forgets, re-readings, restarts, power failures."""
+
+from typing import NamedTuple
 
 import msgspec
 from hypothesis import settings
@@ -11,11 +13,13 @@ from jetmem.persist.handler import Recorder
 from jetmem.persist.record import FAMILIES, OutboxRow, Record
 from jetmem.runtime import limits
 from jetmem.testing.store import FakeStore
+from jetmem_schemas import toc
 from jetmem_schemas.internal import (
     ActivityRequest,
     FetchRequest,
     Forgotten,
     Head,
+    NodesRequest,
     ScanRequest,
     TimelineRequest,
     decode_entry,
@@ -33,6 +37,21 @@ agents = st.sampled_from(AGENTS)
 sessions = st.sampled_from(SESSIONS)
 ids = st.sampled_from([f"id{n}" for n in range(6)])
 times = st.integers(AT - 5, AT + 5)
+NODE_IDS = ("toc:year:2025", "toc:year:2026", "toc:day:2026-01-15", "toc:segment:2026-01-15:A")
+node_ids = st.sampled_from(NODE_IDS)
+#: Back from the head: the newest entry, some before it, one that is not there yet.
+behind = st.integers(-1, 8)
+sources = st.lists(st.tuples(st.integers(0, 12), st.integers(-1, 5)), max_size=3)
+
+
+class Made(NamedTuple):
+    """One version of a node, as the model has it."""
+
+    word: str
+    sources: list[tuple[int, int]]
+    gone: bool
+    rseq: int
+    data: bytes
 
 
 class RecordMachine(RuleBasedStateMachine):
@@ -46,6 +65,8 @@ class RecordMachine(RuleBasedStateMachine):
         self.rows: dict[tuple[str, str], tuple] = {}  # what every id ever said: (agent, session, body)
         self.forgotten: set[tuple[str, str]] = set()
         self.heads: dict[int, int] = {}
+        self.nodes: dict[tuple[str, str], dict[int, Made]] = {}  # (tenant, id) -> version -> what was recorded
+        self.last_forget: dict[str, int] = {}
         self.erased: list[str] = []
         self.dead: list[tuple[str, int, str, str]] = []  # tenant, seq, agent, session
         self.reached = 0
@@ -92,6 +113,40 @@ class RecordMachine(RuleBasedStateMachine):
         self.send(said(seq, payload, tenant=tenant))
         self.dead.append((tenant, seq, "alice", "s1"))
 
+    # what is made of it
+
+    @rule(tenant=tenants, id_=node_ids, back=behind, made_of=sources, gone=st.integers(0, 9))
+    def make_node(self, tenant, id_, back, made_of, gone):
+        head = self.heads.get(partition_of(tenant), 0)
+        body = {"id": id_, "version": max(1, head - back), "level": id_.split(":")[1]}
+        ranges = [(max(0, head - away), max(0, head - away + length)) for away, length in made_of]
+        word = f"word{len(self.log) + 1}q"
+        if gone == 0:
+            body |= {"gone": True, "sources": ranges}
+        else:
+            body |= {"title": word, "start": AT, "sources": ranges}
+        self.tell_node(tenant, body, msgspec.json.encode(body))
+
+    @precondition(lambda self: any(self.nodes.values()))
+    @rule(data=st.data(), respell=st.booleans())
+    def make_node_again(self, data, respell):
+        key, version = data.draw(st.sampled_from([(k, v) for k, held in sorted(self.nodes.items()) for v in held]))
+        payload = self.nodes[key][version].data
+        self.tell_node(key[0], msgspec.json.decode(payload), payload + b" " * respell)
+
+    def tell_node(self, tenant, body, payload):
+        self.send(said(len(self.log) + 1, payload, tenant=tenant, kind="derived", agent="_", session="node"))
+        part, version, word = partition_of(tenant), body["version"], body.get("title", "")
+        held = self.nodes.setdefault((tenant, body["id"]), {})
+        late = version < self.last_forget.get(tenant, 0) or version <= max(held, default=0)
+        if late or version > self.heads.get(part, 0):
+            if version not in held or held[version].data.strip() != payload.strip():
+                self.erased.append(word or "never said")
+            return
+        self.heads[part] = self.heads.get(part, 0) + 1
+        ranges = [tuple(each) for each in body["sources"]]
+        held[version] = Made(word, ranges, body.get("gone", False), self.heads[part], payload)
+
     # what is forgotten
 
     @rule(tenant=tenants, chosen=st.lists(ids, min_size=1, max_size=3))
@@ -117,14 +172,21 @@ class RecordMachine(RuleBasedStateMachine):
 
     def forget(self, tenant, body, covers):
         gone = {key: row for key, row in self.live.items() if key[0] == tenant and covers(key[1], row)}
-        writes = max(1, -(-len(gone) // limits.FORGET_IDS_MAX))
+        unmade = self.unmade(tenant, [row[5] for row in gone.values()], everything="all" in body)
+        writes = max(1, -(-(len(gone) + len(unmade)) // limits.FORGET_IDS_MAX))
         self.send(said(len(self.log) + 1, body, tenant=tenant, kind="forget", agent="_", session="_"), writes)
         part = partition_of(tenant)
-        self.heads[part] = self.heads.get(part, 0) + writes
+        self.last_forget[tenant] = self.heads[part] = self.heads.get(part, 0) + writes
+        for key, version in unmade:
+            self.erased.append(self.nodes[key].pop(version).word or "never said")
         for key, row in gone.items():
             self.erased.append(row[4])
             self.forgotten.add(key)
             del self.live[key]
+
+    def unmade(self, tenant, rseqs, *, everything):
+        versions = [(key, v, made) for key, held in self.nodes.items() for v, made in held.items() if key[0] == tenant]
+        return [(k, v) for k, v, made in versions if everything or (not made.gone and toc.met(made.sources, rseqs))]
 
     # how it is read
 
@@ -175,10 +237,15 @@ class RecordMachine(RuleBasedStateMachine):
             entries = [decode_entry(e) for e in reply.entries]
             assert [e.rseq for e in entries] == list(range(1, head.rseq + 1))
             assert [e.seq for e in entries] == sorted(e.seq for e in entries)
+            blanks = {e.rseq for e in entries if e.kind == "blank"}
+            dropped = []
             for entry in entries:
                 if entry.kind == "forgot":
                     told = msgspec.msgpack.decode(entry.body, type=Forgotten)
                     assert not {(entry.tenant, i) for i in told.ids} & self.live.keys()
+                    assert len(told.rseqs) <= limits.FORGET_IDS_MAX
+                    dropped += told.rseqs
+            assert len(dropped) == len(blanks) and set(dropped) == blanks
 
     @invariant()
     def the_checkpoint_is_at_the_end(self):
@@ -195,6 +262,30 @@ class RecordMachine(RuleBasedStateMachine):
                 i: (row[0], row[1], row[3], row[5]) for i, row in wanted.items()
             }
             assert all(wanted[e.id][4].encode() in e.body for e in found)
+
+    @invariant()
+    def the_newest_version_is_the_node_and_older_ones_are_readable(self):
+        record = self.recorder.record
+        for tenant in TENANTS:
+            held = {i: self.nodes.get((tenant, i), {}) for i in NODE_IDS}
+            latest = {i: made[max(made)].data for i, made in held.items() if made and not made[max(made)].gone}
+            assert answers.toc_nodes(record, NodesRequest(tenant, list(NODE_IDS)), 0).nodes == list(latest.values())
+            years = [data for i, data in latest.items() if i.startswith("toc:year:")]
+            assert answers.toc_nodes(record, NodesRequest(tenant), 0).nodes == years
+            for version in {v for made in held.values() for v in made}:
+                wanted = [made[version].data for made in held.values() if version in made and not made[version].gone]
+                assert answers.toc_nodes(record, NodesRequest(tenant, list(NODE_IDS), version), 0).nodes == wanted
+
+    @invariant()
+    def every_row_of_a_node_is_of_one_that_is_recorded(self):
+        rows = self.dump()
+        kept = [made for held in self.nodes.values() for made in held.values()]
+        assert len(rows["versions"]) == len(kept)
+        assert len(rows["nodes"]) == sum(bool(held) for held in self.nodes.values())
+        entries = {int.from_bytes(key[-8:]) for key in rows["sources"]}
+        assert entries == {m.rseq for m in kept if not m.gone and any(a <= b for a, b in m.sources)}
+        log = [decode_entry(value) for value in rows["log"].values()]
+        assert sorted(e.body for e in log if e.kind == "derived") == sorted(m.data for m in kept)
 
     @invariant()
     def erased_words_are_nowhere(self):

@@ -1,12 +1,17 @@
 """What people see."""
 
+import asyncio
 import io
+import json
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from harness.fake_stages import FakeStages
+from harness.planted import TALKS, ask, plant
 from jetmem.cli import app
-from jetmem.console import tables
+from jetmem.console import tables, toc_command
 from jetmem.console.moments import moment
 from jetmem_schemas import requests
 
@@ -102,3 +107,82 @@ def test_a_stage_that_is_behind_is_not_called_ok():
     counts = dict.fromkeys(("events", "sessions", "agents", "pending_vectors", "dead_letters", "purging"), 1)
     shown = _shown(tables.show_status, requests.StatusReply(**REPLY, **counts, stages=stages))
     assert "work waits" in shown and "ok" not in shown
+
+
+class TocClient:
+    """The SDK's verbs of the table of contents over fake stages."""
+
+    tenant = "acme"
+
+    def __init__(self):
+        self.stages = FakeStages()
+        plant(self.stages, "acme", TALKS)
+
+    def asked(self, verb, kind, fields):
+        given = {name: value for name, value in fields.items() if value is not None}
+        return msgspec.json.decode(json.dumps(ask(self.stages, verb, **given)), type=kind)
+
+    async def toc(self, **fields):
+        return await asyncio.to_thread(self.asked, "toc", requests.TocReply, fields)
+
+    async def browse(self, node, **fields):
+        return await asyncio.to_thread(self.asked, "browse", requests.BrowseReply, {"node": node, **fields})
+
+
+def _drawn(capsys, node=None, depth=2, most=50):
+    asyncio.run(toc_command._draw(TocClient(), "acme", {"node": node, "version": None}, depth, most))
+    return capsys.readouterr().out
+
+
+def test_the_table_of_contents_is_drawn_as_a_tree(capsys):
+    shown = _drawn(capsys)
+    assert shown.startswith("acme\n")
+    for part in (
+        "toc:year:2026",
+        "toc:month:2026-02",
+        "toc:week:2026-W02",
+        "2025-12-30 to 2026-02-10",
+        "10 events",
+        "ms",
+    ):
+        assert part in shown
+    assert "toc:day" not in shown
+    assert "toc:week" not in _drawn(capsys, depth=1)
+    shown = _drawn(capsys, node="toc:week:2026-W02")
+    assert "toc:segment:2026-01-06" in shown and "grip:2026-01-06" in shown and "2026-01-06 10:00Z to 10:02Z" in shown
+
+
+def test_a_tree_says_what_it_leaves_out(capsys):
+    assert "… 1 more: jetmem browse acme toc:year:2026" in _drawn(capsys, most=1)
+
+
+def test_an_empty_table_of_contents_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(TocClient, "__init__", lambda self: setattr(self, "stages", FakeStages()))
+    assert "the table of contents is empty" in _drawn(capsys)
+
+
+def test_a_route_shows_what_was_found_and_why():
+    client = TocClient()
+    for question in ("what did we talk about last week?", "why is the build broken?"):
+        reply = client.asked("route", requests.RouteReply, {"query": question, "now": "2026-01-12T12:00:00Z"})
+        shown = _shown(tables.show_route, reply)
+        assert reply.explanation in shown and f"strategy {reply.strategy}" in shown
+        assert all(each.id in shown for each in [*reply.nodes, *reply.hits])
+    shown = _shown(tables.show_route, msgspec.structs.replace(reply, hits=[], nodes=[]))
+    assert "nothing found" in shown
+
+
+def test_a_grip_shows_its_words_and_marks_its_event():
+    client = TocClient()
+    segment = next(id_ for id_ in client.stages.nodes_held if ":segment:2026-01-06" in id_)
+    grip = client.stages.nodes_held[segment][0].grips[1]
+    shown = _shown(tables.show_expanded, client.asked("expand", requests.ExpandReply, {"grip": grip.id}))
+    assert f"“{grip.excerpt}”  {segment}" in shown
+    assert "▶" in shown
+
+
+def test_expand_takes_an_event_or_a_grip():
+    for arguments in ([], ["e1", "--grip", "grip:2026-01-05:x:12"]):
+        result = CliRunner().invoke(app, ["expand", "acme", *arguments])
+        assert result.exit_code == 2
+        assert "one of ID, --grip is needed" in result.output

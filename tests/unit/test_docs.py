@@ -91,7 +91,7 @@ def test_a_stage_folder_handles_the_streams_that_the_flow_says() -> None:
         named |= {subjects.RECORD} if "ProjectionProcess(" in source or "subjects.record(" in source else set()
         named |= {subjects.EMBED} if "Asker(" in source else set()
         named |= {subjects.DEAD} if "subjects.dead(" in source else set()
-        named |= {subjects.MEMORY} if "subjects.memory(" in source else set()
+        named |= {subjects.MEMORY} if "subjects.memory(" in source or "derived_subject(" in source else set()
         assert {stage.reads, *stage.emits} - {""} <= named, stage.name
 
 

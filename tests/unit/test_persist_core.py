@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from harness.messages import AT, stored
@@ -45,7 +46,10 @@ def test_refusals(payload, code):
         ("mem.acme.event.alice", "bad_subject"),
         (SUBJECT + ".more", "bad_subject"),
         (SUBJECT.replace("alice", "_"), "bad_subject"),
-        (SUBJECT.replace("event", "derived"), "unsupported"),
+        (SUBJECT.replace("event", "derived"), "bad_subject"),
+        (stored("acme", "derived", "_", "grip"), "bad_subject"),
+        (stored("acme", "derived", "_", "_"), "bad_subject"),
+        (stored("acme", "derived", "alice", "node"), "bad_subject"),
     ],
 )
 def test_refused_subjects(subject, code):
@@ -94,6 +98,83 @@ def test_the_same_words_in_another_session_are_other_content():
 )
 def test_spelling(one, other, same):
     assert core.same_content(one, other) is same
+
+
+NODE = stored("acme", "derived", "_", "node")
+DAY = {"id": "toc:day:2026-01-15", "level": "day", "version": 7, "start": AT - 5, "end": AT, "title": "Cats"}
+
+
+def node(**said):
+    return msgspec.json.encode({k: v for k, v in (DAY | said).items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "field"),
+    [
+        ({"id": None}, "missing_field", "id"),
+        ({"version": None}, "missing_field", "version"),
+        ({"version": 0}, "bad_field", "version"),
+        ({"version": -1}, "bad_field", "version"),
+        ({"id": "e1"}, "bad_field", "id"),
+        ({"id": "toc:decade:2020"}, "bad_field", "id"),
+        ({"id": "toc:day:2026-01-15:x"}, "bad_field", "id"),
+        ({"id": "toc:segment:2026-01-15"}, "bad_field", "id"),
+        ({"id": "toc:year:26"}, "bad_field", "id"),
+        ({"id": "toc:month:2026-01"}, "bad_field", "level"),
+        ({"level": None}, "bad_field", "level"),
+        ({"level": "decade"}, "bad_field", "level"),
+        ({"bullets": [{"text": "x", "grips": []}]}, "bad_field", "bullets[0].grips"),
+        ({"start": "0001-01-01T00:00:00+10:00"}, "bad_time", "start"),
+        ({"end": 1e300}, "bad_time", "end"),
+        ({"gone": True}, "bad_field", "gone"),
+        ({"gone": True, "title": None, "terms": {"cat": 1}}, "bad_field", "gone"),
+        ({"sources": [[1, -1]]}, "bad_field", "sources[0][1]"),
+    ],
+)
+def test_refused_nodes(said, code, field):
+    with pytest.raises(SchemaError) as caught:
+        judge(node(**said), NODE)
+    assert (caught.value.code, caught.value.field) == (code, field)
+
+
+@pytest.mark.parametrize(
+    "id_", ["toc:year:2026", "toc:month:2026-01", "toc:week:2026-W03", "toc:day:2026-01-15", "toc:segment:2026-01-15:A"]
+)
+def test_a_node_is_of_the_time_it_begins(id_):
+    found = judge(node(id=id_, level=id_.split(":")[1]), NODE)
+    assert (found.kind, found.agent, found.session, found.id, found.ts) == ("derived", "_", "node", id_, AT - 5)
+    assert found.node.title == "Cats"
+
+
+def test_what_ends_a_node_needs_no_more_than_id_and_version():
+    found = judge(b'{"id":"toc:day:2026-01-15","version":9,"gone":true}', NODE)
+    assert found.node.gone and found.ts == AT
+
+
+@pytest.mark.parametrize(
+    ("said", "around", "verdict"),
+    [
+        ({}, core.Around(0, None, 0, 70), core.Verdict.RECORD),
+        ({"seq": 70}, core.Around(6, None, 7, 70), core.Verdict.RECORD),
+        ({}, core.Around(7, node(), 0, 70), core.Verdict.REPEAT),
+        ({}, core.Around(8, node(), 9, 70), core.Verdict.REPEAT),
+        ({}, core.Around(7, b"other", 0, 70), core.Verdict.STALE),
+        ({}, core.Around(8, None, 0, 70), core.Verdict.STALE),
+        ({}, core.Around(0, None, 8, 70), core.Verdict.STALE),
+        ({}, core.Around(0, None, 0, None), core.Verdict.STALE),
+        ({"seq": 71}, core.Around(0, None, 0, 70), core.Verdict.STALE),
+    ],
+    ids=["new", "newer", "again", "old again", "other words", "older", "before a forget", "not yet", "another log"],
+)
+def test_decisions_about_nodes(said, around, verdict):
+    candidate = judge(node(**said), NODE)
+    assert core.decide_node(candidate.node, node(**said), around) is verdict
+
+
+def test_a_refused_node_is_covered_by_any_forget():
+    """It may hold anybody's words, and nobody can tell whose."""
+    assert core.covers_dead(forget(b'{"ids":["x"]}'), "mem.acme.derived._.node", "", b"\xff", 60)
+    assert core.covers_dead(forget(b'{"agent":"bob"}'), "mem.acme.derived._.node", "", b"{}", 60)
 
 
 def forget(body):

@@ -82,6 +82,14 @@ BAD = [
     ("mem.acme.query.get", b'{"ids":[]}', "bad_field", "ids"),
     ("mem.acme.query.get", b'{"ids":["a b"]}', "bad_field", "ids[0]"),
     ("mem.acme.query.expand", b"{}", "missing_field", "id"),
+    ("mem.acme.query.expand", b'{"id":"a","grip":"b"}', "bad_field", "grip"),
+    ("mem.acme.query.toc", b'{"version":1}', "bad_field", "version"),
+    ("mem.acme.query.toc", b'{"node":"toc:year:2026","version":0}', "bad_field", "version"),
+    ("mem.acme.query.browse", b"{}", "missing_field", "node"),
+    ("mem.acme.query.route", b'{"query":" "}', "bad_field", "query"),
+    ("mem.acme.query.route", b'{"query":"a","budget":{"nodes":0}}', "bad_field", "budget.nodes"),
+    ("mem.acme.query.route", b'{"query":"a","budget":{"tokens":1}}', "bad_field", "tokens"),
+    ("mem.acme.query.route", b'{"query":"a","now":"today"}', "bad_time", "now"),
     ("mem.acme.query.status", b'{"tenant":"other"}', "bad_field", "tenant"),
 ]
 
@@ -187,10 +195,13 @@ def test_arms_are_listed_in_the_order_of_the_flow(monkeypatch: pytest.MonkeyPatc
         standing.without(arms)
         return standing.common(0)["degraded"]
 
-    assert listed("vector", "text", "record") == flow.arms() == ["record", "text", "vector"]
-    summarize = msgspec.structs.replace(flow.stage("index"), name="summarize", arms=("toc", "grips"))
-    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES, summarize))
-    assert listed("grips", "toc", "vector", "text", "record") == ["record", "text", "vector", "toc", "grips"]
+    assert listed("vector", "text", "record") == ["record", "text", "vector"]
+    assert flow.arms() == ["record", "text", "vector", "toc"]
+    learn = msgspec.structs.replace(flow.stage("index"), name="learn", arms=("procedures", "graph"))
+    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES, learn))
+    assert listed("graph", "procedures", "vector", "text", "record") == [
+        "record", "text", "vector", "procedures", "graph"
+    ]  # fmt: skip
     assert listed("zz", "unheard", "text") == ["text", "unheard", "zz"], "a stage that is gone from the flow"
 
 

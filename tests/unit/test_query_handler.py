@@ -323,18 +323,19 @@ def test_sessions_and_agents() -> None:
 def test_status_tells_of_every_stage() -> None:
     reply = ask(stages_with(), "status")
     assert [(s["stage"], s["state"]) for s in reply["stages"]] == [
-        ("persist", "ok"), ("embed", "ok"), ("index", "ok"), ("query", "ok")
+        ("persist", "ok"), ("embed", "ok"), ("index", "ok"), ("summarize", "ok"), ("query", "ok")
     ]  # fmt: skip
     assert (reply["events"], reply["pending_vectors"], reply["dead_letters"]) == (5, 3, 4)
-    assert reply["fresh"] == {"record": 5, "text": 2, "vector": 1}
+    assert reply["fresh"] == {"record": 5, "text": 2, "vector": 1, "toc": 4}
 
 
 def test_status_answers_when_everything_is_down() -> None:
     stages = stages_with()
-    stages.down |= {"persist", "embed", "index", "broker"}
+    stages.down |= {"persist", "embed", "index", "summarize", "broker"}
     reply = ask(stages, "status", after=3)
-    assert [s["state"] for s in reply["stages"]] == ["down", "down", "down", "ok"]
-    assert (reply["degraded"], reply["stale"], reply["dead_letters"]) == (["record", "text", "vector"], True, None)
+    assert [s["state"] for s in reply["stages"]] == ["down", "down", "down", "down", "ok"]
+    degraded = ["record", "text", "vector", "toc"]
+    assert (reply["degraded"], reply["stale"], reply["dead_letters"]) == (degraded, True, None)
 
 
 def test_status_says_purging_until_no_stage_may_hold_what_was_erased() -> None:
@@ -423,7 +424,9 @@ def test_forget_without_an_acknowledgement_is_an_error() -> None:
     assert refused(stages, "forget", ids=["e0"]).code == "unavailable"
 
 
-@pytest.mark.parametrize(("slow", "waiting"), [("cover", ["persist", "index"]), ("applied", ["index"])])
+@pytest.mark.parametrize(
+    ("slow", "waiting"), [("cover", ["persist", "index", "summarize"]), ("applied", ["index", "summarize"])]
+)
 def test_forget_says_who_has_not_applied_it(slow: str, waiting: list[str]) -> None:
     stages = stages_with()
     stages.hangs.add(slow)
@@ -435,42 +438,44 @@ def test_forget_says_who_has_not_applied_it(slow: str, waiting: list[str]) -> No
 
 
 @pytest.fixture
-def toc_in_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+def learn_in_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A projection that is added later."""
-    summarize = msgspec.structs.replace(flow.stage("index"), name="summarize", arms=("toc",))
-    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES[:-1], summarize, flow.STAGES[-1]))
+    learn = msgspec.structs.replace(flow.stage("index"), name="learn", arms=("procedures",))
+    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES[:-1], learn, flow.STAGES[-1]))
 
 
-@pytest.mark.usefixtures("toc_in_the_flow")
+@pytest.mark.usefixtures("learn_in_the_flow")
 def test_a_projection_that_is_added_is_awaited_like_any_other() -> None:
     stages = stages_with()
     reply = ask(stages, "status", after=5)
-    assert (reply["fresh"]["toc"], reply["degraded"], reply["stale"]) == (5, [], False)
-    assert [s["stage"] for s in reply["stages"]] == ["persist", "embed", "index", "summarize", "query"]
+    assert (reply["fresh"]["procedures"], reply["degraded"], reply["stale"]) == (5, [], False)
+    assert [s["stage"] for s in reply["stages"]] == [
+        "persist", "embed", "index", "summarize", "learn", "query"
+    ]  # fmt: skip
     stages.down = {"index"}
     reply = ask(stages, "status", after=5)
-    assert (reply["fresh"]["toc"], reply["degraded"], reply["stale"]) == (5, ["text", "vector"], True)
-    stages.down = {"summarize"}
+    assert (reply["fresh"]["procedures"], reply["degraded"], reply["stale"]) == (5, ["text", "vector"], True)
+    stages.down = {"learn"}
     reply = ask(stages, "status", after=5)
-    assert (reply["degraded"], reply["stale"]) == (["toc"], True)
-    assert [s["state"] for s in reply["stages"]] == ["ok", "ok", "ok", "down", "ok"]
+    assert (reply["degraded"], reply["stale"]) == (["procedures"], True)
+    assert [s["state"] for s in reply["stages"]] == ["ok", "ok", "ok", "ok", "down", "ok"]
     assert ask(stages, "search", query="q")["degraded"] == []
 
 
-@pytest.mark.usefixtures("toc_in_the_flow")
+@pytest.mark.usefixtures("learn_in_the_flow")
 def test_a_forget_waits_for_every_projection() -> None:
     stages = stages_with()
     assert ask(stages, "forget", ids=["e0"])["state"] == "applied"
-    stages.hangs = {"summarize.applied"}
+    stages.hangs = {"learn.applied"}
     reply = ask(stages, "forget", ids=["e1"])
-    assert (reply["state"], reply["waiting"], reply["degraded"]) == ("accepted", ["summarize"], ["toc"])
+    assert (reply["state"], reply["waiting"], reply["degraded"]) == ("accepted", ["learn"], ["procedures"])
     stages.hangs = {"cover"}
-    assert ask(stages, "forget", ids=["e2"])["waiting"] == ["persist", "index", "summarize"]
+    assert ask(stages, "forget", ids=["e2"])["waiting"] == ["persist", "index", "summarize", "learn"]
 
 
 def test_a_verb_of_the_contract_that_nobody_answers_is_noticed_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     stages = stages_with()
-    monkeypatch.setitem(VERBS, "toc", VERBS["status"])
+    monkeypatch.setitem(VERBS, "topics", VERBS["status"])
     with pytest.raises(Broken, match="every verb"):
         Query(stages, QuerySettings(), stages.clock, Tally())
 
@@ -492,7 +497,7 @@ def test_a_forget_can_be_asked_for_until_it_is_purged() -> None:
     assert state(purged=True, index_purging=0) == ("purged", 2, [])
     assert state(late=["text"]) == ("accepted", 2, ["index"])
     assert state(late=[], down={"index"}) == ("accepted", 2, ["index"])
-    assert state(down=set(), reached=seq - 1) == ("accepted", 0, ["persist", "index"])
+    assert state(down=set(), reached=seq - 1) == ("accepted", 0, ["persist", "index", "summarize"])
     assert len(stages.published) == 1
 
 

@@ -15,6 +15,7 @@ from jetmem.client.link import Link, Lost
 from jetmem_schemas import requests, subjects
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import decode_json
+from jetmem_schemas.shown import NodeItem
 
 R = TypeVar("R", bound=requests.Reply)
 After = int | Literal["mine"]
@@ -60,9 +61,23 @@ class Questions:
         """Events by id; those not held are in `missing`."""
         return await self._typed("get", {"ids": list(ids), **fields}, requests.EventsReply)
 
-    async def expand(self, event_id: str, **fields: Any) -> requests.ExpandReply:
-        """One event with what came before and after; fields of `requests.Expand`."""
-        return await self._typed("expand", {"id": event_id, **fields}, requests.ExpandReply)
+    async def expand(
+        self, event_id: str | None = None, *, grip: str | None = None, **fields: Any
+    ) -> requests.ExpandReply:
+        """One event, or those of a grip, with what came before and after; fields of `requests.Expand`."""
+        return await self._typed("expand", {"id": event_id, "grip": grip, **fields}, requests.ExpandReply)
+
+    async def toc(self, node: str | None = None, **fields: Any) -> requests.TocReply:
+        """The years of the table of contents in `nodes`, or one `node`; fields of `requests.Toc`."""
+        return await self._typed("toc", {"node": node, **fields}, requests.TocReply)
+
+    async def browse(self, node: str, **fields: Any) -> requests.BrowseReply:
+        """One page of a node's children; fields of `requests.Browse`."""
+        return await self._typed("browse", {"node": node, **fields}, requests.BrowseReply)
+
+    async def route(self, query: str, **fields: Any) -> requests.RouteReply:
+        """Events or nodes by the strategy that suits the question, and why; fields of `requests.Route`."""
+        return await self._typed("route", {"query": query, **fields}, requests.RouteReply)
 
     async def timeline(self, **fields: Any) -> requests.EventsReply:
         """One page of events in the order of their time; fields of `requests.Timeline`."""
@@ -96,6 +111,12 @@ class Questions:
         async for page in self._pages("search", {"query": query, **fields}, requests.SearchReply):
             for hit in page.hits:
                 yield hit
+
+    async def browse_all(self, node: str, **fields: Any) -> AsyncIterator[NodeItem]:
+        """Children of a node, of all pages."""
+        async for page in self._pages("browse", {"node": node, **fields}, requests.BrowseReply):
+            for item in page.nodes:
+                yield item
 
     async def timeline_all(self, **fields: Any) -> AsyncIterator[requests.Item]:
         """Events of all pages."""

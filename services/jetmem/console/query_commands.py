@@ -82,7 +82,8 @@ def get(
 
 def expand(
     tenant: Tenant,
-    event_id: Annotated[str, typer.Argument(metavar="ID", help="Event id.")],
+    event_id: Annotated[str | None, typer.Argument(metavar="ID", help="Event id.")] = None,
+    grip: Annotated[str | None, typer.Option(help="Instead of an event: a grip, as `jetmem toc` shows them.")] = None,
     before_events: Annotated[int | None, typer.Option(help="Events before it.")] = None,
     after_events: Annotated[int | None, typer.Option(help="Events after it.")] = None,
     within_minutes: Annotated[int | None, typer.Option(help="No further away than this.")] = None,
@@ -90,9 +91,11 @@ def expand(
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
-    """Show one event with what came before and after."""
+    """Show one event, or the very words behind a grip, with what came before and after."""
     near = {"before_events": before_events, "after_events": after_events, "within_minutes": within_minutes}
-    _ask("expand", tenant, {"id": event_id, **near}, as_json, server, creds)
+    if (event_id is None) == (grip is None):
+        fail("one of ID, --grip is needed", 2)
+    _ask("expand", tenant, {"id": event_id, "grip": grip, **near}, as_json, server, creds)
 
 
 def timeline(
@@ -239,7 +242,7 @@ def _ask(verb: str, tenant: str, fields: dict[str, Any], as_json: bool, server: 
     raw = call(server, creds, tenant, lambda client: client.ask(verb, fields))
     reply: Any = msgspec.json.decode(raw, type=requests.VERBS[verb][1])
     if for_people(as_json):
-        _show(verb, reply, str(fields.get("id", "")))
+        _show(verb, reply, str(fields.get("id") or ""))
     else:
         typer.echo(raw)
     if verb == "get" and not reply.events:
@@ -253,7 +256,7 @@ def _show(verb: str, reply: Any, at: str) -> None:
         "search": lambda: tables.show_hits(console, reply),
         "get": lambda: tables.show_events(console, reply.events, reply),
         "timeline": lambda: tables.show_events(console, reply.events, reply),
-        "expand": lambda: tables.show_events(console, reply.events, reply, at),
+        "expand": lambda: tables.show_expanded(console, reply, at),
         "sessions": lambda: tables.show_sessions(console, reply),
         "agents": lambda: tables.show_agents(console, reply),
         "status": lambda: tables.show_status(console, reply),

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jetmem_schemas import requests
+from jetmem_schemas import requests, shown
 
 _SNIPPET_CHARS: Final = 300
 _BEFORE_MATCH_CHARS: Final = 80
@@ -131,6 +131,60 @@ def show_events(console: Console, items: Iterable[requests.Item], reply: request
     if missing:
         console.print(f"not recorded: {', '.join(missing)}")
     footer(console, reply, cursor=_cursor(getattr(reply, "cursor", None)))
+
+
+def show_expanded(console: Console, reply: requests.ExpandReply, at: str = "") -> None:
+    """One event, or a grip's words and its first event, among its neighbours."""
+    if isinstance(reply.excerpt, str):
+        console.print(Text.assemble("“", (clean(reply.excerpt), "bold"), "”", (f"  {reply.node}", "green")))
+    show_events(console, reply.events, reply, at or reply.event.id)
+
+
+def node_line(node: shown.NodeItem) -> Text:
+    """A node's title, time, size and id."""
+    open_ = " · open" if node.open else ""
+    score = "" if node.score is None else f"  {node.score:.3f}"
+    return Text.assemble(
+        (clean(node.title) or node.level, "bold"),
+        f"  {_from_to(node.start, node.end)}  {count(node.events, 'event')}{open_}  ",
+        (node.id, "green"),
+        (score, "dim"),
+    )
+
+
+def _from_to(start: str, end: str) -> str:
+    """`2026-01-15 09:30Z to 10:05Z`; days alone where they differ."""
+    first, last = when(start), when(end)
+    if first[:10] == last[:10]:
+        return f"{first[:16]}Z to {last[11:16]}Z"
+    return f"{first[:10]} to {last[:10]}"
+
+
+def bullet_lines(node: shown.NodeItem) -> list[Text]:
+    """A node's bullets with the grips that prove them."""
+    return [
+        Text.assemble("• ", clean(bullet.text.replace("\n", " ")), (f"  {' '.join(bullet.grips)}", "dim"))
+        for bullet in node.bullets
+    ]
+
+
+def show_nodes(console: Console, nodes: Iterable[shown.NodeItem]) -> None:
+    """Nodes with their bullets."""
+    for node in nodes:
+        console.print(node_line(node), soft_wrap=True)
+        for line in bullet_lines(node):
+            console.print(Text.assemble(" " * _INDENT, line), soft_wrap=True)
+
+
+def show_route(console: Console, reply: requests.RouteReply) -> None:
+    """What a question was taken for, and what was found."""
+    show_nodes(console, reply.nodes)
+    for hit in reply.hits:
+        show_item(console, hit, ranked=f"{hit.score:.3f} {'+'.join(hit.arms)}")
+    if not reply.nodes and not reply.hits:
+        console.print(_NOTHING)
+    console.print(clean(reply.explanation), style="dim", soft_wrap=True)
+    footer(console, reply, f"strategy {reply.strategy}")
 
 
 def show_sessions(console: Console, reply: requests.SessionsReply) -> None:

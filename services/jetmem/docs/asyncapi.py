@@ -21,12 +21,12 @@ _PARAMETERS: Final = {
     "name": "The procedure's name; the same letters.",
     "code": "Why it could not be recorded.",
     "partition": "0 to 63, by the tenant; on RECORD also `heads`.",
-    "kind": "event, run, procedure or forget.",
+    "kind": "event, run, procedure, forget or derived.",
     "stage": "Who asks.",
 }
 #: What lies on each stream, and where, as MEMORY's transform and the stages put it.
 _STREAMS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    subjects.MEMORY: (subjects.memory_partition(0), dict.fromkeys(schemas.EVENTS)),
+    subjects.MEMORY: (subjects.memory_partition(0), dict.fromkeys(schemas.EVENTS | schemas.DERIVED)),
     subjects.RECORD: (subjects.record(0), {"facts": internal.Facts, "heads": internal.Heads}),
     subjects.EMBED: (subjects.embed_job("STAGE"), {"job": internal.EmbedJob}),
     subjects.DEAD: (subjects.dead("CODE", "TENANT"), {"dead_letter": None}),
@@ -130,7 +130,7 @@ def _operation(action: str, channel: str, stage: str) -> dict[str, Any]:
 
 def _messages() -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, kind in schemas.EVENTS.items():
+    for name, kind in (schemas.EVENTS | schemas.DERIVED).items():
         found[name.split(".")[0]] = _message(kind)
     for verb, (request, reply) in requests.VERBS.items():
         found[f"{verb}_request"] = _message(request)
@@ -157,7 +157,7 @@ def _message(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    kinds: list[Any] = [*schemas.EVENTS.values(), requests.Failure]
+    kinds: list[Any] = [*schemas.EVENTS.values(), *schemas.DERIVED.values(), requests.Failure]
     kinds += [kind for pair in requests.VERBS.values() for kind in pair]
     kinds += [kind for _, held in _STREAMS.values() for kind in held.values() if kind is not None]
     return schemas.components(kinds, _REF) | {"Notification": schemas.NOTIFICATION}

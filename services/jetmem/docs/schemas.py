@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from jetmem_schemas import events, requests
+from jetmem_schemas import events, requests, toc
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 #: What may be published, by kind and version; a changed event is a new version beside the old one.
@@ -18,6 +18,8 @@ EVENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "procedure.v1": events.Procedure,
     "forget.v1": events.Forget,
 }
+#: What stages publish and persist records beside it.
+DERIVED: Final[dict[str, type[msgspec.Struct]]] = {"node.v1": toc.Node}
 #: The body of a dead letter's notification on `mem.<tenant>.notify.dead_letter`.
 NOTIFICATION: Final[dict[str, Any]] = {
     "title": "Notification",
@@ -36,7 +38,7 @@ NOTIFICATION: Final[dict[str, Any]] = {
 
 def documents() -> dict[str, dict[str, Any]]:
     """Every document by its name."""
-    kinds: dict[str, type[msgspec.Struct]] = dict(EVENTS)
+    kinds: dict[str, type[msgspec.Struct]] = EVENTS | DERIVED
     for verb, (request, reply) in requests.VERBS.items():
         kinds[f"query.{verb}.request"] = request
         kinds[f"query.{verb}.reply"] = reply

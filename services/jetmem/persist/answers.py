@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
 
 from jetmem.domain import keys
+from jetmem.persist import nodes
 from jetmem.persist.core import Summary
-from jetmem.persist.record import Record
+from jetmem.persist.record import NodeRow, Record
 from jetmem.runtime import limits
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.internal import (
@@ -21,6 +22,8 @@ from jetmem_schemas.internal import (
     FetchReply,
     FetchRequest,
     Head,
+    NodesReply,
+    NodesRequest,
     ScanReply,
     ScanRequest,
     TimelineReply,
@@ -31,6 +34,8 @@ from jetmem_schemas.subjects import partition_of
 #: Rows looked at for one page; a rarer filter gives a shorter page with a cursor, never a long silence.
 _LOOKED_AT_MAX: Final = 50_000
 _PLACE_BYTES: Final = 16
+#: What MessagePack puts before a string of bytes.
+_PREFIX_BYTES: Final = 5
 _encode = msgspec.msgpack.Encoder().encode
 _summary = msgspec.msgpack.Decoder(Summary).decode
 _activity = msgspec.msgpack.Decoder(Activity).decode
@@ -220,3 +225,38 @@ def activity(record: Record, request: ActivityRequest, checkpoint: int, *, agent
         if request.agent in ("", item.agent) and (request.until is None or item.first < request.until):
             items.append(item)
     return ActivityReply(items, b"", checkpoint)
+
+
+def toc_nodes(record: Record, request: NodesRequest, checkpoint: int) -> NodesReply:
+    """Nodes by id, the newest or one version, or every year by time; what is gone is not among them."""
+    part = partition_of(request.tenant)
+    if not request.ids:
+        rows = [row for row in nodes.years(record, request.tenant) if not row.gone]
+        found = _recorded(record, part, request.tenant, rows)
+        return _filled(sorted(found, key=lambda entry: (entry.ts, entry.id)), checkpoint)
+    held = (
+        nodes.versions(record, request.tenant, request.ids, request.version)
+        if request.version
+        else nodes.newest(record, request.tenant, request.ids)
+    )
+    rows = [row for row in held if row is not None and not row.gone]
+    return _filled(_recorded(record, part, request.tenant, rows), checkpoint)
+
+
+def _recorded(record: Record, part: int, tenant: str, rows: list[NodeRow]) -> Iterator[Entry]:
+    """Their entries; a forget may have blanked one since its row was read."""
+    for row in rows:
+        entry = record.entry(part, row.rseq)
+        if entry is not None and entry.kind == "derived" and entry.tenant == tenant:
+            yield entry
+
+
+def _filled(entries: Iterable[Entry], checkpoint: int) -> NodesReply:
+    found: list[bytes] = []
+    size = 0
+    for entry in entries:
+        size += len(entry.body) + _PREFIX_BYTES
+        if found and size > limits.REPLY_BYTES_MAX:
+            return NodesReply(found, checkpoint, cut=True)
+        found.append(entry.body)
+    return NodesReply(found, checkpoint)

@@ -41,6 +41,7 @@ from jetmem_schemas.internal import (
     FetchRequest,
     Head,
     Heads,
+    NodesRequest,
     ScanRequest,
     StageStatus,
     TimelineRequest,
@@ -110,6 +111,7 @@ class Persist:
             "timeline": Endpoint(TimelineRequest, self._timeline),
             "sessions": Endpoint(ActivityRequest, self._sessions),
             "agents": Endpoint(ActivityRequest, self._agents),
+            "nodes": Endpoint(NodesRequest, self._nodes),
             "forgotten": Endpoint(dict[str, Any], self.purge.forgotten),
             "status": Endpoint(dict[str, Any], self._status),
             "drop_letter": Endpoint(DropLetter, self.letters.drop),
@@ -259,6 +261,10 @@ class Persist:
     async def _agents(self, part: int, request: ActivityRequest) -> Any:
         at = self.recorder.synced.seq
         return await self.in_reader(lambda: answers.activity(self.record, request, at, agents=True))
+
+    async def _nodes(self, part: int, request: NodesRequest) -> Any:
+        at = self.recorder.synced.seq
+        return await self.in_reader(lambda: answers.toc_nodes(self.record, request, at))
 
     async def _status(self, part: int, request: dict[str, Any]) -> StageStatus:
         counts: dict[str, int | float | str] = {"record_seq": self.recorder.synced.seq}

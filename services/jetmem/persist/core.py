@@ -11,7 +11,7 @@ import msgspec
 from ulid import ULID
 
 from jetmem.runtime.errors import Poison
-from jetmem_schemas import subjects
+from jetmem_schemas import subjects, toc
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import FUTURE_MS_MAX, Event, Forget, Message, Time, decode, epoch_ms
 
@@ -51,6 +51,7 @@ class Candidate:
     summary: Summary
     tags: tuple[str, ...]
     forget: Forget | None
+    node: toc.Node | None = None
 
 
 class Verdict(Enum):
@@ -60,6 +61,24 @@ class Verdict(Enum):
     REPEAT = "repeat"
     FORGOTTEN = "forgotten"
     CONFLICT = "conflict"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What is recorded around a version of a node.
+
+    Attributes:
+        newest: The newest version under its id, 0 for none.
+        held: The content recorded as this very version, if it is.
+        forgot: Number of the entry that ends the tenant's last forget, 0 for none.
+        covered: MEMORY sequence of the entry that the version names, None if there is no such entry.
+    """
+
+    newest: int
+    held: bytes | None
+    forgot: int
+    covered: int | None
 
 
 def judge(subject: str, payload: bytes, seq: int, at: int) -> Candidate:
@@ -76,6 +95,8 @@ def judge(subject: str, payload: bytes, seq: int, at: int) -> Candidate:
         Poison: The time is out of range.
     """
     address = subjects.parse_memory(subject)
+    if address.kind == "derived":
+        return _judge_node(address, payload, at)
     message = decode(address.kind, payload)
     ts = _time_of(message, at)
     return Candidate(
@@ -89,6 +110,17 @@ def judge(subject: str, payload: bytes, seq: int, at: int) -> Candidate:
         _summary(address, message),
         tuple(message.tags) if isinstance(message, Event) else (),
         message if isinstance(message, Forget) else None,
+    )
+
+
+def _judge_node(address: subjects.Address, payload: bytes, at: int) -> Candidate:
+    if (address.agent, address.session) != (subjects.NONE, subjects.NODE):
+        raise SchemaError("bad_subject", "agent and kind of a derived message must be '_' and 'node'", "subject")
+    node = toc.decode_node(payload)
+    ts = at if node.start is None else epoch_ms(node.start, "start")
+    summary = Summary(address.kind, address.agent, address.session)
+    return Candidate(
+        address.tenant, address.kind, address.agent, address.session, node.id, ts, b"", summary, (), None, node
     )
 
 
@@ -113,6 +145,20 @@ def decide(candidate: Candidate, known: IdRow | None) -> Verdict:
     if known.forgotten:
         return Verdict.FORGOTTEN
     return Verdict.REPEAT if known.hash == candidate.hash else Verdict.CONFLICT
+
+
+def decide_node(node: toc.Node, payload: bytes, around: Around) -> Verdict:
+    """Compare a version of a node with what is recorded around it.
+
+    `STALE`: an older one came later, or it was made without knowing of a forget, or from another log. Whoever made it
+    makes it again; nothing of it is kept, not even its copy in MEMORY, because nobody could tell when a later forget
+    meets it.
+    """
+    if around.held is not None and around.held == payload:
+        return Verdict.REPEAT
+    if node.version < around.forgot or around.covered is None or node.seq not in (0, around.covered):
+        return Verdict.STALE
+    return Verdict.RECORD if node.version > around.newest else Verdict.STALE
 
 
 def same_content(one: bytes, other: bytes) -> bool:
@@ -171,6 +217,8 @@ def covers_dead(forget: Forget, source: str, id_: str, payload: bytes, at: int) 
     if forget.all:
         return True
     parts = source.split(".")
+    if parts[2:3] == ["derived"]:
+        return True  # made from anybody's words, and made again without those
     if forget.agent is not None:
         same = len(parts) > 3 and parts[3] == forget.agent
         return same and (forget.session is None or (len(parts) > 4 and parts[4] == forget.session))

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from jetmem.domain import keys
+from jetmem.persist import nodes
 from jetmem.persist.core import IdRow
 from jetmem.persist.record import Record, Write, activity_key, copy_key, recent_key
 from jetmem_schemas.internal import Activity, Entry
@@ -31,7 +32,7 @@ def chunks(found: Iterable[tuple[int, str, str]], size: int) -> Iterator[Chunk]:
     """Cut (rseq, agent, session) into writes, sessions and agents together; at least one, maybe empty.
 
     In this order a session's counters change in one write, or two, and an agent's ends are looked for once.
-    The agent is "" for what no counter counts.
+    The agent is "" for what no counter counts. Agents, and sessions of an agent, stay in the order of their first.
     """
     groups: dict[str, dict[str, list[int]]] = {}
     for rseq, agent, session in found:
@@ -57,25 +58,38 @@ def erase(write: Write, tenant: str, chunk: Chunk) -> list[Entry]:
     """
     part = partition_of(tenant)
     gone = [e for e in write.record.entries_at(part, chunk.rseqs) if e.kind not in ("blank", "forgot")]
-    known = write.record.id_rows(tenant, [entry.id for entry in gone])
-    for entry, row in zip(gone, known, strict=True):
-        _blank(write, part, entry, row)
+    derived, said = ([e for e in gone if (e.kind == "derived") is made] for made in (True, False))
+    known = write.record.id_rows(tenant, [entry.id for entry in said])
+    for entry, row in zip(said, known, strict=True):
+        _blank(write, part, entry)
+        _unlist(write, part, entry, row)
+    for entry in derived:
+        _blank(write, part, entry)
+        _purge_repeats(write, nodes.copies_prefix(tenant, entry.id))
+    nodes.remove(write, tenant, derived)
     _recount(write, part, tenant, gone, chunk.unfinished)
     return gone
 
 
-def _blank(write: Write, part: int, entry: Entry, known: IdRow | None) -> None:
-    batch, prefix = write.batch, keys.tenant(part, entry.tenant)
+def _blank(write: Write, part: int, entry: Entry) -> None:
     blank = Entry(entry.rseq, entry.seq, entry.at, "blank", entry.tenant, "", "", "", 0, b"")
-    batch.put("log", keys.log(part, entry.rseq), _encode(blank))
+    write.batch.put("log", keys.log(part, entry.rseq), _encode(blank))
+    write.batch.put("purge", copy_key(entry.seq, entry.at), b"")
+
+
+def _unlist(write: Write, part: int, entry: Entry, known: IdRow | None) -> None:
+    batch, prefix = write.batch, keys.tenant(part, entry.tenant)
     write.remember(entry.tenant, entry.id, IdRow(entry.rseq, known.hash if known else b"", forgotten=True))
     when = keys.time(entry.ts) + keys.u64(entry.rseq)
     batch.delete("time", prefix + when)
     batch.delete("sessions", activity_key(part, entry.tenant, entry.agent, entry.session) + when)
-    batch.put("purge", copy_key(entry.seq, entry.at), b"")
-    for key, at in write.record.store.scan("repeats", keys.under(prefix, entry.id)):
-        batch.delete("repeats", key)
-        batch.put("purge", key[-8:] + at, b"")
+    _purge_repeats(write, keys.under(prefix, entry.id))
+
+
+def _purge_repeats(write: Write, prefix: bytes) -> None:
+    for key, at in write.record.store.scan("repeats", prefix):
+        write.batch.delete("repeats", key)
+        write.batch.put("purge", key[-8:] + at, b"")
 
 
 @dataclass(slots=True)

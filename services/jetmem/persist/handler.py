@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from jetmem.domain import keys
-from jetmem.persist import core
+from jetmem.persist import core, nodes
 from jetmem.persist.erase import chunks, erase
 from jetmem.persist.ports import Message
 from jetmem.persist.record import (
@@ -148,20 +148,31 @@ class Recorder:
         except (SchemaError, Poison) as error:
             self._dead(write, message, error.code, error.message, error.field)
             return None
-        verdict = core.decide(candidate, write.known(candidate.tenant, candidate.id))
+        if candidate.node is not None:
+            around = nodes.around(write, candidate.tenant, candidate.node)
+            verdict = core.decide_node(candidate.node, message.data, around)
+        else:
+            verdict = core.decide(candidate, write.known(candidate.tenant, candidate.id))
         if verdict is core.Verdict.RECORD:
             return candidate
         if verdict is core.Verdict.CONFLICT and not self._respelt(write, candidate, message):
             reason = f"id {candidate.id} is recorded with other content; ids are unique for ever"
             self._dead(write, message, "conflict", reason, "id", candidate.id)
             return None
+        self._pass_over(write, candidate, verdict, message)
+        return None
+
+    def _pass_over(self, write: Write, candidate: core.Candidate, verdict: core.Verdict, message: Message) -> None:
+        """Note the copy in MEMORY of what is not recorded again, so that a forget reaches it."""
         metrics.duplicates.inc()
-        if verdict is core.Verdict.FORGOTTEN:
+        if verdict in (core.Verdict.FORGOTTEN, core.Verdict.STALE):
             write.batch.put("purge", copy_key(message.seq, message.at), b"")
+            return
+        if candidate.node is not None:
+            mine = nodes.copies_prefix(candidate.tenant, candidate.id)
         else:
             mine = keys.under(keys.tenant(partition_of(candidate.tenant), candidate.tenant), candidate.id)
-            write.batch.put("repeats", mine + keys.u64(message.seq), keys.time(message.at))
-        return None
+        write.batch.put("repeats", mine + keys.u64(message.seq), keys.time(message.at))
 
     def _respelt(self, write: Write, candidate: core.Candidate, message: Message) -> bool:
         known = write.known(candidate.tenant, candidate.id)
@@ -179,19 +190,29 @@ class Recorder:
             candidate.agent, candidate.session, candidate.id, candidate.ts, message.data,
         )  # fmt: skip
         write.append(part, entry)
-        write.remember(candidate.tenant, candidate.id, core.IdRow(entry.rseq, candidate.hash))
-        write.order(part, entry, candidate.summary)
+        if candidate.node is not None:
+            nodes.add(write, entry, candidate.node)
+        else:
+            write.remember(candidate.tenant, candidate.id, core.IdRow(entry.rseq, candidate.hash))
+            write.order(part, entry, candidate.summary)
         metrics.persisted.labels(candidate.kind).inc()
 
     def _forget(self, candidate: core.Candidate, forget: Forget, message: Message) -> Iterator[Applied]:
-        """Erase what a forget covers: entries of at most 500 ids, each its own write, the checkpoint with the last."""
+        """Erase what a forget covers: entries of at most 500 ids, each its own write, the checkpoint with the last.
+
+        Nodes go before the events that they were made from: after a kill between two writes they are looked for again
+        by what is left of these.
+        """
         part = partition_of(candidate.tenant)
-        planned = list(chunks(self._selected(candidate.tenant, forget), limits.FORGET_IDS_MAX))
+        said = list(self._selected(candidate.tenant, forget))
+        derived = [(rseq, "", "") for rseq in self._derived(candidate.tenant, forget, said)]
+        planned = list(chunks([*derived, *said], limits.FORGET_IDS_MAX))
         for number, chunk in enumerate(planned):
             last = number == len(planned) - 1
             write = self._begin()
             gone = erase(write, candidate.tenant, chunk)
-            body = _encode(Forgotten([g.id for g in gone], [g.rseq for g in gone], last))
+            ids = [g.id for g in gone if g.kind != "derived"]
+            body = _encode(Forgotten(ids, [g.rseq for g in gone], last))
             rseq = write.head(part).rseq + 1
             entry = Entry(
                 rseq, message.seq, message.at, "forgot", candidate.tenant, candidate.agent, candidate.session,
@@ -200,16 +221,22 @@ class Recorder:
             write.append(part, entry)
             if last:
                 write.remember(candidate.tenant, candidate.id, core.IdRow(rseq, candidate.hash))
-                self._remember_forget(write, candidate.tenant, message, sum(len(each.rseqs) for each in planned))
+                self._remember_forget(write, candidate.tenant, message, len(said), rseq)
                 self._drop_outbox(write, candidate.tenant, forget)
                 self.checkpoint = self._behind(message)
             yield from self._commit(write)
 
-    def _remember_forget(self, write: Write, tenant: str, message: Message, erased: int) -> None:
+    def _derived(self, tenant: str, forget: Forget, said: Sequence[tuple[int, str, str]]) -> list[int]:
+        """Numbers of the nodes that go with what a forget covers, in order."""
+        if forget.all:
+            return nodes.entries_of(self.record, tenant)
+        return nodes.made_from(self.record, tenant, (rseq for rseq, _, _ in said))
+
+    def _remember_forget(self, write: Write, tenant: str, message: Message, erased: int, rseq: int) -> None:
         epoch = self.checkpoint.epoch
         row = ForgetRow(tenant, message.seq, erased, message.at, message.data, epoch=epoch)
         write.batch.put("unpurged", forget_key(tenant, epoch, message.seq), _encode(row))
-        write.batch.put("meta", last_forget_key(tenant), _encode(LastForget(epoch, message.seq)))
+        write.batch.put("meta", last_forget_key(tenant), _encode(LastForget(epoch, message.seq, rseq)))
 
     def _selected(self, tenant: str, forget: Forget) -> Iterator[tuple[int, str, str]]:
         """(rseq, agent, session) of what a forget covers; the agent is "" for what no counter counts."""

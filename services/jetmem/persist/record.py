@@ -20,10 +20,12 @@ FORMAT: Final = 1
 #: log: entries by number · ids: IdRow by (tenant, id) · time, sessions: order of events · activity, agents: counters ·
 #: recent_*: latest first · outbox: what must still be published · unpurged: forgets whose words some file may hold ·
 #: forgets: all others · purge: messages of MEMORY to be erased, by sequence and broker time · repeats: further copies
-#: of a recorded id in MEMORY · meta: checkpoint, heads, each tenant's last forget, agents being recounted.
+#: of a recorded id in MEMORY · nodes: the newest version of each node · versions: all of them · sources: the entries
+#: each was made from · meta: checkpoint, heads, each tenant's last forget, agents being recounted.
 FAMILIES: Final = (
     "log", "ids", "time", "sessions", "activity", "agents", "recent_sessions", "recent_agents",
-    "outbox", "unpurged", "forgets", "purge", "repeats", "meta",
+    "outbox", "unpurged", "forgets", "purge", "repeats",
+    "nodes", "versions", "sources", "meta",
 )  # fmt: skip
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -76,10 +78,19 @@ forget_row = msgspec.msgpack.Decoder(ForgetRow).decode
 
 
 class LastForget(msgspec.Struct, frozen=True, array_like=True):
-    """A tenant's last forget, so that `status` needs no look at all of them."""
+    """A tenant's last forget, so that `status` needs no look at all of them; `rseq` is its last entry."""
 
     epoch: int
     seq: int
+    rseq: int = 0
+
+
+class NodeRow(msgspec.Struct, frozen=True, array_like=True):
+    """One recorded version of a node; `gone` ends the node."""
+
+    version: int
+    rseq: int
+    gone: bool = False
 
 
 class Record:
@@ -213,6 +224,8 @@ class Write:
     batch: WriteSet
     heads: dict[int, Head] = field(default_factory=dict)
     ids: dict[bytes, IdRow] = field(default_factory=dict)
+    nodes: dict[bytes, NodeRow] = field(default_factory=dict)
+    versions: dict[bytes, NodeRow] = field(default_factory=dict)
     bodies: dict[tuple[int, int], Entry] = field(default_factory=dict)
     counters: dict[tuple[str, bytes], tuple[str, Activity | None, Activity]] = field(default_factory=dict)
     announced: dict[int, tuple[int, int, list[bytes]]] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jetmem.adapters.nats_shell import Shell
-from jetmem.query import core
+from jetmem.query import core, times
 from jetmem.query.discovery import QUEUE, Discovery, Tally
 from jetmem.query.handler import Query
 from jetmem.query.settings import QuerySettings
@@ -18,6 +18,7 @@ from jetmem_schemas import subjects
 def build(common: Common, settings: QuerySettings, *, clock: Clock | None = None, broker: Any = None) -> Shell:
     """Build the process; nothing is connected before `run`."""
     shell = Shell("query", common, clock=clock, broker=broker)
+    times.load()
     tally = Tally()
     query = Query(ShellStages(shell), settings, shell.clock, tally)
     shell.respond(subjects.QUERY_ALL, query.answer, queue=QUEUE, on_refused=core.verb_label)

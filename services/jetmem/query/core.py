@@ -20,7 +20,18 @@ from jetmem_schemas import subjects
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import TS_MAX_MS, TS_MIN_MS, Event, Role, Time, decode_json, epoch_ms, rfc3339
 from jetmem_schemas.internal import AppliedReply, CoverReply, Filters, Found, decode_entry
-from jetmem_schemas.requests import REQUEST_BYTES_MAX, VERBS, Hit, Item, Request, Search, Timeline
+from jetmem_schemas.requests import (
+    REQUEST_BYTES_MAX,
+    VERBS,
+    Expand,
+    Hit,
+    Item,
+    Request,
+    Route,
+    Search,
+    Timeline,
+    Toc,
+)
 
 #: Ranked hits up to which a cursor leads; beyond, a narrower question serves better than the next page.
 OFFSET_MAX: Final = 10_000
@@ -71,9 +82,21 @@ def parse(subject: str, payload: bytes) -> tuple[str, str, Request]:
     if len(payload) > REQUEST_BYTES_MAX:
         raise SchemaError("too_large", f"a request has at most {REQUEST_BYTES_MAX} bytes")
     request: Request = decode_json(payload or b"{}", _DECODERS[verb])
-    if isinstance(request, Search) and not request.query.strip():
-        raise SchemaError("bad_field", "query must hold more than white space", "query")
+    _check(request)
     return tenant, verb, request
+
+
+def _check(request: Request) -> None:
+    """What one field alone cannot say."""
+    if isinstance(request, Search | Route) and not request.query.strip():
+        raise SchemaError("bad_field", "query must hold more than white space", "query")
+    if isinstance(request, Expand):
+        if request.id is not None and request.grip is not None:
+            raise SchemaError("bad_field", "one of id, grip is asked for, not both", "grip")
+        if request.id is None and request.grip is None:
+            raise SchemaError("missing_field", "one of id, grip is needed", "id")
+    if isinstance(request, Toc) and request.node is None and request.version is not None:
+        raise SchemaError("bad_field", "version goes with node", "version")
 
 
 def verb_label(subject: str) -> str:

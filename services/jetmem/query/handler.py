@@ -10,13 +10,14 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from jetmem.query import core
+from jetmem.query import contents, core
 from jetmem.query.core import Standing
 from jetmem.query.discovery import Tally
 from jetmem.query.forgetting import forget
 from jetmem.query.patience import Patience, cover
 from jetmem.query.ports import Stages
 from jetmem.query.progress import status
+from jetmem.query.routing import route
 from jetmem.query.searching import search
 from jetmem.query.settings import QuerySettings
 from jetmem.runtime import limits, metrics
@@ -38,6 +39,8 @@ from jetmem_schemas.requests import (
     AgentItem,
     Agents,
     AgentsReply,
+    Browse,
+    BrowseReply,
     EventsReply,
     Expand,
     ExpandReply,
@@ -45,6 +48,8 @@ from jetmem_schemas.requests import (
     ForgetRequest,
     Get,
     Reply,
+    Route,
+    RouteReply,
     Search,
     SearchReply,
     SessionItem,
@@ -53,6 +58,8 @@ from jetmem_schemas.requests import (
     Status,
     StatusReply,
     Timeline,
+    Toc,
+    TocReply,
 )
 
 _encode = msgspec.json.Encoder().encode
@@ -80,6 +87,9 @@ class Query:
             "timeline": self._timeline,
             "sessions": self._sessions,
             "agents": self._agents,
+            "toc": self._toc,
+            "browse": self._browse,
+            "route": self._route,
             "status": self._status,
             "forget": self._forget,
         }
@@ -168,7 +178,18 @@ class Query:
             cursor=core.cursor_to(place.digest, done) if done < len(ids) else msgspec.UNSET,
         )
 
+    async def _toc(self, tenant: str, request: Toc, standing: Standing, patience: Patience) -> TocReply:
+        return await contents.table(self._stages, tenant, request, standing, patience)
+
+    async def _browse(self, tenant: str, request: Browse, standing: Standing, patience: Patience) -> BrowseReply:
+        return await contents.browse(self._stages, tenant, request, standing, patience)
+
+    async def _route(self, tenant: str, request: Route, standing: Standing, patience: Patience) -> RouteReply:
+        return await route(self._stages, self._settings, self._clock, tenant, request, standing, patience)
+
     async def _expand(self, tenant: str, request: Expand, standing: Standing, patience: Patience) -> ExpandReply:
+        if request.id is None:
+            return await contents.expand_grip(self._stages, tenant, request, standing, patience)
         await cover(self._stages, tenant, standing, patience)
         within_ms = request.within_minutes * _MINUTE_MS
         asked = FetchRequest(tenant, [request.id], request.before_events, request.after_events, within_ms)

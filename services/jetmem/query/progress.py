@@ -78,7 +78,7 @@ async def _barrier(stages: Stages, tenant: str, standing: Standing, patience: Pa
         return
     projections = flow.projections()
     request = AppliedRequest(tenant, covered.rseq, 0)
-    replies = await asyncio.gather(*(_applied(stages, stage.name, request, patience) for stage in projections))
+    replies = await asyncio.gather(*(applied(stages, stage.name, request, patience) for stage in projections))
     for stage, reply in zip(projections, replies, strict=True):
         if reply is None:
             standing.late(stage.arms)
@@ -89,7 +89,7 @@ async def _barrier(stages: Stages, tenant: str, standing: Standing, patience: Pa
         standing.late(late)
 
 
-async def _applied(stages: Stages, stage: str, request: AppliedRequest, patience: Patience) -> AppliedReply | None:
+async def applied(stages: Stages, stage: str, request: AppliedRequest, patience: Patience) -> AppliedReply | None:
     """Ask until every arm has it, nothing pending, or the wait is over; the last reply counts."""
     reply: AppliedReply | None = None
     while True:

@@ -9,12 +9,14 @@ from typing import Final
 
 import msgspec
 
-from jetmem.query import core
+from jetmem.query import contents, core
 from jetmem.query.core import Place, Standing
 from jetmem.query.highlights import marker
 from jetmem.query.patience import Patience, cover
 from jetmem.query.ports import Stages
+from jetmem.query.reaching import SEGMENTS, Reached, reach
 from jetmem.query.settings import QuerySettings
+from jetmem.query.walking import Limits
 from jetmem.runtime import limits
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.internal import (
@@ -39,6 +41,14 @@ _NEXT_TIER_S: Final = 1.5
 #: An index whose hits persist mostly no longer holds is asked for more this often.
 _ROUNDS_MAX: Final = 3
 _RECENT: Final = "recent"
+#: A walk stops there, so that the last tier can still answer; 300 nodes are read in some 50 ms.
+_WALK_NODES: Final = 600
+_WALK_S: Final = 1.0
+_LAST_TIER_S: Final = 0.5
+#: Deep pages open more segments, one for so many hits.
+_HITS_OF_SEGMENT: Final = 20
+#: Cursor of a page that a walk answered; the other keys are persist's, which are longer.
+_WALKED: Final = b"toc"
 
 
 @dataclass(slots=True)
@@ -76,8 +86,9 @@ async def search(
     place = core.place_of(request.cursor, core.digest_of(tenant, "search", request))
     ask = _Ask(tenant, request, filters, place, standing, patience)
     if place.key:
-        await cover(stages, tenant, standing, patience)
-        return await _recent(stages, ask)
+        covered = await cover(stages, tenant, standing, patience)
+        walked = place.key == _WALKED and await _walked(stages, ask, covered)
+        return walked or await _recent(stages, ask)
     encoded, covered = await asyncio.gather(
         _encode(stages, settings, tenant, request), cover(stages, tenant, standing, patience)
     )
@@ -88,7 +99,7 @@ async def search(
     except _IndexDown as error:
         if place.at:
             raise RequestFailed("unavailable", "the index does not answer; ask again with the same cursor") from error
-    return await _recent(stages, ask)
+    return await _walked(stages, ask, covered) or await _recent(stages, ask)
 
 
 class _IndexDown(Exception):
@@ -214,6 +225,48 @@ def _reply(ask: _Ask, mode: str, page: _Page, *, more: bool) -> SearchReply:
 
 def _search_reply(ask: _Ask, mode: str, hits: list[Hit], cursor: str | msgspec.UnsetType) -> SearchReply:
     return SearchReply(**ask.standing.common(ask.patience.took_ms()), mode=mode, hits=hits, cursor=cursor)
+
+
+async def _walked(stages: Stages, ask: _Ask, covered: CoverReply | None) -> SearchReply | None:
+    """The tier without an index: events of the segments that a walk opens; None if it comes to nothing."""
+    until_s = ask.patience.left_s() - min(_WALK_S, ask.patience.left_s() - _LAST_TIER_S)
+    limits = Limits(
+        segments=max(SEGMENTS, -(-(ask.place.at + ask.request.limit) // _HITS_OF_SEGMENT)),
+        nodes=_WALK_NODES,
+        over=lambda: ask.patience.left_s() <= until_s,
+        since=ask.filters.since,
+        until=ask.filters.until,
+        agent=ask.filters.agent,
+        session=ask.filters.session,
+    )
+    await contents.fresh(stages, ask.tenant, ask.standing, covered, ask.patience)
+    try:
+        reached, _ = await reach(stages, ask.tenant, ask.request.query, ask.filters, limits, ask.standing, ask.patience)
+    except RequestFailed:
+        return None
+    page = reached[ask.place.at : ask.place.at + ask.request.limit]
+    if not page:
+        return None
+    ask.standing.without(core.wanted_arms(ask.request.mode))
+    hits = await _walked_hits(stages, ask, page)
+    count = core.fitting(hits)
+    end = ask.place.at + count
+    cursor = core.cursor_to(ask.place.digest, end, _WALKED) if end < len(reached) else msgspec.UNSET
+    return _search_reply(ask, contents.ARM, hits[:count], cursor)
+
+
+async def _walked_hits(stages: Stages, ask: _Ask, page: Sequence[Reached]) -> list[Hit]:
+    marks = marker(ask.request.query)
+    near: dict[str, FetchedItem] = {}
+    if ask.request.around:
+        reply = await _fetch(stages, ask, [each.found.id for each in page])
+        near = {decode_entry(each.entry).id: each for each in reply.items}
+    hits = []
+    for each in page:
+        item = near.get(each.found.id, each.item)
+        hit = core.hit(each.found, item.entry, item.before, item.after, marks, explain=ask.request.explain)
+        hits.append(msgspec.structs.replace(hit, segment=each.segment))
+    return hits
 
 
 async def _recent(stages: Stages, ask: _Ask) -> SearchReply:

@@ -20,6 +20,9 @@ POINTS: Final = (
     "index:after-text-commit",
     "index:after-store",
     "index:before-snapshot-rename",
+    "summarize:after-store",
+    "summarize:after-node",
+    "summarize:after-publish",
     "embed:before-encode",
     "embed:before-ack",
 )

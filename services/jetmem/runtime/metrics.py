@@ -19,6 +19,8 @@ duplicates = Counter("jetmem_duplicates_total", "messages recorded before, or fo
 dead_letters = Counter("jetmem_dead_letters_total", "messages that cannot be recorded", ["code"], registry=REGISTRY)
 retried = Counter("jetmem_retried_total", "attempts after a failure", ["stage"], registry=REGISTRY)
 indexed = Counter("jetmem_indexed_total", "events searchable, by arm", ["arm"], registry=REGISTRY)
+summarized = Counter("jetmem_summarized_total", "nodes made, by level", ["level"], registry=REGISTRY)
+toc_waiting = Gauge("jetmem_toc_waiting", "nodes to be made, published or still to come back", registry=REGISTRY)
 embedded = Counter("jetmem_embedded_total", "texts encoded", ["kind"], registry=REGISTRY)
 scanned = Counter("jetmem_scanned_total", "entries read by scan instead of live", ["stage"], registry=REGISTRY)
 resets = Counter("jetmem_projection_resets_total", "partitions begun again from 0", ["stage"], registry=REGISTRY)

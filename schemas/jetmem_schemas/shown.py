@@ -1,0 +1,67 @@
+"""What requests and replies hold of the table of contents, below the verbs of `requests`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from jetmem_schemas.toc import Level, NodeKind
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Where a walk stops: nodes read, milliseconds."""
+
+    nodes: Annotated[int, Meta(ge=1, le=5_000)] = 300
+    ms: Annotated[int, Meta(ge=1, le=10_000)] = 1_500
+
+
+class GripItem(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a bullet comes from: the events from `first` to `last`."""
+
+    id: str
+    first: str
+    last: str
+    ts: str
+
+
+class BulletItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a summary and the grips that prove it; `expand` shows a grip's words."""
+
+    text: str
+    grips: list[str]
+
+
+class NodeItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One node of the table of contents as replies show it; `terms` and `sources` only where `explain` was asked."""
+
+    id: str
+    version: int
+    level: Level
+    title: str
+    summary: str
+    bullets: list[BulletItem]
+    keywords: list[str]
+    children: list[str]
+    start: str
+    end: str
+    events: int
+    agents: list[str]
+    session: str = ""
+    salience: float = 0.0
+    kind: NodeKind = "observation"
+    pinned: bool = False
+    open: bool = False
+    score: float | None = None
+    terms: dict[str, int] = {}
+    sources: list[tuple[int, int]] = []
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """One strategy of a route: what it found, how long it took, and why it won or was left."""
+
+    strategy: str
+    found: int
+    took_ms: float
+    why: str

@@ -1,0 +1,158 @@
+"""`jetmem toc`, `browse`, `route`: the table of contents over time, and questions that find their own way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, call, for_people
+from jetmem.console.query_commands import After, Cursor, Limit, WaitMs, moment
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from jetmem.client import Client
+    from jetmem_schemas.requests import Reply
+    from jetmem_schemas.shown import NodeItem
+
+#: Of a line of the tree: title and id at their longest.
+_WIDE: Final = 1_000
+Node = Annotated[str | None, typer.Argument(help="Node id, like toc:week:2026-W03; the years if not given.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (toc, browse, route):
+        app.command(command.__name__)(command)
+
+
+def toc(
+    tenant: Tenant,
+    node: Node = None,
+    depth: Annotated[int, typer.Option(min=0, max=4, help="Levels to draw below; JSON has the node alone.")] = 2,
+    most: Annotated[int, typer.Option("--most", min=1, max=1000, help="Children to draw of each node.")] = 50,
+    version: Annotated[int | None, typer.Option(help="An older version of the node.")] = None,
+    after: After = None,
+    wait_ms: WaitMs = None,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """Draw the table of contents: years, months, weeks, days, segments."""
+    fields = {"node": node, "version": version, "after": after, "wait_ms": wait_ms}
+    if for_people(as_json):
+        call(server, creds, tenant, lambda client: _draw(client, tenant, fields, depth, most))
+    else:
+        typer.echo(call(server, creds, tenant, lambda client: client.ask("toc", fields)))
+
+
+async def _draw(client: Client, tenant: str, fields: dict[str, Any], depth: int, most: int) -> None:
+    from msgspec import UnsetType
+    from rich.tree import Tree
+
+    from jetmem.console import tables
+
+    reply = await client.toc(**fields)
+    if isinstance(reply.node, UnsetType):
+        tree = Tree(tenant)
+        for year in reply.nodes if isinstance(reply.nodes, list) else []:
+            await _grow(client, tree, year, depth, most)
+    else:
+        tree = Tree(tables.node_line(reply.node))
+        await _below(client, tree, reply.node, depth, most)
+    show_tree(tree, reply)
+
+
+async def _grow(client: Client, tree: Tree, node: NodeItem, depth: int, most: int) -> None:
+    from jetmem.console import tables
+
+    await _below(client, tree.add(tables.node_line(node)), node, depth, most)
+
+
+async def _below(client: Client, branch: Tree, node: NodeItem, depth: int, most: int) -> None:
+    """Bullets of a segment, children of other nodes."""
+    from jetmem.console import tables
+
+    if not node.children:
+        for line in tables.bullet_lines(node):
+            branch.add(line)
+    elif depth:
+        page = await client.browse(node.id, limit=most)
+        for child in page.nodes:
+            await _grow(client, branch, child, depth - 1, most)
+        if len(node.children) > len(page.nodes):
+            branch.add(f"… {len(node.children) - len(page.nodes)} more: jetmem browse {client.tenant} {node.id}")
+
+
+def show_tree(tree: Tree, reply: Reply) -> None:
+    """Print a tree; ids are never cut."""
+    from jetmem.console import tables
+
+    console, wide = tables.console(), tables.console()
+    wide.width = _WIDE
+    wide.print(tree, no_wrap=True, overflow="ignore", crop=False)
+    if not tree.children:
+        console.print("the table of contents is empty")
+    tables.footer(console, reply)
+
+
+def browse(
+    tenant: Tenant,
+    node: Annotated[str, typer.Argument(help="Node id, like toc:week:2026-W03.")],
+    limit: Limit = None,
+    cursor: Cursor = None,
+    after: After = None,
+    wait_ms: WaitMs = None,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """Show the children of a node with their bullets, in order of time."""
+    import msgspec
+
+    from jetmem.console import tables
+    from jetmem_schemas.requests import BrowseReply
+
+    fields = {"node": node, "limit": limit, "cursor": cursor, "after": after, "wait_ms": wait_ms}
+    raw = call(server, creds, tenant, lambda client: client.ask("browse", fields))
+    if not for_people(as_json):
+        typer.echo(raw)
+        return
+    reply = msgspec.json.decode(raw, type=BrowseReply)
+    console = tables.console()
+    tables.show_nodes(console, reply.nodes)
+    tables.footer(console, reply, cursor=reply.cursor if isinstance(reply.cursor, str) else "")
+
+
+def route(
+    tenant: Tenant,
+    question: Annotated[str, typer.Argument(help="What to know; time words like `last week` are understood.")],
+    limit: Limit = None,
+    now: Annotated[str | None, typer.Option(help="What time words are relative to; now and here if not given.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Nodes that a walk may read.")] = None,
+    ms: Annotated[int | None, typer.Option(help="Milliseconds that a walk may take.")] = None,
+    after: After = None,
+    wait_ms: WaitMs = None,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """Answer by the strategy that suits the question, and say why."""
+    from datetime import datetime
+
+    import msgspec
+
+    from jetmem.console import tables
+    from jetmem_schemas.requests import RouteReply
+
+    # whoever sits at a terminal means his own yesterday
+    asked_at = moment(now) or datetime.now().astimezone().isoformat(timespec="seconds")
+    budget = {name: value for name, value in (("nodes", nodes), ("ms", ms)) if value is not None}
+    fields = {"query": question, "limit": limit, "now": asked_at, "budget": budget or None}
+    fields |= {"after": after, "wait_ms": wait_ms}
+    raw = call(server, creds, tenant, lambda client: client.ask("route", fields))
+    if for_people(as_json):
+        tables.show_route(tables.console(), msgspec.json.decode(raw, type=RouteReply))
+    else:
+        typer.echo(raw)

@@ -1,0 +1,142 @@
+"""Build and wire summarize."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import nats.errors
+import nats.js.errors
+
+from jetmem.adapters.nats_shell import Shell
+from jetmem.adapters.projection_process import ProjectionProcess, own_folder
+from jetmem.adapters.rocks import Rocks
+from jetmem.adapters.tantivy_text import analyze
+from jetmem.runtime.clock import Clock
+from jetmem.runtime.errors import Retryable
+from jetmem.runtime.settings import Common
+from jetmem.runtime.store import Store
+from jetmem.summarize.handler import Summarizer
+from jetmem.summarize.publisher import Publisher
+from jetmem.summarize.rows import FAMILIES, FORMAT, Rows
+from jetmem.summarize.settings import SummarizeSettings
+from jetmem_schemas import subjects
+from jetmem_schemas.internal import Counts, Entry, Head
+
+ARM: Final = "toc"
+#: Nodes are made for so long before other work of the writer gets its turn.
+_MAKE_S: Final = 0.05
+#: With nothing due it looks again after so long.
+_LOOK_S: Final = 0.05
+#: Sessions whose time has come are looked for this often; half an hour is not exact to the second.
+_CLOSE_EVERY_S: Final = 5.0
+#: Purging waits this long after a forget, so that several share one rewriting.
+_PURGE_DELAY_S: Final = 5.0
+_ACK_S: Final = 5.0
+
+
+def build(
+    common: Common,
+    settings: SummarizeSettings,
+    *,
+    store: Store | None = None,
+    clock: Clock | None = None,
+    broker: Any = None,
+) -> Shell:
+    """Build the process; nothing is connected before `run`, the store is opened at once.
+
+    Raises:
+        Broken: The store is in use, damaged or of a newer format.
+    """
+    folder = own_folder(common, "summarize")
+    shell = Shell("summarize", common, clock=clock, broker=broker)
+    held = store or Rocks(folder / "rows", FAMILIES, format_version=FORMAT)
+    process = Summarize(shell, settings, held)
+    process.wire(ProjectionProcess(shell, process, folder, read_threads=settings.read_threads))
+    return shell
+
+
+class Summarize:
+    """The running stage: a projection's process, and loops that make, publish, close and purge."""
+
+    def __init__(self, shell: Shell, settings: SummarizeSettings, store: Store) -> None:
+        self.shell = shell
+        parts = shell.partitions(subjects.PARTITIONS)
+        self.summarizer = Summarizer(Rows(store), settings, parts, analyze, shell.clock)
+
+    def wire(self, process: ProjectionProcess) -> None:
+        """Add loops and endpoints to the shell."""
+        self.process = process
+        publisher = Publisher(self.shell, self.summarizer, process.in_writer, self._publish)
+        self.shell.loop("nodes", self._make)
+        self.shell.loop("publish", publisher.run)
+        self.shell.loop("close", self._close)
+        self.shell.loop("purge", self._purge)
+        process.wire({})
+
+    # --- what the process asks of us (adapters.projection_process.Projected)
+
+    def position(self, part: int) -> Head:
+        """Where reading resumes."""
+        return self.summarizer.at[part]
+
+    def apply(self, part: int, entries: Sequence[Entry]) -> None:
+        """Apply; nodes are made by a loop of their own."""
+        self.summarizer.apply(part, entries)
+
+    def reset(self, part: int) -> None:
+        """The log is another one."""
+        self.summarizer.reset(part)
+
+    def heads(self, part: int, tenant: str) -> dict[str, Head]:
+        """Up to where every node of this tenant is recorded."""
+        return {ARM: self.summarizer.waiting.since(tenant) or self.summarizer.at[part]}
+
+    def passed(self, part: int) -> dict[str, Head]:
+        """Up to where segments are cut."""
+        return {ARM: self.summarizer.at[part]}
+
+    def counts(self, tenant: str) -> Counts:
+        """What waits to be purged, made or recorded."""
+        erased = self.summarizer.erased
+        purging = int(tenant in erased) if tenant else len(erased)
+        return {"purging": purging, "pending_nodes": self.summarizer.waiting.count(tenant)}
+
+    def close(self) -> None:
+        """Close the store."""
+        self.summarizer.rows.store.close()
+
+    # --- loops
+
+    async def _make(self) -> None:
+        while True:
+            more = await self.process.in_writer(partial(self.summarizer.maker.some, _MAKE_S))
+            if not more:
+                self.process.pulse()
+                await asyncio.sleep(_LOOK_S)
+
+    async def _publish(self, subject: str, body: bytes) -> int:
+        try:
+            ack = await self.shell.nc.jetstream().publish(subject, body, timeout=_ACK_S)
+        except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+            raise Retryable(f"a node was not acknowledged: {error or type(error).__name__}") from error
+        return ack.seq
+
+    async def _close(self) -> None:
+        while True:
+            now_ms = self.shell.clock.now_ms()
+            due = await self.process.in_reader(partial(self.summarizer.due, now_ms))
+            if due:
+                await self.process.in_writer(partial(self.summarizer.close, due, now_ms))
+            await asyncio.sleep(_CLOSE_EVERY_S)
+
+    async def _purge(self) -> None:
+        """Rewrite what holds erased words, once no row holds them any more."""
+        while True:
+            await asyncio.sleep(_PURGE_DELAY_S)
+            done = await self.process.in_writer(self.summarizer.purgeable)
+            if done:
+                await asyncio.to_thread(self.summarizer.rows.store.compact)
+                await self.process.in_writer(partial(self.summarizer.purged, done))

@@ -1,0 +1,318 @@
+"""Apply facts: events into segments, nodes that came back, what was erased. Everything here runs on the writer thread.
+
+One write holds a batch's rows, what must be made of it, and the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from jetmem.domain import calendar, keys, lanes
+from jetmem.domain.lanes import Item, Rules
+from jetmem.runtime import metrics
+from jetmem.runtime.clock import Clock
+from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.store import WriteSet
+from jetmem.summarize import core
+from jetmem.summarize.nodes import Maker
+from jetmem.summarize.ports import Analyzer
+from jetmem.summarize.rows import (
+    FAMILIES,
+    NodeRow,
+    Rows,
+    encode,
+    node_key,
+    prefix,
+    session_key,
+    session_of_segment,
+    tenant_of,
+)
+from jetmem.summarize.sessions import Sessions
+from jetmem.summarize.settings import SummarizeSettings, zones
+from jetmem.summarize.waiting import Waiting
+from jetmem_schemas.internal import Entry, Forgotten, Head
+
+_DAY_MS: Final = 24 * 3_600_000
+_CHUNK: Final = 5_000
+#: Sessions closed in one write.
+_CLOSED_AT_ONCE: Final = 256
+#: Rows in `meta` of what must be finished on the next start if we die in it.
+_ERASED: Final = b"erased:"
+_RESETTING: Final = b"resetting:"
+_ZONES: Final = b"zones"
+_SEGMENT_DEPTH: Final = calendar.LEVELS.index("segment")
+
+_forgotten = msgspec.msgpack.Decoder(Forgotten).decode
+
+
+class Summarizer:
+    """The writer of summarize's store.
+
+    Attributes:
+        at: Per partition, the last entry applied.
+        erased: Per tenant, the last forget whose words may still be in files.
+        maker: Makes the nodes that wait.
+        waiting: What waits.
+    """
+
+    def __init__(
+        self, rows: Rows, settings: SummarizeSettings, parts: Iterable[int], analyze: Analyzer, clock: Clock
+    ) -> None:
+        self.rows = rows
+        self.parts = tuple(parts)
+        self.at = {part: rows.position(part) for part in self.parts}
+        found = rows.store.scan("meta", _ERASED)
+        self.erased = {key.removeprefix(_ERASED).decode(): keys.from_u64(value) for key, value in found}
+        rules = Rules(lateness_ms=int(settings.lateness_days * _DAY_MS))
+        self.sessions = Sessions(rows, rules, settings.sessions_max)
+        self.waiting = Waiting(rows, settings, clock)
+        self._zones: Mapping[str, ZoneInfo] = zones(settings)
+        self.maker = Maker(rows, self.waiting, self.at, self._zones, analyze, clock)
+        self._nodes: dict[bytes, NodeRow | None] = {}
+        for key, _ in list(rows.store.scan("meta", _RESETTING)):
+            self.reset(key[-1])
+        self._move_days()
+
+    def apply(self, part: int, entries: Sequence[Entry]) -> None:
+        """Apply entries in order; what was applied before is passed over."""
+        run: list[Entry] = []
+        for entry in entries:
+            if entry.rseq <= self.at[part].rseq:
+                continue
+            if entry.kind == "forgot":
+                self._apply_run(part, run)
+                self._forget(part, entry)
+                run = []
+            else:
+                run.append(entry)
+        self._apply_run(part, run)
+
+    def _apply_run(self, part: int, run: Sequence[Entry]) -> None:
+        if not run:
+            return
+        batch = self.rows.store.batch()
+        sessions: dict[bytes, list[Item]] = defaultdict(list)
+        arrived: dict[bytes, int] = {}
+        since = self.at[part]
+        for entry in run:
+            if entry.kind == "event":
+                row, item = core.event_of(entry)
+                batch.put("events", prefix(entry.tenant) + keys.u64(entry.rseq), encode(row))
+                key = session_key(entry.tenant, entry.agent, entry.session)
+                sessions[key].append(item)
+                arrived[key] = max(entry.at, arrived.get(key, 0))
+            elif entry.kind == "derived":
+                self._returned(batch, entry)
+        for key, items in sessions.items():
+            self._want(batch, key, self.sessions.add(batch, key, items, arrived[key]), since)
+        last = run[-1]
+        self._write(batch, part, Head(last.rseq, last.seq))
+
+    def _want(
+        self, batch: WriteSet, session: bytes, segments: Mapping[bytes, Item], since: Head, *, urgent: bool = False
+    ) -> None:
+        tenant = tenant_of(session)
+        zone = self.maker.zone(tenant)
+        for place, anchor in segments.items():
+            day = calendar.day_of(anchor.ts, zone)
+            node = calendar.NodeId(day, _SEGMENT_DEPTH, lanes.segment_ulid(anchor))
+            self.waiting.want(batch, node_key(tenant, node), since, place=place, urgent=urgent)
+
+    def _write(self, batch: WriteSet, part: int, at: Head) -> None:
+        self.rows.set_position(batch, part, at)
+        self.rows.store.write(batch, sync=False)
+        self.at[part] = at
+        self._nodes.clear()
+        self.sessions.trim()
+        crashpoint("summarize:after-store")
+
+    # --- nodes that were recorded
+
+    def _node(self, key: bytes) -> NodeRow | None:
+        """A node as this batch leaves it."""
+        return self._nodes[key] if key in self._nodes else self.rows.node(key)
+
+    def _put_node(self, batch: WriteSet, key: bytes, row: NodeRow | None) -> None:
+        self._nodes[key] = row
+        if row is None:
+            batch.delete("nodes", key)
+        else:
+            batch.put("nodes", key, encode(row))
+
+    def _returned(self, batch: WriteSet, entry: Entry) -> None:
+        """A node is recorded: ours, of this life or of one before."""
+        try:
+            told = core.recorded(entry.body)
+            key = node_key(entry.tenant, calendar.parse(told.id))
+        except (msgspec.DecodeError, calendar.BadNodeId):
+            return  # derived, and no node
+        row = self._node(key)
+        if row is None:
+            if told.gone:
+                return
+            row = NodeRow(told.version)
+        if told.version <= row.recorded:
+            return
+        on_its_way = self._on_its_way(key)
+        ours = told.version == row.version and (on_its_way == told.version)
+        start = prefix(entry.tenant)
+        if row.rseq:
+            batch.delete("published", start + keys.u64(row.rseq))
+        if on_its_way is not None and told.version >= on_its_way:
+            self.waiting.back(batch, key)
+        if told.gone and row.summary is None:
+            self._put_node(batch, key, None)
+            return
+        batch.put("published", start + keys.u64(entry.rseq), key)
+        fresh = msgspec.structs.replace(row, rseq=entry.rseq, recorded=told.version)
+        if not ours and told.version >= row.version:
+            digest = core.digest_of(entry.body)
+            if digest != row.digest or row.summary is None:
+                # of another life, or ours was not taken: what is right now must be recorded after it
+                self.waiting.want(batch, key, self.at[key[0]], again=row.summary is not None)
+            kept = row.digest if row.summary is not None else digest
+            fresh = msgspec.structs.replace(fresh, version=told.version, digest=kept)
+        self._put_node(batch, key, fresh)
+
+    def _on_its_way(self, key: bytes) -> int | None:
+        if key in self.waiting.sent:
+            return self.waiting.sent[key][0]
+        return self.waiting.unsent.get(key)
+
+    def refused(self) -> int:
+        """Give up what MEMORY took and persist did not record though it came so far; how many."""
+        lost = [key for key, (_, seq) in self.waiting.sent.items() if self.at[key[0]].seq >= seq]
+        if lost:
+            batch = self.rows.store.batch()
+            for key in lost:
+                self.waiting.back(batch, key)
+            self.rows.store.write(batch, sync=False)
+        return len(lost)
+
+    # --- time
+
+    def close(self, due: Sequence[bytes], now_ms: int) -> None:
+        """Close these sessions' last segments, if nothing has come to them since."""
+        for start in range(0, len(due), _CLOSED_AT_ONCE):
+            batch = self.rows.store.batch()
+            for key in due[start : start + _CLOSED_AT_ONCE]:
+                since = self.at[key[0]]
+                before = Head(max(0, since.rseq - 1), max(0, since.seq - 1))
+                self._want(batch, key, self.sessions.close(batch, key, now_ms), before)
+            self.rows.store.write(batch, sync=False)
+            self.sessions.trim()
+
+    def due(self, now_ms: int) -> list[bytes]:
+        """Sessions whose segments are to be closed. From any thread."""
+        return [k for k, raw in self.rows.store.scan("closing", b"") if msgspec.msgpack.decode(raw, type=int) <= now_ms]
+
+    def _move_days(self) -> None:
+        """Another time zone is set than last time: segments of these tenants may lie on other days."""
+        now = {tenant: zone.key for tenant, zone in self._zones.items()}
+        raw = self.rows.store.get("meta", _ZONES)
+        was = msgspec.msgpack.decode(raw, type=dict[str, str]) if raw else now
+        tenants = {tenant_of(key) for key, _ in self.rows.store.scan("sessions", b"")} if was != now else set()
+        for tenant in sorted(tenants):
+            if was.get(tenant, was[""]) != now.get(tenant, now[""]):
+                self._move(tenant)
+        if raw is None or was != now:
+            self._note(_ZONES, encode(now))
+
+    def _move(self, tenant: str) -> None:
+        batch = self.rows.store.batch()
+        since = self.at[prefix(tenant)[0]]
+        for node, row in self.rows.nodes(tenant):
+            if node.depth == _SEGMENT_DEPTH:
+                self.waiting.want(batch, node_key(tenant, node), since, place=row.place)
+        for place, segment in self.rows.segments(tenant):
+            self._want(batch, session_of_segment(place), {place: segment.anchor}, since)
+        self.rows.store.write(batch, sync=False)
+
+    # --- erasing
+
+    def _forget(self, part: int, entry: Entry) -> None:
+        """Erase events; make again what was made of them, and publish again what persist erased or will not take."""
+        gone = _forgotten(entry.body).rseqs
+        tenant = entry.tenant
+        batch = self.rows.store.batch()
+        since = self.at[part]
+        sessions: dict[bytes, list[Item]] = defaultdict(list)
+        for rseq, row in zip(gone, self.rows.events(tenant, gone), strict=True):
+            if row is not None:
+                batch.delete("events", prefix(tenant) + keys.u64(rseq))
+                sessions[session_key(tenant, row.agent, row.session)].append(Item(row.said.ts, rseq, row.said.id, 1))
+        for key, items in sessions.items():
+            self._want(batch, key, self.sessions.erase(batch, key, items), since, urgent=True)
+        blanked = self._blanked(batch, tenant, gone)
+        for key in blanked:
+            self.waiting.want(batch, key, since, again=True, urgent=True)
+        for key in self.waiting.keys_of(tenant):
+            if self.waiting.on_its_way(key):
+                behind = self.waiting.back(batch, key)
+                self.waiting.want(batch, key, behind or since, again=True, urgent=True)
+            elif key in self.waiting.wanted:
+                self.waiting.want(batch, key, since, urgent=True)
+        if sessions or blanked:
+            batch.put("meta", _ERASED + tenant.encode(), keys.u64(entry.rseq))
+            self.erased[tenant] = entry.rseq
+        self._write(batch, part, Head(entry.rseq, entry.seq))
+
+    def _blanked(self, batch: WriteSet, tenant: str, gone: Sequence[int]) -> list[bytes]:
+        """Nodes whose newest entries are among the erased ones."""
+        found = self.rows.published(tenant, gone)
+        for key in found:
+            row = self.rows.node(key)
+            if row is not None:
+                batch.delete("published", prefix(tenant) + keys.u64(row.rseq))
+                self._put_node(batch, key, msgspec.structs.replace(row, rseq=0, recorded=-1))
+        return found
+
+    def purgeable(self) -> dict[str, int]:
+        """Tenants of whom no row holds what they forgot; the files may."""
+        return {tenant: rseq for tenant, rseq in self.erased.items() if not self.waiting.urgent(tenant)}
+
+    def purged(self, tenants: Mapping[str, int]) -> None:
+        """The files were rewritten after `purgeable` told of these."""
+        batch = self.rows.store.batch()
+        for tenant, rseq in tenants.items():
+            if self.erased.get(tenant) == rseq:
+                batch.delete("meta", _ERASED + tenant.encode())
+                del self.erased[tenant]
+        self.rows.store.write(batch, sync=True)
+
+    def reset(self, part: int) -> None:
+        """Forget everything of a partition; what is begun is finished, if need be by the next process."""
+        mark = _RESETTING + keys.partition(part)
+        self._note(mark, b"")
+        for tenant in {tenant_of(key) for key, _ in self.rows.store.scan("sessions", keys.partition(part))}:
+            self._note(_ERASED + tenant.encode(), keys.u64(0))
+            self.erased[tenant] = 0
+        for family in FAMILIES:
+            if family != "meta":
+                self._wipe(family, keys.partition(part))
+        self.sessions.clear()
+        self.waiting.load()
+        batch = self.rows.store.batch()
+        batch.delete("meta", mark)
+        self._write(batch, part, Head())
+        self.rows.store.sync()
+        metrics.toc_waiting.set(self.waiting.count())
+
+    def _note(self, key: bytes, value: bytes) -> None:
+        batch = self.rows.store.batch()
+        batch.put("meta", key, value)
+        self.rows.store.write(batch, sync=True)
+
+    def _wipe(self, family: str, start: bytes) -> None:
+        batch = self.rows.store.batch()
+        for key, _ in self.rows.store.scan(family, start):
+            batch.delete(family, key)
+            if len(batch) >= _CHUNK:
+                self.rows.store.write(batch, sync=False)
+                batch = self.rows.store.batch()
+        self.rows.store.write(batch, sync=False)

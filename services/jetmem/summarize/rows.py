@@ -1,0 +1,240 @@
+"""The rows of summarize's own store: what was said, segments, sessions, nodes, and what waits.
+
+All keys begin with partition and tenant. A session's key is its agent and name below that; a segment's, its session,
+its lane and its anchor, so that each lane lies in order; a node's, its level and day, so that children lie together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from jetmem.domain import calendar, keys
+from jetmem.domain.calendar import NodeId
+from jetmem.domain.extract import Said
+from jetmem.domain.lanes import Item, Segment
+from jetmem.domain.summaries import Summary
+from jetmem.runtime.store import Store, WriteSet
+from jetmem_schemas.internal import Head
+from jetmem_schemas.subjects import partition_of
+
+FORMAT: Final = 1
+#: events: EventRow by (tenant, rseq) · segments: Segment by (session, lane, anchor) · sessions: SessionRow ·
+#: closing: when a session's open segment is closed · nodes: NodeRow by (tenant, level, day, ULID) · dirty: Wanted by
+#: node: to be made · outbox: OutboxRow by node: to be published, or not yet back · published: node by (tenant, rseq of
+#: its newest entry) · meta: checkpoints, zones, what is half done.
+FAMILIES: Final = ("events", "segments", "sessions", "closing", "nodes", "dirty", "outbox", "published", "meta")
+AT: Final = b"at:"
+_LANE: Final = (b"\0", b"\1")
+_ORDINAL_BYTES: Final = 8
+_ANCHOR_BYTES: Final = 16
+
+encode = msgspec.msgpack.Encoder().encode
+
+
+class EventRow(msgspec.Struct, frozen=True, array_like=True):
+    """What was said, as far as it is looked at, and in which session."""
+
+    agent: str
+    session: str
+    said: Said
+
+
+class SessionRow(msgspec.Struct, frozen=True, array_like=True):
+    """Of a session what its segments do not tell: the latest event time, and each lane's latest arrival."""
+
+    newest: int
+    main: int
+    late: int
+
+
+class Wanted(msgspec.Struct, frozen=True, array_like=True):
+    """A node that must be made.
+
+    `place`: of a segment's node, the key of its segment, b"" if none is known. `since`: the last entry before the
+    change. `again`: publish it whatever it says. `urgent`: without delay; something was erased.
+    """
+
+    place: bytes
+    since: Head
+    again: bool = False
+    urgent: bool = False
+
+
+class NodeRow(msgspec.Struct, frozen=True, array_like=True):
+    """A node as it was made last; enough to make its parent.
+
+    `summary` is None of a node that is gone, or that was recorded and is not ours. `grips`: ids by excerpt, first and
+    last event. `digest` is of the content; `version` of the last publication; `rseq` of its newest entry, 0 if none;
+    `recorded`: the version of that entry.
+    """
+
+    version: int
+    digest: bytes = b""
+    place: bytes = b""
+    summary: Summary | None = None
+    grips: list[tuple[str, str, str, str]] = []
+    start: int = 0
+    end: int = 0
+    events: int = 0
+    agents: list[str] = []
+    open: bool = False
+    sources: list[tuple[int, int]] = []
+    rseq: int = 0
+    recorded: int = -1
+
+
+class OutboxRow(msgspec.Struct, frozen=True, array_like=True):
+    """One version of a node on its way; `since` as of `Wanted`."""
+
+    version: int
+    since: Head
+    body: bytes
+
+
+_event = msgspec.msgpack.Decoder(EventRow).decode
+_segment = msgspec.msgpack.Decoder(Segment).decode
+_session = msgspec.msgpack.Decoder(SessionRow).decode
+_node = msgspec.msgpack.Decoder(NodeRow).decode
+_outbox = msgspec.msgpack.Decoder(OutboxRow).decode
+decode_wanted = msgspec.msgpack.Decoder(Wanted).decode
+
+
+@lru_cache(4_096)
+def prefix(tenant: str) -> bytes:
+    """Where a tenant's keys begin."""
+    return keys.tenant(partition_of(tenant), tenant)
+
+
+@lru_cache(65_536)
+def session_key(tenant: str, agent: str, session: str) -> bytes:
+    """Key of a session, and prefix of its segments."""
+    return keys.under(prefix(tenant), agent, session)
+
+
+def session_of(key: bytes) -> tuple[str, str, str]:
+    """Tenant, agent and session of a key of a session or segment."""
+    tenant, agent, session = key[1:].split(b"\0", 3)[:3]
+    return tenant.decode(), agent.decode(), session.decode()
+
+
+def segment_key(session: bytes, late: bool, anchor: Item) -> bytes:
+    """Key of a segment."""
+    return session + _LANE[late] + keys.time(anchor.ts) + keys.u64(anchor.seq)
+
+
+def session_of_segment(key: bytes) -> bytes:
+    """The session's key of a segment's."""
+    return key[: -1 - _ANCHOR_BYTES]
+
+
+def node_key(tenant: str, node: NodeId) -> bytes:
+    """Key of a node."""
+    return _level(tenant, node.depth) + keys.u64(node.first.toordinal()) + node.key.encode()
+
+
+def node_of(key: bytes) -> tuple[str, NodeId]:
+    """Tenant and node of a key."""
+    end = key.index(b"\0", 1)
+    rest = key[end + 1 :]
+    first = date.fromordinal(keys.from_u64(rest[1 : 1 + _ORDINAL_BYTES]))
+    return key[1:end].decode(), NodeId(first, rest[0], rest[1 + _ORDINAL_BYTES :].decode())
+
+
+def tenant_of(key: bytes) -> str:
+    """The tenant of any key."""
+    return key[1 : key.index(b"\0", 1)].decode()
+
+
+def _level(tenant: str, depth: int) -> bytes:
+    return prefix(tenant) + bytes((depth,))
+
+
+class Rows:
+    """Reads of the store, from any thread; single-row writes into a batch of the writer's."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def position(self, part: int) -> Head:
+        """Checkpoint of a partition."""
+        raw = self.store.get("meta", AT + keys.partition(part))
+        return msgspec.msgpack.decode(raw, type=Head) if raw else Head()
+
+    def set_position(self, batch: WriteSet, part: int, head: Head) -> None:
+        """Set the checkpoint, in the same write as what it covers."""
+        batch.put("meta", AT + keys.partition(part), encode(head))
+
+    def events(self, tenant: str, rseqs: Sequence[int]) -> list[EventRow | None]:
+        """What was said under these numbers."""
+        start = prefix(tenant)
+        return [_event(raw) if raw else None for raw in self._many("events", [start + keys.u64(r) for r in rseqs])]
+
+    def _many(self, family: str, wanted: list[bytes]) -> list[bytes | None]:
+        return self.store.get_many(family, wanted)
+
+    def session(self, key: bytes) -> SessionRow | None:
+        """A session's row."""
+        raw = self.store.get("sessions", key)
+        return _session(raw) if raw else None
+
+    def segment(self, key: bytes) -> Segment | None:
+        """One segment."""
+        raw = self.store.get("segments", key) if key else None
+        return _segment(raw) if raw else None
+
+    def lane_back(self, session: bytes, late: bool) -> Iterator[Segment]:
+        """A lane's segments, the newest first."""
+        for _, raw in self.store.scan("segments", session + _LANE[late], back=True):
+            yield _segment(raw)
+
+    def segments(self, tenant: str) -> Iterator[tuple[bytes, Segment]]:
+        """All of a tenant with their keys."""
+        for key, raw in self.store.scan("segments", prefix(tenant)):
+            yield key, _segment(raw)
+
+    def node(self, key: bytes) -> NodeRow | None:
+        """A node."""
+        raw = self.store.get("nodes", key)
+        return _node(raw) if raw else None
+
+    def nodes(self, tenant: str) -> Iterator[tuple[NodeId, NodeRow]]:
+        """All nodes of a tenant, those that are gone too."""
+        for key, raw in self.store.scan("nodes", prefix(tenant)):
+            yield node_of(key)[1], _node(raw)
+
+    def children(self, tenant: str, node: NodeId) -> list[tuple[NodeId, NodeRow]]:
+        """A node's children that are not gone, in order."""
+        depth = node.depth + 1
+        first, last = calendar.days_of(node)
+        start = _level(tenant, depth)
+        found = []
+        # a week begins within its month, a month within its year though its first week may begin before
+        for key, raw in self.store.scan("nodes", start, start=start + keys.u64(min(first, node.first).toordinal())):
+            child = node_of(key)[1]
+            if child.first > last:
+                break
+            row = _node(raw)
+            if row.summary is not None and calendar.parent_of(child) == node:
+                found.append((child, row))
+        return found
+
+    def outbox(self, key: bytes) -> OutboxRow | None:
+        """What of a node is on its way."""
+        raw = self.store.get("outbox", key)
+        return _outbox(raw) if raw else None
+
+    def waiting(self, start: bytes = b"") -> Iterator[tuple[bytes, OutboxRow]]:
+        """All that is on its way."""
+        for key, raw in self.store.scan("outbox", start):
+            yield key, _outbox(raw)
+
+    def published(self, tenant: str, rseqs: Iterable[int]) -> list[bytes]:
+        """Nodes whose newest entries have these numbers."""
+        start = prefix(tenant)
+        found = self._many("published", [start + keys.u64(rseq) for rseq in rseqs])
+        return [key for key in found if key is not None]

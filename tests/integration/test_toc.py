@@ -1,0 +1,145 @@
+"""The table of contents as agents ask for it: broker, persist, index, summarize and query, all real but embed."""
+
+import asyncio
+
+import pytest
+
+from harness.pipeline import pipeline
+from harness.waiting import until_async
+from jetmem import client
+from jetmem.summarize.settings import SummarizeSettings
+from jetmem_schemas import requests
+
+QUICK = SummarizeSettings(open_every_s=0.2, rollup_every_s=0.1)
+NOW = "2026-05-12T12:00:00Z"
+SAID = [
+    ("s1", "2026-05-05T10:00:00Z", "the lighthouse keeper paints the harbour red"),
+    ("s1", "2026-05-05T10:01:00Z", "he needs twelve buckets of paint for it"),
+    ("s1", "2026-05-05T10:02:00Z", "the ferry brings them on Friday"),
+    ("s2", "2026-05-06T09:00:00Z", "copper lanterns hang in the meadow"),
+    ("s2", "2026-05-06T09:05:00Z", "a violin plays under the lanterns"),
+    ("s3", "2025-03-02T09:00:00Z", "the engine of the old tractor is broken"),
+]
+
+
+def run(body, tmp_path):
+    async def test():
+        async with pipeline(tmp_path) as line:
+            line.settings["summarize"] = QUICK
+            line.embed.start()
+            await line.start("persist", "index", "summarize", "query")
+            async with client.connect(line.broker.url, tenant="acme", agent="alice") as memory:
+                for place, (session, ts, text) in enumerate(SAID):
+                    await memory.publish(text, session=session, ts=ts, id=f"e{place}", author="Ann")
+                await body(line, memory)
+
+    asyncio.run(test())
+
+
+def ids(items):
+    return [each.id for each in items]
+
+
+async def told(memory):
+    """The root, once every node tells of all that was published."""
+
+    async def whole():
+        return not (await memory.toc(after="mine", wait_ms=2_000)).stale
+
+    await until_async(whole, "the table of contents tells of everything")
+    return await memory.toc(after="mine")
+
+
+def test_an_agent_walks_from_the_years_to_the_very_words(tmp_path):
+    async def body(line, memory):
+        root = await told(memory)
+        assert ids(root.nodes) == ["toc:year:2025", "toc:year:2026"]
+        assert (root.degraded, root.stale) == ([], False)
+        assert root.fresh["toc"] >= memory.last_seq
+        node, way = root.nodes[1], []
+        while node.children:
+            way.append(node.level)
+            assert (await memory.toc(node.id)).node == node
+            below = [child async for child in memory.browse_all(node.id, limit=1)]
+            assert ids(below) == node.children
+            assert min(child.start for child in below) == node.start
+            assert max(child.end for child in below) == node.end
+            node = below[0]
+        assert way == ["year", "month", "week", "day"]
+        assert (node.session, node.events, node.agents) == ("s1", 3, ["alice"])
+        for bullet in node.bullets:
+            shown = await memory.expand(grip=bullet.grips[0])
+            assert shown.excerpt in shown.event.text
+            assert shown.node == node.id
+            assert ids(shown.events) == ["e0", "e1", "e2"]
+        with pytest.raises(client.RequestRefused) as caught:
+            await memory.toc("toc:day:2020-01-01")
+        assert (caught.value.code, caught.value.field) == ("not_found", "node")
+        assert (await memory.as_tenant("other").toc()).nodes == []
+
+    run(body, tmp_path)
+
+
+def test_questions_find_their_own_way(tmp_path):
+    async def body(line, memory):
+        await told(memory)
+        week = await memory.route("what did we talk about last week?", now=NOW)
+        assert (week.intent, week.strategy, ids(week.nodes)) == ("time-boxed", "toc", ["toc:week:2026-W19"])
+        day = await memory.route("what happened on 6 May?", now=NOW)
+        assert ids(day.nodes) == ["toc:day:2026-05-06"]
+        matter = await memory.route("tell me about the tractor", now=NOW, limit=1)
+        assert (matter.nodes[0].level, matter.nodes[0].session) == ("segment", "s3")
+        answer = await memory.route("how many buckets of paint?", now=NOW, after="mine", wait_ms=20_000)
+        assert (answer.intent, answer.hits[0].id, answer.nodes) == ("answer", "e1", [])
+        boxed = await memory.route("who painted in May 2026?", now=NOW)
+        assert boxed.since == "2026-05-01T00:00:00.000Z"
+        assert set(ids(boxed.hits)) <= {"e0", "e1", "e2", "e3", "e4"}
+
+    run(body, tmp_path)
+
+
+def test_with_the_indexes_down_a_walk_still_answers(tmp_path):
+    async def body(line, memory):
+        await told(memory)
+        found = await memory.search("violin lanterns", mode="text", after="mine", wait_ms=20_000)
+        assert (found.mode, found.hits[0].id) == ("text", "e4")
+        await line.stop("index")
+        found = await memory.search("violin lanterns", mode="text")
+        assert (found.mode, found.hits[0].id, found.degraded) == ("toc", "e4", ["text"])
+        assert found.hits[0].segment.startswith("toc:segment:2026-05-06:")
+        await line.stop("summarize")
+        found = await memory.search("violin lanterns", mode="text", agent="alice", until="2026-05-06T09:05:00Z")
+        assert (found.mode, found.hits[0].id, found.degraded) == ("toc", "e3", ["text", "toc"])
+        assert (await memory.toc()).degraded == ["toc"]
+        assert (await memory.search("violin", mode="text", agent="nobody")).mode == "recent"
+
+    run(body, tmp_path)
+
+
+def test_what_is_forgotten_is_in_no_node_and_behind_no_grip(tmp_path):
+    async def body(line, memory):
+        await told(memory)
+        week = (await memory.toc("toc:day:2026-05-06")).node
+        segment = (await memory.browse(week.id)).nodes[0]
+        grips = {(await memory.expand(grip=g)).event.id: g for bullet in segment.bullets for g in bullet.grips}
+        assert set(grips) <= {"e3", "e4"} and grips
+        await memory.forget(ids=["e3", "e4"])
+        for grip in grips.values():
+            with pytest.raises(client.RequestRefused) as caught:
+                await memory.expand(grip=grip)
+            assert (caught.value.code, caught.value.field) == ("not_found", "grip")
+
+        async def gone():
+            try:
+                await memory.toc(week.id)
+            except client.RequestRefused as error:
+                return error.code == "not_found"
+            return False
+
+        await until_async(gone, "the day is no more")
+        await told(memory)
+        raw = await memory.ask("toc", {"explain": True})
+        assert b"violin" not in raw and b"lantern" not in raw and b"harbour" in raw
+        assert isinstance(await memory.route("what's new?"), requests.RouteReply)
+
+    run(body, tmp_path)

@@ -1,0 +1,341 @@
+"""What summarize makes of each entry, over a record and a store in memory."""
+
+import msgspec
+import pytest
+
+from harness.toc_record import PART, TENANT, Record, Stage
+from jetmem.runtime.settings import SettingsError, load
+from jetmem.summarize import core
+from jetmem.summarize.rows import FAMILIES, NodeRow, prefix
+from jetmem.summarize.settings import SummarizeSettings, zones
+from jetmem_schemas import toc
+
+DAY_1 = 1_767_607_200_000  # Monday 2026-01-05, 10:00 in UTC
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+
+
+@pytest.fixture
+def record():
+    return Record()
+
+
+@pytest.fixture
+def stage(record):
+    return Stage(record, jitter=0.0)
+
+
+def work(stage):
+    """Read, make and publish what is due now."""
+    for _ in range(10):
+        while stage.read():
+            continue
+        stage.make()
+        if not stage.publish() and not stage.read():
+            return
+
+
+def level(record, name):
+    return [node for node in record.nodes().values() if node.level == name]
+
+
+def rows(stage):
+    return {family: len(list(stage.store.scan(family, prefix(TENANT)))) for family in FAMILIES if family != "meta"}
+
+
+def test_one_event_is_a_tree_at_once(record, stage):
+    record.say("Rain over the harbour.", DAY_1, author="Ann")
+    work(stage)
+    assert sorted(record.nodes())[:4] == [
+        "toc:day:2026-01-05", "toc:month:2026-01", next(n.id for n in level(record, "segment")), "toc:week:2026-W02"
+    ]  # fmt: skip
+    for node in record.nodes().values():
+        assert (node.open, node.events, node.sources, node.agents) == (True, 1, [(1, 1)], ["alice"])
+        assert node.bullets[0].text == "Ann: Rain over the harbour."
+        assert node.bullets[0].grips == [level(record, "segment")[0].grips[0].id]
+        assert (node.version, node.seq) == (1, 1) or node.level != "segment"
+
+
+def test_a_segment_that_grows_is_made_again_after_its_rest(record, stage):
+    record.say("rain", DAY_1)
+    work(stage)
+    record.say("more rain", DAY_1 + MINUTE)
+    stage.clock.now += 9
+    work(stage)
+    assert level(record, "segment")[0].events == 1
+    stage.clock.now += 1
+    work(stage)
+    assert level(record, "segment")[0].events == 2
+    assert level(record, "year")[0].events == 2
+    assert stage.it.waiting.since(TENANT) is None
+
+
+def test_what_closes_a_segment_by_its_place_is_made_at_once_and_the_next_one_too(record, stage):
+    record.say("rain", DAY_1)
+    record.say("sun", DAY_1 + HOUR)
+    work(stage)
+    assert [(n.events, n.open) for n in level(record, "segment")] == [(1, False), (1, True)]
+
+
+def test_quiet_closes_also_after_a_restart(record, stage):
+    record.say("rain", DAY_1)
+    work(stage)
+    stage.clock.now = 29 * 60
+    stage.close()
+    work(stage)
+    assert all(node.open for node in record.nodes().values())
+    stage.open()
+    stage.clock.now = 31 * 60
+    stage.close()
+    work(stage)
+    assert not any(node.open for node in record.nodes().values())
+    assert rows(stage)["closing"] == 0
+
+
+def test_sessions_of_two_agents_do_not_mix(record, stage):
+    for n in range(3):
+        record.say(f"rain {n}", DAY_1 + n, agent="alice")
+        record.say(f"sun {n}", DAY_1 + n, agent="bob")
+    work(stage)
+    assert sorted((n.agents, n.session, n.events) for n in level(record, "segment")) == [
+        (["alice"], "s1", 3), (["bob"], "s1", 3)
+    ]  # fmt: skip
+    assert level(record, "day")[0].agents == ["alice", "bob"]
+
+
+def test_no_version_is_published_twice_under_one_number(record, stage):
+    """Closed before what was published is back: the content is another, the log is where it was."""
+    record.say("rain", DAY_1)
+    stage.read()
+    stage.make()
+    stage.publish()
+    stage.clock.now += HOUR
+    stage.close()
+    stage.make()
+    assert not stage.publish()
+    stage.clock.now += 1
+    work(stage)
+    assert not any(node.open for node in record.nodes().values())
+    assert record.dropped == 0
+
+
+def test_equal_content_is_not_published_again(record, stage):
+    record.say("rain", DAY_1)
+    work(stage)
+    count = stage.published
+    for key, _ in list(stage.store.scan("nodes", b"")):
+        batch = stage.store.batch()
+        stage.it.waiting.want(batch, key, stage.it.at[PART])
+        stage.store.write(batch, sync=True)
+    stage.clock.now += 100
+    work(stage)
+    assert stage.published == count
+    assert rows(stage)["dirty"] == 0
+
+
+def test_a_late_event_reopens_the_right_segment(record, stage):
+    record.say("rain", DAY_1)
+    record.say("sun", DAY_1 + 3 * 24 * HOUR)
+    work(stage)
+    record.say("hail", DAY_1 + MINUTE)
+    stage.clock.now += 100
+    work(stage)
+    assert [(n.events, n.open) for n in level(record, "segment")] == [(2, False), (1, True)]
+
+
+def test_what_is_too_late_has_a_segment_of_its_own(record):
+    stage = Stage(record, lateness_days=1.0)
+    record.say("rain", DAY_1)
+    record.say("sun", DAY_1 + 3 * 24 * HOUR)
+    record.say("hail", DAY_1 + MINUTE)
+    stage.settle()
+    assert sorted((n.start, n.events) for n in level(record, "segment")) == [
+        (DAY_1, 1), (DAY_1 + MINUTE, 1), (DAY_1 + 3 * 24 * HOUR, 1)
+    ]  # fmt: skip
+    assert len(level(record, "day")) == 2
+
+
+def test_forgetting_the_newest_of_a_session_reaches_what_was_let_go(record):
+    """Of a long session only the last days are in memory: all of these are erased, what is before them stays."""
+    stage = Stage(record, lateness_days=1.0)
+    record.say("rain", DAY_1, name="old")
+    work(stage)
+    record.say("sun", DAY_1 + 30 * 24 * HOUR, name="new")
+    work(stage)
+    record.say("wind", DAY_1 + 60 * 24 * HOUR, name="newest")
+    work(stage)
+    record.forget({"newest"})
+    stage.settle()
+    record.forget({"new"})
+    stage.settle()
+    assert [n.grips[0].first for n in level(record, "segment")] == ["old"]
+    assert rows(stage)["sessions"] == rows(stage)["segments"] == rows(stage)["events"] == 1
+    record.forget({"old"})
+    stage.settle()
+    assert record.nodes() == {}
+    assert set(rows(stage).values()) == {0}
+
+
+def test_a_node_that_is_erased_with_its_neighbours_comes_back(record, stage, monkeypatch):
+    """Its ranges hold an event of somebody else, so it is erased with that, though nothing of it changed."""
+    monkeypatch.setattr(core, "SOURCES_MAX", 1)
+    record.say("rain", DAY_1, name="a")
+    record.say("sun", DAY_1, name="b", session="s2")
+    record.say("hail", DAY_1 + 1, name="c")
+    work(stage)
+    mine = next(node for node in level(record, "segment") if node.session == "s1")
+    assert mine.sources == [(1, 3)]
+    record.forget({"b"})
+    assert mine.id not in record.nodes()
+    work(stage)
+    again = record.nodes()[mine.id]
+    assert again.version > mine.version
+    assert again.bullets == mine.bullets
+    assert level(record, "year")[0].events == 2
+
+
+def test_a_node_on_its_way_when_others_are_forgotten_is_published_again(record, stage):
+    record.say("rain", DAY_1, name="a")
+    stage.read()
+    record.say("sun", DAY_1 + 48 * HOUR, name="b", session="s2")
+    record.forget({"b"})
+    stage.make()
+    stage.publish()
+    record.record()
+    assert record.dropped == 5, "made without knowing of the forget"
+    assert record.nodes() == {}
+    stage.clock.now += 1
+    work(stage)
+    assert len(record.nodes()) == 5
+
+
+def test_a_forget_waits_for_no_rest_and_no_row_keeps_the_words(record, stage):
+    record.say("rain", DAY_1, name="a")
+    record.say("zanzibar", DAY_1 + 1, name="b")
+    work(stage)
+    record.forget({"b"})
+    stage.read()
+    assert stage.it.purgeable() == {}, "nodes still tell of it"
+    work(stage)
+    assert stage.it.purgeable() == {TENANT: record.forgot}
+    held = b"".join(value for family in FAMILIES for _, value in stage.store.scan(family, b""))
+    assert b"rain" in held
+    assert b"zanzibar" not in held
+    stage.it.purged(stage.it.purgeable())
+    assert stage.it.erased == {}
+    stage.open()
+    assert stage.it.erased == {}
+
+
+def test_a_restart_publishes_what_has_not_come_back(record, stage):
+    record.say("rain", DAY_1)
+    stage.read()
+    stage.make()
+    assert rows(stage)["outbox"] == 5
+    stage.open()
+    assert stage.publish()
+    stage.open()
+    assert stage.publish(), "nobody knows whether the first was taken"
+    while stage.read():
+        continue
+    assert rows(stage)["outbox"] == 0
+    assert len(record.nodes()) == 5
+    assert stage.it.waiting.count() == 0
+
+
+def test_what_the_record_did_not_take_is_given_up(record, stage):
+    record.say("rain", DAY_1)
+    stage.read()
+    stage.make()
+    stage.publish()
+    record.pending.clear()
+    assert stage.it.refused() == 0, "the record did not come so far"
+    record.say("sun", DAY_1 + 1)
+    stage.read()
+    assert stage.it.refused() == 5
+    assert rows(stage)["outbox"] == 0
+    stage.settle()
+    assert level(record, "year")[0].events == 2
+
+
+def test_a_node_of_another_life_that_nothing_makes_any_more_goes(record, stage):
+    record.say("rain", DAY_1)
+    work(stage)
+    stale = toc.Node(id="toc:year:1999", version=stage.at, level="year", title="none", sources=[(1, 1)])
+    record.publish(msgspec.json.encode(stale))
+    work(stage)
+    assert "toc:year:1999" not in record.nodes()
+    assert record.versions("toc:year:1999")[-1].gone
+
+
+def test_what_another_life_made_otherwise_is_made_again(record, stage):
+    record.say("rain", DAY_1)
+    work(stage)
+    year = level(record, "year")[0]
+    record.publish(msgspec.json.encode(msgspec.structs.replace(year, version=stage.at, title="other")))
+    stage.clock.now += 100
+    work(stage)
+    assert level(record, "year")[0].title == year.title
+
+
+def test_derived_entries_that_are_no_nodes_are_passed_over(record, stage):
+    record._add("derived", "_", "node", "x", 0, 0, b'{"id":"something:else","version":3}')
+    record._add("derived", "_", "node", "x", 0, 0, b"not json")
+    record._add("novelty", "_", "_", "x", 0, 0, b"")
+    stage.read()
+    assert stage.at == 3
+
+
+def test_another_log_begins_from_nothing(record, stage):
+    record.say("rain", DAY_1)
+    work(stage)
+    stage.it.reset(PART)
+    assert set(rows(stage).values()) == {0}
+    assert stage.it.at[PART].rseq == 0
+    assert stage.it.purgeable() == {TENANT: 0}, "the files may hold what the other log had erased"
+    before = {name: node.version for name, node in record.nodes().items()}
+    work(stage)
+    assert {name: node.version for name, node in record.nodes().items()} == before
+
+
+def test_days_move_with_the_zone(record, stage):
+    record.say("rain", DAY_1 + 10 * HOUR)
+    work(stage)
+    assert "toc:day:2026-01-05" in record.nodes()
+    moved = Stage(record, store=stage.store, clock=stage.clock, timezones=f"{TENANT}=Asia/Tokyo")
+    moved.settle()
+    assert "toc:day:2026-01-06" in record.nodes()
+    assert "toc:day:2026-01-05" not in record.nodes()
+    assert len(level(record, "segment")) == 1
+    assert level(record, "year")[0].events == 1
+
+
+def test_zones_are_checked_where_settings_are():
+    found = zones(SummarizeSettings(timezones=" a=Europe/Amsterdam, b = UTC "))
+    assert {name: zone.key for name, zone in found.items()} == {"": "UTC", "a": "Europe/Amsterdam", "b": "UTC"}
+    sections = {"": SummarizeSettings, "summarize": SummarizeSettings}
+    for name, value in (("TIMEZONE", "Mars/Phobos"), ("TIMEZONES", "acme"), ("TIMEZONES", "acme=../etc")):
+        with pytest.raises(SettingsError, match=value.split("=")[-1]):
+            load(sections, environ={f"JETMEM_SUMMARIZE_{name}": value})
+
+
+def test_ranges_join_what_is_nearest(monkeypatch):
+    assert core.ranges([(5, 5), (1, 2), (3, 3), (9, 9)]) == [(1, 3), (5, 5), (9, 9)]
+    monkeypatch.setattr(core, "SOURCES_MAX", 2)
+    assert core.ranges([(1, 1), (3, 3), (10, 10), (12, 13)]) == [(1, 3), (10, 13)]
+    monkeypatch.setattr(core, "SOURCES_MAX", 1)
+    assert core.ranges([(1, 1), (3, 3), (10, 10)]) == [(1, 10)]
+
+
+def test_a_day_of_thousands_of_segments_is_chosen_from_fewer_bullets(record, stage, monkeypatch):
+    for n in range(30):
+        record.say(f"Rain number {n} over the harbour. And a lantern {n} in the meadow.", DAY_1 + n, session=f"s{n}")
+    work(stage)
+    children = [row for _, row in stage.it.rows.children(TENANT, core.calendar.parse("toc:day:2026-01-05"))]
+    total = sum(len(each.summary.bullets) for each in children)
+    assert sum(len(s.bullets) for s in core.trimmed(children)) == total
+    monkeypatch.setattr(core, "CANDIDATES_MAX", 10)
+    trimmed = core.trimmed(children)
+    assert len(trimmed) == 30
+    assert sum(len(s.bullets) for s in trimmed) == 10
+    assert isinstance(core.rollup_row(children, str.split), NodeRow)
