@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, call, for_people
-from jetmem.console.query_commands import After, Cursor, Limit, WaitMs, moment
+from jetmem.console.moments import moment
+from jetmem.console.query_commands import After, Cursor, Limit, WaitMs
 
 if TYPE_CHECKING:
     from rich.tree import Tree
