@@ -51,4 +51,4 @@ def test_the_report_says_whether_the_goal_is_reached(baselines):
     toc.show(console, report)
     text = console.export_text()
     assert "0.810" in text
-    assert "reached with 0.810" in text
+    assert "walk reached with 0.810" in text

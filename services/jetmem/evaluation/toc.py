@@ -245,8 +245,10 @@ def show(console: Console, report: Report) -> None:
     console.print(facts(report.conditions))
     for table in tables(report):
         console.print(table)
-    at_3 = max(each.coverage.at_3 for each in report.walks.values())
-    console.print(f"goal: {GOAL:.2f} at 3 opened segments; {'reached' if at_3 >= GOAL else 'missed'} with {at_3:.3f}")
+    for name, each in report.walks.items():
+        at_3 = each.coverage.at_3
+        judged = "reached" if at_3 >= GOAL else "missed"
+        console.print(f"goal {GOAL:.2f} at 3 opened segments: {name} {judged} with {at_3:.3f}")
     console.print(
         "seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in report.seconds.items()), markup=False
     )
