@@ -28,6 +28,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         arms: Arms of an answer that are gone when this stage is. A projection's are those of its `applied`.
         replicas: Any process answers for any tenant; otherwise the one that owns the tenant's partition.
         settings: Name of the Struct in `jetmem.<name>.settings`.
+        nice: How far it gives way on a machine that it shares, 0..19: what is said is stored first, then found by
+            words, then by meaning.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     settings: str
     arms: tuple[str, ...] = ()
     replicas: bool = False
+    nice: int = 0
 
     @property
     def projects(self) -> bool:
@@ -65,6 +68,7 @@ STAGES: Final = (
         ack_point="when the asker has stored the vectors",
         does="turns texts into vectors, questions before jobs",
         settings="EmbedSettings",
+        nice=10,
         arms=("vector",),
         replicas=True,
     ),
@@ -76,6 +80,7 @@ STAGES: Final = (
         ack_point="checkpoint in the same commit as the data",
         does="makes events findable by words at once and by meaning as vectors come",
         settings="IndexSettings",
+        nice=5,
         arms=("text", "vector"),
     ),
     Stage(
@@ -86,6 +91,7 @@ STAGES: Final = (
         ack_point="checkpoint in the same write as the data",
         does="cuts sessions into segments and makes the table of contents over time",
         settings="SummarizeSettings",
+        nice=10,
         arms=("toc",),
     ),
     Stage(

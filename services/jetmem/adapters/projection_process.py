@@ -7,7 +7,6 @@ it asks for is `runtime.projection`; how one stage differs from another is its o
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -88,15 +87,14 @@ class ProjectionProcess:
         moved: Set, and replaced, whenever an arm may have come further. Take it before looking, then wait for it.
     """
 
-    def __init__(self, shell: Shell, target: Projected, folder: Path, *, read_threads: int, nice: int = 0) -> None:
-        """`nice` is how far the writer thread, and it alone, gives way to other work of the machine: 0..19."""
+    def __init__(self, shell: Shell, target: Projected, folder: Path, *, read_threads: int) -> None:
         self.shell = shell
         self.parts: tuple[int, ...] = tuple(shell.partitions(subjects.PARTITIONS))
         self.moved = asyncio.Event()
         self._target = target
         self._folder = folder
         self._projection = Projection(shell.stage, self.parts, self, RecordWire(shell), shell.health)
-        self._writer = ThreadPoolExecutor(1, "writer", initializer=partial(os.nice, nice))  # of a thread, on Linux
+        self._writer = ThreadPoolExecutor(1, "writer")
         self._readers = ThreadPoolExecutor(read_threads, "reader")
         self._covered: dict[int, tuple[Head, int]] = {}
         self._resting = self._missed = False

@@ -234,11 +234,13 @@ def _run_stage(stage: str, settings: Mapping[str, Any]) -> int:
     import uvloop
 
     from jetmem import flow
+    from jetmem.adapters.priority import give_way
     from jetmem.runtime import crashpoints
     from jetmem.runtime.errors import Broken
     from jetmem.runtime.logs import configure, logger
     from jetmem.runtime.settings import SettingsError
 
+    give_way(flow.stage(stage).nice)
     common = settings[""]
     configure(common.log_level, common.log_format, stage)
     try:

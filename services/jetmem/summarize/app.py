@@ -35,8 +35,6 @@ _CLOSE_EVERY_S: Final = 5.0
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
 _ACK_S: Final = 5.0
-#: Summaries can wait; what is said now is stored and found first.
-_NICE: Final = 10
 
 
 def build(
@@ -56,7 +54,7 @@ def build(
     shell = Shell("summarize", common, clock=clock, broker=broker)
     held = store or Rocks(folder / "rows", FAMILIES, format_version=FORMAT)
     process = Summarize(shell, settings, held)
-    process.wire(ProjectionProcess(shell, process, folder, read_threads=settings.read_threads, nice=_NICE))
+    process.wire(ProjectionProcess(shell, process, folder, read_threads=settings.read_threads))
     return shell
 
 
