@@ -29,7 +29,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         replicas: Any process answers for any tenant; otherwise the one that owns the tenant's partition.
         settings: Name of the Struct in `jetmem.<name>.settings`.
         nice: How far it gives way on a machine that it shares, 0..19: what is said is stored first, then found by
-            words, then by meaning.
+            words and by meaning, then summarised. Not more for embed: questions wait for it, too.
     """
 
     name: str
@@ -68,7 +68,7 @@ STAGES: Final = (
         ack_point="when the asker has stored the vectors",
         does="turns texts into vectors, questions before jobs",
         settings="EmbedSettings",
-        nice=10,
+        nice=5,
         arms=("vector",),
         replicas=True,
     ),

@@ -35,6 +35,9 @@ from jetmem_schemas.internal import Counts, Entry, FindReply, FindRequest, Found
 _LINK_ROWS: Final = 32
 #: … and rows of one tenant are linked for so long before another's turn; ending waits for it.
 _LINK_S: Final = 0.2
+#: … and so long it rests while texts wait for embed, which has more use for the processor: what is not linked is
+#: scanned, what has no vector is not found. A priority does not do it: between processes Linux may weigh sessions only.
+_LINK_REST_S: Final = 0.8
 #: A lock is not fair: without a pause a search that waits for the graph would hardly ever get it.
 _LINK_PAUSE_S: Final = 0.0005
 #: Linking yields to everything else.
@@ -162,6 +165,8 @@ class Index:
             busy = [shelf for _, shelf in self.tenants.shelves() if shelf.wants_graph()]
             for shelf in busy:
                 await loop.run_in_executor(self.linker, _link_some, shelf)
+                if self.indexer.pieces.pending:
+                    await asyncio.sleep(_LINK_REST_S)
             if self.shell.clock.monotonic() - saved_at > self.settings.snapshot_every_s:
                 for name, shelf in self.tenants.shelves():
                     await loop.run_in_executor(self.linker, self.tenants.snapshot, name, shelf)
