@@ -227,6 +227,27 @@ def test_a_forget_waits_for_no_rest_and_no_row_keeps_the_words(record, stage):
     assert stage.it.erased == {}
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_no_rollup_is_made_of_words_that_were_forgotten(record, stage, behind):
+    """One that is due already, or is asked for first, comes before the segments below it."""
+    for n in range(3):
+        record.say("zanzibar", DAY_1 + n * 48 * HOUR, name=f"z{n}", session=f"s{n}")
+    record.say("rain", DAY_1 + 1, name="rain")
+    work(stage)
+    if behind:
+        record.say("sun", DAY_1 + 2, name="sun")
+        stage.read()
+    record.forget({"z0", "z1", "z2"})
+    while stage.read():
+        continue
+    kept = [family for family in FAMILIES for _, value in stage.store.scan(family, b"") if b"zanzibar" in value]
+    assert kept == [], "in the write that forgets, before anything is made"
+    stage.clock.now += 60
+    work(stage)
+    assert all("zanzibar" not in bullet.text for node in record.nodes().values() for bullet in node.bullets)
+    assert level(record, "year")[0].events == (2 if behind else 1)
+
+
 def test_a_restart_publishes_what_has_not_come_back(record, stage):
     record.say("rain", DAY_1)
     stage.read()

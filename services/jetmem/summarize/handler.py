@@ -252,6 +252,7 @@ class Summarizer:
         for key in blanked:
             self.waiting.want(batch, key, since, again=True, urgent=True)
         for key in self.waiting.keys_of(tenant):
+            self._empty(batch, key)
             if self.waiting.on_its_way(key):
                 behind = self.waiting.back(batch, key)
                 self.waiting.want(batch, key, behind or since, again=True, urgent=True)
@@ -270,7 +271,17 @@ class Summarizer:
             if row is not None:
                 batch.delete("published", prefix(tenant) + keys.u64(row.rseq))
                 self._put_node(batch, key, msgspec.structs.replace(row, rseq=0, recorded=-1))
+                self._empty(batch, key)
         return found
+
+    def _empty(self, batch: WriteSet, key: bytes) -> None:
+        """Take the words out of a node that may hold erased ones, before anything above can be made of them.
+
+        What is neither recorded with erased sources nor behind was made of none of them.
+        """
+        row = self._node(key)
+        if row is not None and row.summary is not None:
+            self._put_node(batch, key, msgspec.structs.replace(row, summary=None, grips=[]))
 
     def purgeable(self) -> dict[str, int]:
         """Tenants of whom no row holds what they forgot; the files may."""
