@@ -78,10 +78,14 @@ class Load:
 
 async def judged(line: Pipeline, load: Load) -> None:
     for tenant, ids in load.said.items():
-        await line.applied(load.last[tenant], tenant=tenant)
+        print(
+            tenant, load.last[tenant], await line.applied(load.last[tenant], tenant=tenant), await line.status(tenant)
+        )
         hits = (await line.find("cargo", tenant=tenant, limit=20_000)).hits
         found = Counter(hit.id for hit in hits)
-        assert not ids - found.keys(), f"lost: {sorted(ids - found.keys())[:9]}"
+        assert not ids - found.keys(), (
+            f"lost {len(ids - found.keys())} of {len(ids)}, found {len(found)}: {sorted(ids - found.keys())[:9]}"
+        )
         assert not found.keys() - ids, f"unexpected: {sorted(found.keys() - ids)[:9]}"
         assert max(found.values()) == 1, f"twice: {found.most_common(3)}"
         await line.embedded(tenant)

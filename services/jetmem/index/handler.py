@@ -344,8 +344,8 @@ class Indexer:
             self._rewrite = Rewrite(self.rows, self.text, part, erased, self._text_taken)
         if not self._rewrite.step():
             return False
+        self.commit(self._rewrite.part)  # what it does again is noted for the rewritten index, too
         rewrite, self._rewrite = self._rewrite, None
-        self.commit(rewrite.part)
         rewrite.finish(self.text_at[rewrite.part])
         for tenant in rewrite.erased:
             self.tenants.drop_graph(tenant)
