@@ -7,8 +7,8 @@ import os, sys
 from pathlib import Path
 from jetmem.adapters.priority import give_way
 give_way(int(sys.argv[1]))
-group = Path("/proc/self/autogroup")
-print(os.nice(0), group.read_text().split()[-1] if group.exists() else "")
+group = Path("/proc/self/autogroup")  # lacks, or is empty, where the kernel has no autogroups
+print(os.nice(0), *(group.read_text().split()[-1:] if group.exists() else []))
 """
 
 
