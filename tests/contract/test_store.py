@@ -90,6 +90,15 @@ def test_scan_from_a_start_includes_it(store):
     assert keys_of(store.scan("one", b"b", start=b"b2")) == [b"b2", b"b3"]
     assert keys_of(store.scan("one", b"b", start=b"b11")) == [b"b2", b"b3"]
     assert keys_of(store.scan("one", b"b", start=b"b4")) == []
+    assert keys_of(store.scan("one", b"b", start=b"c")) == []
+
+
+def test_scan_from_outside_the_prefix_gives_all_of_it(store):
+    put(store, ROWS)
+    for before in (b"", b"a", b"a\xff"):
+        assert keys_of(store.scan("one", b"b", start=before)) == [b"b1", b"b2", b"b3"]
+    assert keys_of(store.scan("one", b"b", start=b"c", back=True)) == [b"b3", b"b2", b"b1"]
+    assert keys_of(store.scan("one", b"b", start=b"a", back=True)) == []
 
 
 def test_scan_backwards(store):

@@ -78,9 +78,7 @@ class Load:
 
 async def judged(line: Pipeline, load: Load) -> None:
     for tenant, ids in load.said.items():
-        print(
-            tenant, load.last[tenant], await line.applied(load.last[tenant], tenant=tenant), await line.status(tenant)
-        )
+        await line.applied(load.last[tenant], tenant=tenant)
         hits = (await line.find("cargo", tenant=tenant, limit=20_000)).hits
         found = Counter(hit.id for hit in hits)
         assert not ids - found.keys(), (

@@ -20,9 +20,9 @@ from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import Entry, Filters, Forgotten, Vector, VectorsReady
 from jetmem_schemas.subjects import partition_of
 
-#: `t7` shares acme's partition.
 #: A commit costs some syncs, which a disk takes 70 ms for.
 MEMORY = Path("/dev/shm")
+#: Shares acme's partition.
 NEIGHBOUR = next(name for n in range(1000) if partition_of(name := f"t{n}") == partition_of("acme"))
 TENANTS = ("acme", NEIGHBOUR, "zoo")
 PARTS = sorted({partition_of(t) for t in TENANTS})
@@ -58,14 +58,14 @@ class IndexMachine(RuleBasedStateMachine):
         tenant=tenants,
         session=st.sampled_from(("s1", "s2")),
         author=st.sampled_from(AUTHORS),
-        text=texts,
-        own=st.booleans(),
+        said=st.lists(st.tuples(texts, st.booleans()), min_size=1, max_size=4),
     )
-    def say(self, tenant, session, author, text, own):
+    def say(self, tenant, session, author, said):
         part = partition_of(tenant)
-        self.words += 1
-        text = f"{text} q{self.words}q" if own else text
-        self.record(part, event(len(self.log[part]) + 1, text, tenant=tenant, session=session, author=author))
+        for text, own in said:
+            self.words += 1
+            text = f"{text} q{self.words}q" if own else text
+            self.record(part, event(len(self.log[part]) + 1, text, tenant=tenant, session=session, author=author))
 
     @rule(tenant=tenants)
     def say_nothing(self, tenant):
@@ -87,7 +87,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     # what reaches index
 
-    @rule(part=st.sampled_from(PARTS), count=st.integers(1, 8), live=st.booleans())
+    @rule(part=st.sampled_from(PARTS), count=st.integers(1, 20), live=st.booleans())
     def hear(self, part, count, live):
         source = self.said if live else self.log
         entries = source[part][self.at[part] : self.at[part] + count]
@@ -133,6 +133,17 @@ class IndexMachine(RuleBasedStateMachine):
             if indexer.purge_step():
                 indexer.purged()
                 break
+
+    @rule(tenant=tenants, data=st.data())
+    def forget_and_purge(self, tenant, data):
+        """All the way, which steps drawn one by one hardly ever go."""
+        self.settle()
+        self.forget(tenant, data)
+        self.settle()
+        while not self.stage.indexer.purge_step():
+            pass
+        self.stage.indexer.purged()
+        self.settle()
 
     @rule()
     def begin_commit(self):
@@ -290,7 +301,7 @@ class IndexMachine(RuleBasedStateMachine):
 
 TestIndex = IndexMachine.TestCase
 TestIndex.settings = settings(
-    max_examples=150,
+    max_examples=300,
     stateful_step_count=25,
     deadline=None,
     print_blob=True,

@@ -86,9 +86,11 @@ class Rocks:
     ) -> Iterator[tuple[bytes, bytes]]:
         """Keys that begin with `prefix`, in order from `start` (inclusive), or backwards from `start`.
 
-        Backwards without `start` begins at the last key of the prefix. The view is the store as of the call.
+        A `start` before the prefix (backwards: behind it) is its first (last) key. The view is the store as of the
+        call.
         """
-        first = start if start is not None else (prefix + b"\xff" * 32 if back else prefix)
+        end = prefix + b"\xff" * 32
+        first = min(end if start is None else start, end) if back else max(start or prefix, prefix)
         for key, value in self._families[family].items(backwards=back, from_key=first):
             name = cast(bytes, key)
             if not name.startswith(prefix):

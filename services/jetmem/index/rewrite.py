@@ -41,7 +41,7 @@ class Rewrite:
         self._text = text
         self._fresh = text.fresh(part)
         self._words = Words(rows, lambda _, doc: self._fresh.add(doc))
-        self._after = b""
+        self._after = keys.partition(part)
         self._filled = False
         self._touched: dict[tuple[str, int], None] = {}
 

@@ -32,7 +32,7 @@ class Store(Protocol):
     def scan(
         self, family: str, prefix: bytes, *, start: bytes | None = None, back: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Keys that begin with a prefix, in order."""
+        """Keys that begin with a prefix, in order from `start`, or backwards; a `start` outside them is their end."""
 
     def batch(self) -> WriteSet:
         """A new batch."""

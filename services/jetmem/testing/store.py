@@ -66,10 +66,10 @@ class FakeStore:
         """Keys that begin with `prefix`, in order from `start` (inclusive), or backwards; as of the call."""
         order = self._order[family]
         if back:
-            first = start if start is not None else prefix + b"\xff" * 32
-            keys = order[: bisect_right(order, first)][::-1]
+            end = prefix + b"\xff" * 32
+            keys = order[: bisect_right(order, min(end if start is None else start, end))][::-1]
         else:
-            keys = order[bisect_left(order, start if start is not None else prefix) :]
+            keys = order[bisect_left(order, max(start or prefix, prefix)) :]
         view = [(key, self._values[family][key]) for key in keys]
         return self._within(prefix, view)
 
