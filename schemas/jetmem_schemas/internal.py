@@ -290,6 +290,25 @@ class FindReply(msgspec.Struct, frozen=True):
     took_ms: float
 
 
+class EntryVectorsRequest(msgspec.Struct, frozen=True):
+    """The stored vectors of a tenant's entries, at most `limits.VECTORS_AT_ONCE` of them."""
+
+    tenant: str
+    rseqs: list[int]
+
+
+class EntryVectorsReply(msgspec.Struct, frozen=True):
+    """A vector for each entry asked for, float32 of unit length, b"" where there is none.
+
+    Of an entry in several passages it is their mean. An entry up to `at` that has none gets none: it holds no text, or
+    none that can be embedded. `model` is "" before the first vector of all.
+    """
+
+    model: str
+    vectors: list[bytes]
+    at: Head
+
+
 class StageStatus(msgspec.Struct, frozen=True):
     """How one process of a stage is doing."""
 

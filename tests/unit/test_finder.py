@@ -1,6 +1,7 @@
 """Find over small stores: arms, filters, what is erased, what is missing, who is named."""
 
 import msgspec
+import numpy as np
 import pytest
 
 from harness.index_stage import Stage, event, forgot
@@ -163,3 +164,29 @@ def test_kinds_of_entries_that_are_not_known_are_passed_over(stage):
     assert stage.indexer.position(partition_of("acme")).rseq == 3
     found = stage.finder.find(FindRequest("acme", "harbour", "text", 10))
     assert sorted(hit.id for hit in found) == ["e1", "e3"]
+
+
+def test_vectors_of_entries(stage):
+    stage.apply(event(1, "the harbour was closed", author="Ann"), event(2, " "), event(3, "engines", tenant="zoo"))
+    assert stage.finder.vectors_of("acme", [1]) == [b""]
+    stage.embed("acme")
+    stage.embed("zoo")
+    stage.apply(event(4, "not yet", author="Ann"))
+    assert stage.finder.vectors_of("acme", [4, 2, 1, 9]) == [
+        b"",
+        b"",
+        vector_of(stage, "Ann: the harbour was closed"),
+        b"",
+    ]
+    assert stage.finder.vectors_of("acme", [3]) == [b""]
+
+
+def test_the_vector_of_an_entry_in_passages_is_their_mean(tmp_path):
+    stage = Stage(FakeStore(FAMILIES), tmp_path, splitter=FakeSplitter(words=3, overlap=0))
+    stage.apply(event(1, "one two three four five six"))
+    stage.embed("acme")
+    each = [np.frombuffer(vector_of(stage, text), dtype=np.float32) for text in ("one two three", "four five six")]
+    found = np.frombuffer(stage.finder.vectors_of("acme", [1])[0], dtype=np.float32)
+    assert np.linalg.norm(found) == pytest.approx(1)
+    assert found == pytest.approx(sum(each) / np.linalg.norm(sum(each)), abs=1e-6)
+    stage.close()

@@ -26,10 +26,20 @@ from jetmem.index.rows import FAMILIES, FORMAT, Rows
 from jetmem.index.settings import IndexSettings
 from jetmem.index.shelf import Shelf
 from jetmem.index.tenants import Tenants
+from jetmem.runtime import limits
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
-from jetmem_schemas.internal import Counts, Entry, FindReply, FindRequest, Found, Head
+from jetmem_schemas.internal import (
+    Counts,
+    Entry,
+    EntryVectorsReply,
+    EntryVectorsRequest,
+    FindReply,
+    FindRequest,
+    Found,
+    Head,
+)
 
 #: Rows linked before the graph's lock is let go: some 10 ms, what a search would wait.
 _LINK_ROWS: Final = 32
@@ -91,7 +101,11 @@ class Index:
         self.shell.loop("graphs", self._link)
         self.shell.loop("memory", self._give_back)
         self.shell.loop("purge", self._purge)
-        self.process.wire({"find": Endpoint(FindRequest, self._find), **self.asker.wire()})
+        own = {
+            "find": Endpoint(FindRequest, self._find),
+            "entry_vectors": Endpoint(EntryVectorsRequest, self._entry_vectors),
+        }
+        self.process.wire(own | self.asker.wire())
 
     # --- what the process asks of us (adapters.projection_process.Projected)
 
@@ -210,6 +224,12 @@ class Index:
         nothing = bool(request.vector) and not self.rows.model() and request.tenant not in self.indexer.pieces.pending
         missing = ["vector"] if "vector" in wanted and not (nothing or self.finder.vectors_fit(request)) else []
         return missing, self.finder.find(request)
+
+    async def _entry_vectors(self, part: int, request: EntryVectorsRequest) -> EntryVectorsReply:
+        at = self.process.at(request.tenant)["vector"]  # before the vectors: what comes meanwhile is one more
+        rseqs = request.rseqs[: limits.VECTORS_AT_ONCE]
+        vectors = await self.process.in_reader(partial(self.finder.vectors_of, request.tenant, rseqs))
+        return EntryVectorsReply(self.rows.model(), vectors, at)
 
 
 def _link_some(shelf: Shelf) -> None:

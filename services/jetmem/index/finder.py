@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.domain import fusion
-from jetmem.index.rows import Doc, Rows
-from jetmem.index.shelf import Shelf
+from jetmem.index.pieces import vector_of
+from jetmem.index.rows import EMPTY_MARK, Doc, Rows
+from jetmem.index.shelf import Floats, Shelf
 from jetmem.index.tenants import Tenant, Tenants
 from jetmem_schemas.internal import Filters, FindRequest, Found
 from jetmem_schemas.subjects import partition_of
@@ -69,6 +71,15 @@ class Finder:
         """Whether the question's vector can be compared with the stored ones."""
         held = (self._rows.model(), 4 * self._rows.dimensions())
         return bool(request.vector) and held == (request.model, len(request.vector))
+
+    def vectors_of(self, tenant: str, rseqs: Sequence[int]) -> list[bytes]:
+        """One vector of unit length for each entry, b"" for one that has none; the mean of several passages'."""
+        passages = [self._rows.passages(tenant, rseq) for rseq in rseqs]
+        raws = iter(self._rows.vectors(tenant, [digest for held in passages for digest in held]))
+        found = [
+            [raw for raw in islice(raws, len(held)) if raw and not raw.startswith(EMPTY_MARK)] for held in passages
+        ]
+        return [_mean([vector_of(raw) for raw in held]) if held else b"" for held in found]
 
     def find(self, request: FindRequest) -> list[Found]:
         """The best events for a question, best first, at most `limit`."""
@@ -148,6 +159,14 @@ class Finder:
             cosine_before=cosines[1],
             cosine_after=cosines[2],
         )
+
+
+def _mean(vectors: Sequence[Floats]) -> bytes:
+    if len(vectors) == 1:
+        return vectors[0].tobytes()
+    mean = np.mean(vectors, axis=0)
+    length = float(np.linalg.norm(mean))
+    return (mean / length).astype(np.float32).tobytes() if length else b""
 
 
 def _column(scores: dict[Place, float], places: Sequence[Place]) -> NDArray[np.float64]:

@@ -216,6 +216,10 @@ class Rows:
         start = prefix(tenant)
         return self.store.get_many("vectors", [start + text for text in texts])
 
+    def passages(self, tenant: str, rseq: int) -> list[bytes]:
+        """Text hashes of an entry's passages."""
+        return [digest for _, digest in self.store.scan("pieces", prefix(tenant) + keys.u64(rseq))]
+
     def pending(self, tenant: str, start: bytes) -> Iterator[tuple[bytes, int, bytes]]:
         """(place, MEMORY sequence, text hash) of the passages that lack vectors, in order from a place."""
         begin = prefix(tenant)

@@ -66,6 +66,8 @@ JOB_ALONE_AT: Final = 3
 JOB_GIVE_UP_AFTER: Final = 5
 #: Pieces of one text that get vectors; a 1 MiB text beyond that is found by its words.
 PASSAGES_MAX: Final = 64
+#: Stored vectors in one reply of index: 2 kB each fit a reply.
+VECTORS_AT_ONCE: Final = 400
 
 invariant(SCAN_BYTES_MAX < REPLY_BYTES_MAX, "a scan's slice fits a reply")
 invariant(8 * REQUESTS_WAITING_MAX < REQUESTS_HELD_MAX, "a few tenants that wait leave room for others")
