@@ -33,6 +33,7 @@ from jetmem.evaluation import (
     bench_load,
     bench_queries,
     bench_resources,
+    bench_toc,
     conditions,
 )
 from jetmem.evaluation import show as screen
@@ -41,7 +42,7 @@ from jetmem.evaluation.show import Told, facts
 from jetmem.runtime.errors import Broken
 
 _NAME: Final = "jetmem bench"
-SECTIONS: Final = ("broker", "load", "embeddings", "queries", "freshness", "resources")
+SECTIONS: Final = ("broker", "load", "embeddings", "queries", "freshness", "resources", "toc")
 #: Which need the events, and all their vectors.
 _NEED_EVENTS: Final = {"load", "embeddings", "queries", "resources"}
 _NEED_VECTORS: Final = {"embeddings", "queries", "resources"}
@@ -50,6 +51,8 @@ PERSISTED_MIN: Final = 15_000.0
 TEXT_P95_MS_MAX: Final = 1_000.0
 ENCODED_MIN: Final = 0.85
 HYBRID_P95_MS_MAX: Final = 40.0
+SUMMARIZED_MIN: Final = 2_000.0
+TOC_P95_MS_MAX: Final = 10.0
 #: Of the crowded freshness measure: about as many partitions have work at once as there are.
 TENANTS: Final = 64
 _REST_S: Final = 180.0
@@ -70,6 +73,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     crowd_s: float = 60.0
     steady_s: float = 20.0
     singles: int = 50
+    toc_events: int = bench_toc.EVENTS
+    toc_texts: int = bench_toc.TEXTS
 
 
 def quick(plan: Plan) -> Plan:
@@ -84,6 +89,8 @@ def quick(plan: Plan) -> Plan:
         crowd_s=8.0,
         steady_s=5.0,
         singles=10,
+        toc_events=10_000,
+        toc_texts=1_000,
     )
 
 
@@ -110,11 +117,14 @@ class Bench:
         with tempfile.TemporaryDirectory(prefix="jetmem-bench-bare-") as scratch:
             if "broker" in wanted:
                 await self._broker(data, Path(scratch))
-            self._told.say("starting the pipeline")
-            async with pipeline("jetmem-bench-", self._told.say) as running:
-                await self._piped(running, data, Path(scratch))
+            if wanted - {"broker", "toc"}:
+                self._told.say("starting the pipeline")
+                async with pipeline("jetmem-bench-", self._told.say) as running:
+                    await self._piped(running, data, Path(scratch))
             if "embeddings" in wanted:
                 await self._encoded(data, Path(scratch))
+        if "toc" in wanted:
+            await self._contents(data)
         return Report(self.conditions, self.sections, round(time.perf_counter() - began, 1))
 
     async def _piped(self, running: Pipeline, data: bench_data.Data, folder: Path) -> None:
@@ -142,8 +152,7 @@ class Bench:
                 await self._freshness(memory, data)
         if "resources" in wanted:
             self._resources(running)
-        if running.restarts():
-            raise Broken(f"{running.restarts()} processes died and were restarted: the figures are worthless")
+        _steady(running)
 
     async def _broker(self, data: bench_data.Data, folder: Path) -> None:
         self._told.say("the broker alone")
@@ -231,6 +240,26 @@ class Bench:
         figures.append(Figure("steady stream", words.rate, "events/s", bench_freshness.RATE * 0.98))
         self._add("freshness", "From acknowledgement until a question finds it", figures)
 
+    async def _contents(self, data: bench_data.Data) -> None:
+        plan = self.plan
+        self._told.say("starting a pipeline for the table of contents")
+        async with pipeline("jetmem-bench-toc-", self._told.say) as running:
+            async with client.connect(running.url, tenant=bench_toc.TENANT, name="jetmem bench") as memory:
+                found = await bench_toc.measure(
+                    memory, data, plan.toc_events, plan.toc_texts, plan.questions, self._told
+                )
+            used = bench_resources.memory(running.processes())["summarize"]
+            _steady(running)
+        counts = ", ".join(f"{count} {level}s" for level, count in found.nodes.items())
+        figures = [
+            Figure("summarized, every node recorded", found.summarized, "events/s", SUMMARIZED_MIN, note=counts),
+            *timings("toc", found.toc, p95_max=TOC_P95_MS_MAX),
+            *timings("browse", found.browse, p95_max=TOC_P95_MS_MAX, note="a page of 50"),
+            Figure("memory, summarize", used.now, "MiB", note=f"most {used.most:,.0f}"),
+        ]
+        title = f"Table of contents over {plan.toc_events} events, {found.events} of them measured, all stages running"
+        self._add("toc", title, figures)
+
     def _resources(self, running: Pipeline) -> None:
         used = bench_resources.memory(running.processes())
         figures = [
@@ -244,6 +273,11 @@ class Bench:
         self.sections.append(Section(name, title, figures, conditions.load()))
         self._console.print(table(self.sections[-1]))
         self._console.print()
+
+
+def _steady(running: Pipeline) -> None:
+    if running.restarts():
+        raise Broken(f"{running.restarts()} processes died and were restarted: the figures are worthless")
 
 
 def _seen(asked: bench_queries.Asked) -> str:
