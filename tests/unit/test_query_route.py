@@ -83,6 +83,18 @@ def test_an_overview_of_a_matter_is_a_walk_to_its_segments(stages: FakeStages) -
     assert "since" not in reply
 
 
+def test_an_overview_of_a_matter_at_a_time_without_it_is_a_walk_at_any_time(stages: FakeStages) -> None:
+    reply = route(stages, "tell me about the build in March 2019")
+    assert (reply["strategy"], ids(reply)) == ("toc", [segments(stages)[2]])
+    assert [(each["found"], each["why"].rpartition(", ")[2]) for each in reply["tried"]] == [
+        (0, "within the time"),
+        (1, "at any time"),
+    ]
+    reply = route(stages, "what happened in March 2019?")
+    assert tried(reply)[0] == ("toc", 0)
+    assert reply["nodes"] == [], "who asks for a time alone is not told of another"
+
+
 def test_an_overview_of_nothing_named_is_the_latest(stages: FakeStages) -> None:
     assert ids(route(stages, "what have we been talking about lately?", limit=2)) == segments(stages)[:1:-1]
 

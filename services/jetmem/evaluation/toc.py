@@ -202,11 +202,13 @@ def _walk_all(trees: dict[str, Tree], questions: Sequence[Question]) -> Walked:
 
 async def _route_all(memory: Client, trees: dict[str, Tree], questions: Sequence[Question], say: Told) -> Walked:
     found, spent, empty = [], [], 0
+    # "in June" is the June before the conversation's end, when the questions were written
+    ends = {tenant: max(node.end for node in tree.nodes.values()) for tenant, tree in trees.items()}
     with progress(say, f"asking route {len(questions)} questions", len(questions)) as step:
         for question in questions:
             began = time.perf_counter()
             reply = await memory.as_tenant(question.tenant).route(
-                _EXPLORE + question.question, limit=toc_metrics.OPENED[-1]
+                _EXPLORE + question.question, limit=toc_metrics.OPENED[-1], now=ends[question.tenant]
             )
             spent.append(time.perf_counter() - began)
             segments = trees[question.tenant].segments

@@ -2,7 +2,7 @@
 
 | intent | words | strategies, in order |
 | --- | --- | --- |
-| time-boxed | a time (`times`): "last week", "on 8 May", "in March" | within that time: toc if it asks for no more, or explores; else hybrid; then hybrid at any time |
+| time-boxed | a time (`times`): "last week", "on 8 May", "in March" | within that time: toc if it asks for no more, or explores; else hybrid; then the same at any time |
 | explore | "what did we talk about", "what happened", "summarize", "overview", "topics", "tell me about" | toc, hybrid |
 | locate | "when", "where", "which", "who", "exactly", "find"; words in quotation marks | text if something is quoted, else hybrid |
 | answer | all others | hybrid |
@@ -49,14 +49,15 @@ _ASKING: Final = frozenset(
 class Intended(msgspec.Struct, frozen=True):
     """What a question is after.
 
-    `about` are its words but those that ask and those that name the time, as the table of contents knows words; `rest`
-    the question without the time.
+    `about` are its words but those that ask and those that name the time, as the table of contents knows words, `words`
+    those that name the time, too; `rest` the question without the time.
     """
 
     intent: Intent
     explores: bool
     quoted: bool
     about: list[str]
+    words: list[str]
     rest: str
     span: Span | None
 
@@ -65,7 +66,7 @@ def intended(query: str, now: datetime) -> Intended:
     """Judge a question asked at `now`, which says the asker's zone too."""
     span = span_in(query, now)
     rest = query if span is None else span.rest
-    about = [word for word in analyze(rest) if word not in _ASKING]
+    about, words = ([word for word in analyze(text) if word not in _ASKING] for text in (rest, query))
     quoted = bool(_QUOTED.search(query))
     explores = bool(_EXPLORE.search(rest)) and not quoted
     if span is not None:
@@ -74,4 +75,4 @@ def intended(query: str, now: datetime) -> Intended:
         intent = "explore"
     else:
         intent = "locate" if quoted or _LOCATE.search(rest) else "answer"
-    return Intended(intent, explores or (span is not None and not about), quoted, about, rest, span)
+    return Intended(intent, explores or (span is not None and not about), quoted, about, words, rest, span)

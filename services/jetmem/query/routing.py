@@ -6,6 +6,7 @@ recall at 10 by a walk is 0.835 against 0.813 at any time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -20,6 +21,7 @@ from jetmem.query.patience import Patience, cover
 from jetmem.query.ports import Stages
 from jetmem.query.searching import search
 from jetmem.query.settings import QuerySettings
+from jetmem.query.times import Span
 from jetmem.query.walking import Limits, Walked, Walker
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
@@ -105,8 +107,12 @@ def _text(ms: int | None) -> str | msgspec.UnsetType:
 
 async def _by(way: _Way) -> Strategy:
     """Try what the intent asks for, in order, until something is found."""
-    if way.intended.explores and await _contents(way):
-        return "toc"
+    if way.intended.explores:
+        if await _contents(way, way.intended.about, way.intended.span):
+            return "toc"
+        # the time may be misunderstood, or misremembered; who asks for a time alone is told that it holds nothing
+        if way.intended.span is not None and way.intended.about and await _contents(way, way.intended.words, None):
+            return "toc"
     mode: Literal["text", "hybrid"] = "text" if way.intended.quoted else "hybrid"
     if way.intended.span is not None:
         found = await _searched(way, mode, within=True)
@@ -115,12 +121,11 @@ async def _by(way: _Way) -> Strategy:
     return await _searched(way, mode, within=False)
 
 
-async def _contents(way: _Way) -> bool:
+async def _contents(way: _Way, words: Sequence[str], span: Span | None) -> bool:
     """Nodes of the table of contents: those that cover a time if that is all one asks for, else by a walk."""
     began = way.patience.took_ms()
     covered = await cover(way.stages, way.tenant, way.standing, way.patience)
     await fresh(way.stages, way.tenant, way.standing, covered, way.patience)
-    span = way.intended.span
     limits = Limits(
         segments=way.request.limit,
         nodes=way.request.budget.nodes,
@@ -128,18 +133,25 @@ async def _contents(way: _Way) -> bool:
         since=span.since if span else None,
         until=span.until if span else None,
     )
-    walker = Walker(Nodes(way.stages, way.tenant, way.standing, way.patience), way.intended.about, limits)
+    walker = Walker(Nodes(way.stages, way.tenant, way.standing, way.patience), words, limits)
     try:
-        walked = await (walker.run() if way.intended.about or span is None else walker.cover())
+        walked = await (walker.run() if words or span is None else walker.cover())
     except RequestFailed as error:
         way.note("toc", 0, began, f"the table of contents does not answer: {error.code}")
         return False
-    if way.intended.about:  # of what has none of the words, nothing is to be told
+    if words:  # of what has none of the words, nothing is to be told
         way.nodes = [node_item(node, score=score) for node, score in walked.opened if score > 0]
     else:
         way.nodes = [node_item(node) for node, _ in walked.opened[: way.request.limit]]
-    way.note("toc", len(way.nodes), began, _why_walked(walked))
+    way.note("toc", len(way.nodes), began, _why_walked(walked) + _where(way, span))
     return bool(way.nodes)
+
+
+def _where(way: _Way, span: Span | None) -> str:
+    """Which of its two times a question was tried with, as words."""
+    if way.intended.span is None:
+        return ""
+    return ", within the time" if span is not None else ", at any time"
 
 
 def _why_walked(walked: Walked) -> str:
@@ -160,7 +172,7 @@ async def _searched(way: _Way, mode: Literal["text", "hybrid"], *, within: bool)
         asked |= {"since": span.since, "until": span.until}
     own = Search(**asked, after=way.request.after, wait_ms=way.request.wait_ms)
     reply = await search(way.stages, way.settings, way.tenant, own, way.standing, way.patience)
-    where = "within the time" if span is not None else ("at any time" if way.intended.span else "")
+    where = _where(way, span).removeprefix(", ")
     fell = "" if reply.mode == mode else f"{mode} did not answer, {_NAMES.get(reply.mode, reply.mode)} did"
     nothing = "" if reply.hits else "nothing found"
     way.note(reply.mode, len(reply.hits), began, ", ".join(filter(None, (fell, nothing, where))) or "as intended")
