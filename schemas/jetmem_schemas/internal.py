@@ -364,11 +364,15 @@ class LetterDropped(msgspec.Struct, frozen=True):
 
 
 class NodesRequest(msgspec.Struct, frozen=True, array_like=True):
-    """Nodes of the table of contents; no `ids` asks for the newest version of every year."""
+    """Nodes of the table of contents; no `ids` asks for the newest version of every year.
+
+    `brief`: without `terms` and `sources`, nine tenths of a large one, which only walks read.
+    """
 
     tenant: str
     ids: list[str] = []
     version: int = 0
+    brief: bool = False
 
 
 class NodesReply(msgspec.Struct, frozen=True, array_like=True):

@@ -109,6 +109,15 @@ def test_a_reply_that_is_full_says_so(recorder, monkeypatch):
     assert len(answers.toc_nodes(recorder.record, NodesRequest("acme", ids), 0).nodes) == 1
 
 
+def test_a_brief_node_is_whole_but_for_what_walks_read(recorder):
+    full = {"title": 'a "quoted" title', "terms": {"crane": 3}, "children": ["toc:segment:2026-01-15:a"]}
+    recorder.apply([*events(1, 3), node(4, 3, (1, 3), **full)])
+    (brief,) = answers.toc_nodes(recorder.record, NodesRequest("acme", [DAY], brief=True), 0).nodes
+    (whole,) = answers.toc_nodes(recorder.record, NodesRequest("acme", [DAY]), 0).nodes
+    assert toc.decode_node(brief) == msgspec.structs.replace(toc.decode_node(whole), terms={}, sources=[])
+    assert b"crane" not in brief
+
+
 def test_an_event_may_have_the_id_of_a_node(recorder):
     event = said(1, {"id": DAY, "text": "w"})
     recorder.apply([event, node(2, 1, (5, 6)), event._replace(seq=3), node(4, 1, (5, 6))])

@@ -38,6 +38,7 @@ _PLACE_BYTES: Final = 16
 _PREFIX_BYTES: Final = 5
 _encode = msgspec.msgpack.Encoder().encode
 _summary = msgspec.msgpack.Decoder(Summary).decode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _activity = msgspec.msgpack.Decoder(Activity).decode
 
 
@@ -233,14 +234,14 @@ def toc_nodes(record: Record, request: NodesRequest, checkpoint: int) -> NodesRe
     if not request.ids:
         rows = [row for row in nodes.years(record, request.tenant) if not row.gone]
         found = _recorded(record, part, request.tenant, rows)
-        return _filled(sorted(found, key=lambda entry: (entry.ts, entry.id)), checkpoint)
+        return _filled(sorted(found, key=lambda entry: (entry.ts, entry.id)), request, checkpoint)
     held = (
         nodes.versions(record, request.tenant, request.ids, request.version)
         if request.version
         else nodes.newest(record, request.tenant, request.ids)
     )
     rows = [row for row in held if row is not None and not row.gone]
-    return _filled(_recorded(record, part, request.tenant, rows), checkpoint)
+    return _filled(_recorded(record, part, request.tenant, rows), request, checkpoint)
 
 
 def _recorded(record: Record, part: int, tenant: str, rows: list[NodeRow]) -> Iterator[Entry]:
@@ -251,12 +252,21 @@ def _recorded(record: Record, part: int, tenant: str, rows: list[NodeRow]) -> It
             yield entry
 
 
-def _filled(entries: Iterable[Entry], checkpoint: int) -> NodesReply:
+def _filled(entries: Iterable[Entry], request: NodesRequest, checkpoint: int) -> NodesReply:
     found: list[bytes] = []
     size = 0
     for entry in entries:
-        size += len(entry.body) + _PREFIX_BYTES
+        body = _brief(entry.body) if request.brief else entry.body
+        size += len(body) + _PREFIX_BYTES
         if found and size > limits.REPLY_BYTES_MAX:
             return NodesReply(found, checkpoint, cut=True)
-        found.append(entry.body)
+        found.append(body)
     return NodesReply(found, checkpoint)
+
+
+def _brief(body: bytes) -> bytes:
+    """A node without what only walks read; nothing else of it is looked at."""
+    fields = _fields(body)
+    for name in ("terms", "sources"):
+        fields.pop(name, None)
+    return msgspec.json.encode(fields)

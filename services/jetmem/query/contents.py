@@ -54,7 +54,11 @@ _node = msgspec.json.Decoder(toc.Node).decode
 class Nodes:
     """Reads one tenant's nodes from persist for one answer; what is gone is left out."""
 
-    def __init__(self, stages: Stages, tenant: str, standing: Standing, patience: Patience) -> None:
+    def __init__(
+        self, stages: Stages, tenant: str, standing: Standing, patience: Patience, *, brief: bool = False
+    ) -> None:
+        """`brief`: without their words and sources."""
+        self._brief = brief
         self._stages = stages
         self._tenant = tenant
         self._standing = standing
@@ -62,7 +66,7 @@ class Nodes:
 
     async def years(self) -> list[toc.Node]:
         """The roots, in order of time."""
-        reply = await self._ask(NodesRequest(self._tenant))
+        reply = await self._ask(NodesRequest(self._tenant, brief=self._brief))
         years = [_node(each) for each in reply.nodes]
         if reply.cut and years:
             last = int(years[-1].id.rpartition(":")[2])
@@ -76,7 +80,7 @@ class Nodes:
         left = list(ids)
         while left:
             asked = left[:_AT_ONCE]
-            reply = await self._ask(NodesRequest(self._tenant, asked, version))
+            reply = await self._ask(NodesRequest(self._tenant, asked, version, self._brief))
             nodes = [_node(each) for each in reply.nodes]
             found += [node for node in nodes if not node.gone]
             seen = asked.index(nodes[-1].id) + 1 if reply.cut and nodes else len(asked)
@@ -195,7 +199,7 @@ async def table(stages: Stages, tenant: str, request: Toc, standing: Standing, p
     """
     if request.node is not None:
         check_node(request.node)
-    nodes = Nodes(stages, tenant, standing, patience)
+    nodes = Nodes(stages, tenant, standing, patience, brief=not request.explain)
     if request.node is None:
         found = await _beside(stages, tenant, standing, patience, nodes.years)
         years = [node_item(year, explain=request.explain) for year in found]
@@ -214,7 +218,7 @@ async def browse(stages: Stages, tenant: str, request: Browse, standing: Standin
     """
     check_node(request.node)
     place = core.place_of(request.cursor, core.digest_of(tenant, "browse", request))
-    nodes = Nodes(stages, tenant, standing, patience)
+    nodes = Nodes(stages, tenant, standing, patience, brief=not request.explain)
     children = (await _beside(stages, tenant, standing, patience, partial(nodes.one, request.node))).children
     start = after_child(children, place.key.decode(errors="replace"), place.at)
     page = children[start : start + request.limit]
@@ -244,7 +248,7 @@ async def expand_grip(
     """
     segment = toc.segment_of(request.grip or "") or ""
     check_node(segment, "grip")
-    nodes = Nodes(stages, tenant, standing, patience)
+    nodes = Nodes(stages, tenant, standing, patience, brief=True)
     node = await _beside(stages, tenant, standing, patience, partial(nodes.one, segment, field="grip"))
     grip = next((each for each in node.grips if each.id == request.grip), None)
     if grip is None:
