@@ -25,8 +25,8 @@ class Rank(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
             14 a good start.
         age_share: Share of the score that age can take at most.
         supersede: Lower what a newer hit says again, perhaps differently, and what another event corrects by name.
-        supersede_cosine: From this likeness on a newer hit lowers an older one.
-        supersede_share: Share of the score that what is superseded loses.
+        supersede_cosine: From this likeness on a newer hit lowers an older one, if it answers the question as well.
+        supersede_share: Share of the score that what is superseded loses, for each of the two reasons.
         fold: Show near-duplicates as one hit, the newest, with the ids of the others in its `folded`.
         fold_cosine: From this likeness on two hits are near-duplicates.
     """

@@ -118,7 +118,7 @@ def test_rows_of_the_made_up_memory():
     likeness = np.array([[1, 0.9], [0.9, 1]], dtype=np.float32)
     pair = gathered("planted", 0).candidates
     candidates = ranking.Candidates(
-        score=np.array([0.6, 0.5]),
+        score=np.array([0.6, 0.58]),
         ts=np.array([1, 2]),
         order=np.array([1, 2]),
         importance=pair.importance[:2],

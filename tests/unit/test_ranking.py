@@ -98,7 +98,7 @@ def test_a_half_life_of_nearly_nothing_and_of_a_century():
 
 @pytest.mark.parametrize(("cosine", "lowered"), [(0.81, True), (0.8, True), (0.79, False), (-1, False)])
 def test_a_newer_hit_that_is_alike_lowers_the_older(cosine, lowered):
-    given_ = candidates(0.9, 0.8, ts=[1, 2], vectors=[unit(1, 0), at_cosine(cosine)])
+    given_ = candidates(0.9, 0.85, ts=[1, 2], vectors=[unit(1, 0), at_cosine(cosine)])
     placed = ranking.rank(given_, SUPERSEDE)
     assert order(placed) == ([1, 0] if lowered else [0, 1])
     assert {each.at: each.why["superseded"] for each in placed} == {0: 0.7 if lowered else 1.0, 1: 1.0}
@@ -106,13 +106,25 @@ def test_a_newer_hit_that_is_alike_lowers_the_older(cosine, lowered):
 
 def test_supersession_lowers_once_and_the_newest_not_at_all():
     vectors = [unit(1, 0)] * 3
-    placed = ranking.rank(candidates(0.9, 0.8, 0.7, ts=[1, 2, 3], vectors=vectors), SUPERSEDE)
+    placed = ranking.rank(candidates(0.9, 0.88, 0.86, ts=[1, 2, 3], vectors=vectors), SUPERSEDE)
     assert {each.at: each.why["superseded"] for each in placed} == {0: 0.7, 1: 0.7, 2: 1.0}
+
+
+def test_a_newer_hit_that_does_not_answer_the_question_lowers_nothing():
+    placed = ranking.rank(candidates(0.9, 0.8, ts=[1, 2], vectors=[unit(1, 0)] * 2), SUPERSEDE)
+    assert [each.why["superseded"] for each in placed] == [1, 1]
+
+
+def test_a_correction_and_a_newer_hit_lower_once_each():
+    given_ = candidates(0.9, 0.88, ts=[1, 2], corrected=[True, False], vectors=[unit(1, 0)] * 2)
+    assert {each.at: each.why["superseded"] for each in ranking.rank(given_, SUPERSEDE)} == pytest.approx(
+        {0: 0.49, 1: 1}
+    )
 
 
 def test_of_equal_times_the_later_in_the_log_is_newer():
     vectors = [unit(1, 0)] * 2
-    assert order(ranking.rank(candidates(0.9, 0.8, vectors=vectors), SUPERSEDE)) == [1, 0]
+    assert order(ranking.rank(candidates(0.9, 0.85, vectors=vectors), SUPERSEDE)) == [1, 0]
     assert folds(ranking.rank(candidates(0.9, 0.8, vectors=vectors), FOLD)) == {1: [0]}
 
 

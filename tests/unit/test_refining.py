@@ -156,14 +156,14 @@ def test_a_folded_hit_is_neither_lost_nor_twice_over_windows(stage):
 def test_a_newer_hit_lowers_the_older(stage):
     stage.apply(event(1, "harbour_old", session="s1"), event(2, "harbour_new", session="s2"))
     query = "harbour_old harbour_new harbour_old"
-    embed(stage, harbour_old=1.0, harbour_new=0.85)
+    embed(stage, harbour_old=1.0, harbour_new=0.95)
     vector = vector_at(stage, 1.0)
     assert ids(asked(stage, query, mode="vector", vector=vector)) == ["e1", "e2"]
     hits = asked(stage, query, Rank(supersede=True), mode="vector", vector=vector)
     assert ids(hits) == ["e2", "e1"]
     assert hits[1].scores["superseded"] == 0.7
     assert [hit.superseded_by for hit in hits] == ["", ""], "that is a guess, no fact"
-    strict = Rank(supersede=True, supersede_cosine=0.9)
+    strict = Rank(supersede=True, supersede_cosine=0.97)
     assert ids(asked(stage, query, strict, mode="vector", vector=vector)) == ["e1", "e2"]
 
 

@@ -58,11 +58,12 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """One event of a tenant: its entry, what its author and its text say of its weight, its vector."""
+    """One event of a tenant: its entry, what its author, its text and others say of its weight, its vector."""
 
     entry: Entry
     importance: float
     lasting: bool
+    corrected: bool
     vector: bytes
 
 
@@ -91,14 +92,20 @@ async def gather(url: str, questions: Sequence[Question], step: Callable[[], Non
 
 async def _known(ask: Ask, tenant: str) -> dict[str, _Known]:
     """Every event of a tenant that has text."""
-    held = [(entry, said) for entry in await _entries(ask, tenant) if (said := said_of(entry)) is not None]
+    entries = await _entries(ask, tenant)
+    corrected = {corrected_id(entry) for entry in entries}
+    held = [(entry, said) for entry in entries if (said := said_of(entry)) is not None]
     vectors: list[bytes] = []
     for part in _chunks([entry.rseq for entry, _ in held], limits.VECTORS_AT_ONCE):
         reply = await ask("index", "entry_vectors", tenant, EntryVectorsRequest(tenant, part), EntryVectorsReply)
         vectors += reply.vectors
     return {
         entry.id: _Known(
-            entry, np.nan if said.importance is None else said.importance, ranking.lasting(said.text), vector
+            entry,
+            np.nan if said.importance is None else said.importance,
+            ranking.lasting(said.text),
+            entry.id in corrected,
+            vector,
         )
         for (entry, said), vector in zip(held, vectors, strict=True)
     }
@@ -127,7 +134,6 @@ async def _gathered(ask: Ask, question: Question, known: dict[str, _Known], step
     if reply.missing:
         raise Broken(f"index answers without {', '.join(reply.missing)}")
     step()
-    corrected = {corrected_id(each.entry) for each in known.values()}
     events = [known[found.id] for found in reply.hits]
     dimensions = len(made.vectors[0]) // 4
     nothing = bytes(4 * dimensions)
@@ -138,7 +144,7 @@ async def _gathered(ask: Ask, question: Question, known: dict[str, _Known], step
         order=np.array([each.entry.rseq for each in events], dtype=np.int64),
         importance=np.array([each.importance for each in events], dtype=np.float64),
         lasting=np.array([each.lasting for each in events], dtype=np.bool_),
-        corrected=np.array([found.id in corrected for found in reply.hits], dtype=np.bool_),
+        corrected=np.array([each.corrected for each in events], dtype=np.bool_),
         likeness=ranking.likeness(np.frombuffer(raw, dtype=np.float32).reshape(len(events), dimensions)),
     )
     return Gathered(question, [found.id for found in reply.hits], candidates)

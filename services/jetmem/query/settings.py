@@ -22,7 +22,7 @@ class QuerySettings(msgspec.Struct, frozen=True, kw_only=True):
         rank_age_share: Share of the score that age can take at most.
         rank_supersede: Lower what a newer hit says again, and what another event corrects.
         rank_supersede_cosine: From this likeness on a newer hit lowers an older one.
-        rank_supersede_share: Share of the score that what is superseded loses.
+        rank_supersede_share: Share of the score that what is superseded loses, for each of both reasons.
         rank_fold: Show near-duplicates as one hit, the newest.
         rank_fold_cosine: From this likeness on two hits are near-duplicates.
     """
