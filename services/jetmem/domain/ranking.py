@@ -29,8 +29,8 @@ KIND_CHARS_MAX: Final = 1_000
 _IMPORTANCE_SHARE: Final = 0.6
 _IMPORTANCE_DEFAULT: Final = 0.5
 #: A newer hit lowers an older one only if it answers the question nearly as well: "Oskar's dentist is Doctor Weber now"
-#: is 0.87 like "Felix's dentist is Doctor Weber now", and says nothing about Felix. In the made-up memory of `make eval`
-#: facts about others have at most 0.87 of the score of the fact asked for, and the two versions of one 0.98 and more.
+#: is 0.87 like "Felix's dentist is Doctor Weber now", and says nothing about Felix. In the made-up memory of
+#: `make eval` facts about others have at most 0.87 of the score of the fact asked for, the two versions of it 0.98.
 _RELEVANT: Final = 0.9
 _DAY_MS: Final = 86_400_000
 #: Products of unit vectors in float32 are off by less; a threshold of 1 means equal.
