@@ -6,6 +6,8 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from jetmem_schemas.ranking import Rank
+
 #: What a stage says of itself in numbers and names.
 Counts: TypeAlias = dict[str, int | float | str]
 #: One slice of a scan.
@@ -268,15 +270,21 @@ class FindRequest(msgspec.Struct, frozen=True):
     filters: Filters = Filters()
     rseq: int = 0
     wait_ms: int = 0
+    rank: Rank = Rank()
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True):
-    """One ranked event: the arms that found it, and `scores`, the features it was ranked by."""
+    """One ranked event: the arms that found it, and `scores`, the features it was ranked by.
+
+    `superseded_by` and `folded` as in `requests.Hit`; persist may no longer hold what they name.
+    """
 
     id: str
     score: float
     arms: list[str]
     scores: dict[str, float]
+    superseded_by: str = ""
+    folded: list[str] = []
 
 
 class FindReply(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from jetmem_schemas.events import Id, Scalar, Time
+from jetmem_schemas.ranking import Rank
 from jetmem_schemas.shown import Budget, GripItem, NodeItem, Tried
 from jetmem_schemas.subjects import TOKEN_PATTERN
 
@@ -37,7 +38,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
 
 
 class Search(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """Ranked events for a question."""
+    """Ranked events for a question; without `rank` its options are as the service is set."""
 
     query: Annotated[str, Meta(min_length=1, max_length=QUERY_CHARS_MAX)]
     mode: Literal["hybrid", "text", "vector"] = "hybrid"
@@ -53,6 +54,7 @@ class Search(Request, frozen=True, kw_only=True, omit_defaults=True):
     until: Time | None = None
     around: Annotated[int, Meta(ge=0, le=10)] = 0
     explain: bool = False
+    rank: Rank | None = None
 
 
 class Get(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -176,7 +178,11 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Hit(Item, frozen=True, kw_only=True, omit_defaults=True):
-    """One ranked event: score in 0..1, the arms that found it, the matched words as [start, end) characters."""
+    """One ranked event: score in 0..1, the arms that found it, the matched words as [start, end) characters.
+
+    `superseded_by` is the event that corrects it, the last recorded one; `folded` are near-duplicates that it stands
+    for, the newest first (`Rank.fold`). Both only where the index answers.
+    """
 
     score: float
     arms: list[str]
@@ -185,6 +191,8 @@ class Hit(Item, frozen=True, kw_only=True, omit_defaults=True):
     before: list[Item] = []
     after: list[Item] = []
     explain: dict[str, float] = {}
+    superseded_by: str | None = None
+    folded: list[str] = []
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

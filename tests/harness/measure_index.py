@@ -20,11 +20,13 @@ from harness.index_stage import Stage
 from jetmem.adapters.embed_asker import choose
 from jetmem.adapters.rocks import Rocks
 from jetmem.adapters.tokens import open_splitter
+from jetmem.domain.ranking import CANDIDATES
 from jetmem.index.lacking import Lacking
 from jetmem.index.rows import FAMILIES, FORMAT
 from jetmem.index.settings import IndexSettings
 from jetmem.testing.encoder import FakeSplitter
 from jetmem_schemas.internal import Entry, FindRequest, Vector, VectorsReady
+from jetmem_schemas.ranking import Rank
 from jetmem_schemas.subjects import partition_of
 
 BATCH = 1_000
@@ -101,7 +103,8 @@ def heads(stage):
     print(f"vector head: p50 {quantile(spent, 50)}, longest {max(spent) * 1000:.2f} ms")
 
 
-def find(stage, entries, mode, label=""):
+def find(stage, entries, mode, label="", **options):
+    """`options` of the ranking; then so many hits as query asks for are wanted."""
     rng = np.random.default_rng(2)
     asked = [json.loads(entries[i].body)["text"] for i in rng.integers(0, len(entries), 200)]
     spent = []
@@ -110,7 +113,8 @@ def find(stage, entries, mode, label=""):
         vector /= np.linalg.norm(vector)
         raw = b"" if mode == "text" else vector.tobytes()
         began = time.perf_counter()
-        stage.finder.find(FindRequest("irc", text, mode, 20, raw, "m"))
+        limit = CANDIDATES if options else 20
+        stage.finder.find(FindRequest("irc", text, mode, limit, raw, "m", rank=Rank(**options)))
         spent.append(time.perf_counter() - began)
     print(f"find {mode}{label}: p50 {quantile(spent, 50)}, p95 {quantile(spent, 95)}")
 
@@ -148,6 +152,9 @@ def main():
     print(f"{memory():,.0f} MB with vectors")
     for mode in ("text", "vector", "hybrid"):
         find(stage, entries, mode, " (exact)" if mode != "text" else "")
+    find(stage, entries, "hybrid", ", 100 hits", salience=0.0)
+    for options in ({"salience": 0.1}, {"age_half_life_days": 14}, {"supersede": True}, {"fold": True}):
+        find(stage, entries, "hybrid", f", 100 hits, {next(iter(options))}", **options)
     began = time.perf_counter()
     while shelf.wants_graph() and "--no-graph" not in sys.argv:
         shelf.extend_graph(1_000)

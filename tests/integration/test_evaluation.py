@@ -52,7 +52,15 @@ def test_a_made_up_conversation_end_to_end(tmp_path):
         assert result["overall"]["n"] == result["latency"]["n"] == 6
         assert result["degraded"] == 0
         assert {kind: each["n"] for kind, each in result["categories"].items()} == {"1": 2, "4": 4}
+    judged = found["ranking"]["judged"]
+    assert set(judged["options"]) >= {"salience", "age", "supersession", "folding"}
+    assert judged["recall_10"] == found["modes"]["hybrid"]["overall"]["recall_10"], "the service's own ranking"
+    assert set(judged["options"]["age"]["recall_10"]["folds"]) == {"locomo-0", "locomo-1"}
+    made = found["ranking"]["planted"]
+    assert made["supersession"]["current_first"] > made["all off"]["current_first"]
+    assert made["folding"]["recall_10"] > made["all off"]["recall_10"]
     assert "single-hop" in done.stdout
+    assert "decide nothing" in done.stdout
     assert sorted(tmp_path.iterdir()) == [file, report]
 
 

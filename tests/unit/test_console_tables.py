@@ -51,6 +51,26 @@ def test_hits_show_who_when_what_and_how_it_came_about():
         assert part in shown
 
 
+def test_hits_show_what_corrects_them_and_what_they_stand_for():
+    hits = [_hit(superseded_by="e9", folded=["e3", "e2"]), _hit(id="e5")]
+    shown = _shown(tables.show_hits, requests.SearchReply(mode="text", hits=hits, **REPLY))
+    assert shown.count("corrected by e9") == shown.count("corrected by") == 1
+    assert shown.count("also: e3, e2") == shown.count("also:") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--salience", "2"], "rank.salience must be a number, 0 to 1"),
+        (["--half-life", "-1"], "rank.age_half_life_days must be"),
+    ],
+)
+def test_ranking_options_of_search_are_checked_before_anyone_is_asked(option, said):
+    done = CliRunner().invoke(app, ["search", "acme", "q", *option])
+    assert done.exit_code == 2
+    assert said in done.output
+
+
 @pytest.mark.parametrize("author", ["[/x]", "[blue]bob", "[", ":smile:"])
 def test_no_author_is_taken_for_markup(author):
     reply = requests.SearchReply(mode="text", hits=[_hit(author=author)], **REPLY)

@@ -45,6 +45,14 @@ def search(
     until: Until = None,
     around: Annotated[int | None, typer.Option(help="Neighbours to show with each hit.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each hit was ranked by.")] = False,
+    salience: Annotated[float | None, typer.Option(help="Weight of what matters whatever is asked, 0 to 1.")] = None,
+    half_life: Annotated[
+        float | None, typer.Option(help="Days in which an event loses half of what age takes.")
+    ] = None,
+    supersede: Annotated[
+        bool | None, typer.Option("--supersede/--no-supersede", help="Lower what newer hits say again.")
+    ] = None,
+    fold: Annotated[bool | None, typer.Option("--fold/--no-fold", help="Show near-duplicates as one hit.")] = None,
     cursor: Cursor = None,
     after: After = None,
     wait_ms: WaitMs = None,
@@ -53,6 +61,7 @@ def search(
     creds: Creds = "",
 ) -> None:
     """Find what was said, by words and by meaning."""
+    options = {"salience": salience, "age_half_life_days": half_life, "supersede": supersede, "fold": fold}
     fields = {
         **_filters(agent, session, author, kind, role, tag, since, until),
         "query": question,
@@ -61,6 +70,7 @@ def search(
         "around": around,
         "cursor": cursor,
         "explain": explain or None,
+        "rank": {name: value for name, value in options.items() if value is not None} or None,
         "after": after,
         "wait_ms": wait_ms,
     }

@@ -93,6 +93,7 @@ def show_item(
         f"  {item.agent}/{item.session}",
         (f"  {ranked}" if ranked else "", "dim"),
         (f"  corrects {item.supersedes}" if item.supersedes else "", "yellow"),
+        (f"  corrected by {by}" if (by := getattr(item, "superseded_by", None)) else "", "yellow"),
         style=style,
     )
     console.print(head, soft_wrap=True)
@@ -109,6 +110,8 @@ def show_hits(console: Console, reply: requests.SearchReply) -> None:
         for near in hit.before:
             show_item(console, near, style="dim", deeper=_NEAR)
         show_item(console, hit, ranked=f"{hit.score:.3f} {'+'.join(hit.arms)}")
+        if hit.folded:
+            console.print(" " * _INDENT + f"also: {', '.join(hit.folded)}", style="dim", soft_wrap=True)
         if hit.explain:
             why = "  ".join(f"{name} {value:.3f}" for name, value in hit.explain.items())
             console.print(" " * _INDENT + why, style="dim", soft_wrap=True)

@@ -11,6 +11,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -23,7 +24,7 @@ from jetmem import client
 from jetmem.client import Client
 from jetmem.console.ending import fail, told
 from jetmem.console.temporary import Pipeline, pipeline, run
-from jetmem.evaluation import conditions, locomo, metrics
+from jetmem.evaluation import conditions, locomo, metrics, ranked
 from jetmem.evaluation import show as screen
 from jetmem.evaluation.show import Told, facts, progress
 from jetmem.loading import Loader, Source, wait_fresh
@@ -64,6 +65,7 @@ class Report(msgspec.Struct, frozen=True):
     conditions: dict[str, str]
     seconds: dict[str, float]
     modes: dict[str, Result]
+    ranking: ranked.Report
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,11 +113,14 @@ async def measure(work: Work, told: Told) -> Report:
                 began = time.perf_counter()
                 modes[mode] = summed(await _ask_all(memory, questions, mode, work.concurrency, told))
                 seconds[f"asked {mode}"] = time.perf_counter() - began
+            began = time.perf_counter()
+            ranking = await ranked.measure(running.url, questions, partial(_load, memory, told=told), told)
+            seconds["ranking options"] = time.perf_counter() - began
         _whole(running)
         seconds["ready"] = running.ready_s
     conditions_["load after"] = conditions.load()
     rounded = {name: round(value, 2) for name, value in seconds.items()}
-    return Report(str(work.data), events, len(questions), conditions_, rounded, modes)
+    return Report(str(work.data), events, len(questions), conditions_, rounded, modes, ranking)
 
 
 def _whole(running: Pipeline) -> None:
@@ -194,6 +199,7 @@ def show(console: Console, report: Report) -> None:
     """Print everything."""
     console.print(facts(report.conditions))
     console.print(table(report))
+    ranked.show(console, report.ranking)
     degraded = {mode: result.degraded for mode, result in report.modes.items() if result.degraded}
     if degraded:
         console.print(f"answers that were degraded or stale: {degraded}", style="bold red", markup=False)

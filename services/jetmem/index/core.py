@@ -15,6 +15,7 @@ class Said(msgspec.Struct, frozen=True):
     kind: str = "message"
     role: str = "user"
     tags: list[str] = []
+    importance: float | None = None
 
 
 _said = msgspec.json.Decoder(Said).decode

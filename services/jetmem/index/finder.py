@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.adapters.tantivy_text import analyze
-from jetmem.domain import fusion
+from jetmem.domain import fusion, ranking
+from jetmem.index.corrections import Corrections
 from jetmem.index.pieces import vector_of
+from jetmem.index.refining import Refiner, hits_needed
 from jetmem.index.rows import EMPTY_MARK, Doc, Rows
 from jetmem.index.shelf import Floats, Shelf
 from jetmem.index.tenants import Tenant, Tenants
@@ -66,6 +68,7 @@ class Finder:
         self._rows = rows
         self._text = text
         self._tenants = tenants
+        self._refiner = Refiner(Corrections(rows))
 
     def vectors_fit(self, request: FindRequest) -> bool:
         """Whether the question's vector can be compared with the stored ones."""
@@ -95,9 +98,12 @@ class Finder:
             return []
         features = self._features(question, arms, kept)
         near = set(arms.near)
-        best = fusion.rank(features, mode)[: request.limit]
+        best = fusion.rank(features, mode)[: hits_needed(request.rank, request.limit)]
         docs = self._rows.docs(request.tenant, [kept[i].number for i, _ in best])
-        return [_found(d, features, i, score, near) for (i, score), d in zip(best, docs, strict=True) if d is not None]
+        hits = [(d, _found(d, features, i, s, near)) for (i, s), d in zip(best, docs, strict=True) if d is not None]
+        if shelf is None and ranking.needs_likeness(request.rank):
+            shelf = self._tenants.shelf(tenant)
+        return self._refiner.refine(request, hits, shelf)
 
     def _kept(self, question: Question, present: Sequence[tuple[Place, int]]) -> list[Kept]:
         """Candidates that pass the filters. Their documents are read only if a filter or a name asks for it."""

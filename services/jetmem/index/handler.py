@@ -16,6 +16,7 @@ import msgspec
 from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.domain import keys
 from jetmem.index.core import Said, said_of
+from jetmem.index.corrections import Corrections
 from jetmem.index.models import Models, Verdict
 from jetmem.index.names import Names
 from jetmem.index.pieces import Pieces
@@ -65,6 +66,7 @@ class Indexer:
         self.words = Words(rows, text.add)
         self.names = Names(rows)
         self.pieces = Pieces(rows, splitter)
+        self.corrections = Corrections(rows)
         self.models = Models(clock or SystemClock())
         self.rows_at = {part: rows.position(part) for part in self.parts}
         self.text_at = {part: text.head(part) for part in self.parts}
@@ -118,6 +120,7 @@ class Indexer:
         batch = self.rows.store.batch()
         for entry in run:
             if entry.rseq > self.rows_at[part].rseq:
+                self.corrections.take(batch, entry)
                 said = said_of(entry)
                 if said is not None:
                     tenant = self.tenants.get(entry.tenant)
@@ -150,7 +153,7 @@ class Indexer:
         sid, position, who = self.names.number(tenant, entry.agent, entry.session, said.author)
         doc = Doc(
             entry.id, entry.rseq, entry.seq, entry.ts, entry.agent, entry.session, sid, position,
-            said.author, who, said.kind, said.role, said.tags, said.text,
+            said.author, who, said.kind, said.role, said.tags, said.text, said.importance,
         )  # fmt: skip
         self.rows.put_doc(batch, tenant.name, doc)
         return doc
@@ -188,7 +191,7 @@ class Indexer:
             if rseq:
                 batch.put("redo", keys.log(part, rseq), tenant.name.encode())
         self.names.drop(tenant, docs)
-        if docs:
+        if self.corrections.drop(batch, tenant.name, gone) or docs:
             batch.put("meta", _ERASED + tenant.name.encode(), keys.u64(entry.rseq))
             self.erased[tenant.name] = entry.rseq
         self._write(batch, part, Head(entry.rseq, entry.seq))

@@ -19,10 +19,10 @@ FORMAT: Final = 1
 #: tenant's sessions and authors · tenants: counters · pieces: text hash by passage (rseq, its place in the text) ·
 #: pending: passages without a vector, in order · vectors: by (tenant, text hash) · refs: passages of a text hash,
 #: with their place in the matrix · rows: places in the matrix · redo: documents whose words must be indexed again ·
-#: meta: checkpoints, model, what is half done.
+#: corrects, corrected: see `corrections` · meta: checkpoints, model, what is half done.
 FAMILIES: Final = (
     "docs", "chain", "sessions", "authors", "tenants", "pieces", "pending",
-    "vectors", "refs", "rows", "redo", "meta",
+    "vectors", "refs", "rows", "redo", "corrects", "corrected", "meta",
 )  # fmt: skip
 HASH_BYTES: Final = 16
 #: First byte of a stored vector, and of a text that cannot be embedded, whose reason follows.
@@ -49,6 +49,7 @@ class Doc(msgspec.Struct, frozen=True, array_like=True):
     role: str
     tags: list[str]
     text: str
+    importance: float | None = None
 
 
 class SessionRow(msgspec.Struct, array_like=True):

@@ -244,6 +244,19 @@ class Shelf:
         result[np.isneginf(result)] = np.nan
         return result
 
+    def vectors_at(self, places: Sequence[tuple[int, int]]) -> Floats:
+        """A vector of unit length for each place in a session, the mean of its passages'; zeros where there is none."""
+        made = np.zeros((len(places), self.dimensions), dtype=np.float32)
+        held = [self._at.get(place, ()) for place in places]
+        single = [(at, rows[0]) for at, rows in enumerate(held) if len(rows) == 1]
+        if single:
+            made[[at for at, _ in single]] = self.vectors[[row for _, row in single]]
+        for at, rows in enumerate(held):
+            if len(rows) > 1:
+                mean = self.vectors[list(rows)].mean(axis=0)
+                made[at] = mean / (float(np.linalg.norm(mean)) or 1.0)
+        return made
+
     def bytes(self) -> int:
         """Memory of the matrix and its columns."""
         return self.vectors.nbytes + sum(c.nbytes for c in self.columns.values())

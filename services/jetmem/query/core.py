@@ -14,12 +14,14 @@ import msgspec
 
 from jetmem import flow
 from jetmem.query.highlights import Marker
+from jetmem.query.settings import QuerySettings
 from jetmem.runtime import limits
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas import subjects
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import TS_MAX_MS, TS_MIN_MS, Event, Role, Time, decode_json, epoch_ms, rfc3339
 from jetmem_schemas.internal import AppliedReply, CoverReply, Filters, Found, decode_entry
+from jetmem_schemas.ranking import Rank
 from jetmem_schemas.requests import (
     REQUEST_BYTES_MAX,
     VERBS,
@@ -136,6 +138,13 @@ def filters_of(request: Search | Timeline) -> Filters:
     return Filters(
         request.agent or "", request.session or "", request.author or "", kinds, roles, request.tags, since, until
     )
+
+
+def rank_of(asked: Rank | None, settings: QuerySettings) -> Rank:
+    """The ranking options of a search: those it names, and where it names none at all, the service's."""
+    if asked is not None:
+        return asked
+    return Rank(**{name: getattr(settings, f"rank_{name}") for name in Rank.__struct_fields__})
 
 
 def span_of(since: Time | None, until: Time | None) -> tuple[int | None, int | None]:
@@ -298,6 +307,8 @@ def hit(
         before=[item(e) for e in before],
         after=[item(e) for e in after],
         explain=found.scores if explain else {},
+        superseded_by=found.superseded_by or None,
+        folded=found.folded,
     )
 
 

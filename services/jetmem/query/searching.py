@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from jetmem.query import contents, core
 from jetmem.query.core import Place, Standing
 from jetmem.query.highlights import marker
+from jetmem.query.mentions import settle
 from jetmem.query.patience import Patience, cover
 from jetmem.query.ports import Stages
 from jetmem.query.reaching import SEGMENTS, Reached, reach
@@ -34,6 +36,7 @@ from jetmem_schemas.internal import (
     TimelineRequest,
     decode_entry,
 )
+from jetmem_schemas.ranking import Rank
 from jetmem_schemas.requests import LIMIT_MAX, Hit, Search, SearchReply
 
 #: Kept back from a slow index, so that the next tier can still answer.
@@ -57,6 +60,7 @@ class _Ask:
 
     tenant: str
     request: Search
+    rank: Rank
     filters: Filters
     place: Place
     standing: Standing
@@ -83,8 +87,9 @@ async def search(
         RequestFailed: `bad_cursor`; persist does not answer; or a ranked page is continued without the index.
     """
     filters = core.filters_of(request)
+    rank = core.rank_of(request.rank, settings)
     place = core.place_of(request.cursor, core.digest_of(tenant, "search", request))
-    ask = _Ask(tenant, request, filters, place, standing, patience)
+    ask = _Ask(tenant, request, rank, filters, place, standing, patience)
     if place.key:
         covered = await cover(stages, tenant, standing, patience)
         walked = place.key == _WALKED and await _walked(stages, ask, covered)
@@ -132,6 +137,7 @@ async def _find(
         ask.filters,
         covered.rseq if covered and covered.covered else 0,
         ask.patience.wait_ms(),
+        ask.rank,
     )
     timeout_s = ask.patience.timeout_s(waiting=True, reserve_s=_NEXT_TIER_S)
     try:
@@ -181,6 +187,7 @@ async def _fill(stages: Stages, ask: _Ask, found: Sequence[Found], page: _Page) 
     while not page.full and (page.at < len(found) or not asked):
         chunk = found[page.at : page.at + max(step, wanted - len(page.held))]
         reply = await _fetch(stages, ask, [f.id for f in chunk])
+        chunk, reply = await settle(chunk, reply, partial(_fetch, stages, ask, around=0), partial(_fetch, stages, ask))
         asked = True
         before = len(page.held)
         _take(page, chunk, reply)
@@ -204,9 +211,9 @@ def _take(page: _Page, chunk: Sequence[Found], reply: FetchReply) -> None:
     page.at = last if reply.cut and items else page.at + len(chunk)
 
 
-async def _fetch(stages: Stages, ask: _Ask, ids: list[str]) -> FetchReply:
-    near = ask.request.around
-    request = FetchRequest(ask.tenant, ids, near, near)
+async def _fetch(stages: Stages, ask: _Ask, ids: Sequence[str], *, around: int | None = None) -> FetchReply:
+    near = ask.request.around if around is None else around
+    request = FetchRequest(ask.tenant, list(ids), near, near)
     reply = await stages.ask("persist", "fetch", ask.tenant, request, FetchReply, ask.patience.timeout_s())
     ask.standing.seen("record", reply.checkpoint)
     return reply
