@@ -256,7 +256,8 @@ class Filters(msgspec.Struct, frozen=True):
 class FindRequest(msgspec.Struct, frozen=True):
     """Candidates for a question. `vector` is the encoded question, or empty for the text arm alone.
 
-    `rseq` waits, up to `wait_ms`, until each arm of the mode has applied that entry (0: no wait).
+    `rseq` waits, up to `wait_ms`, until each arm of the mode has applied that entry (0: no wait); of nodes only until
+    their words are there.
     """
 
     tenant: str
@@ -268,19 +269,22 @@ class FindRequest(msgspec.Struct, frozen=True):
     filters: Filters = Filters()
     rseq: int = 0
     wait_ms: int = 0
+    target: Literal["events", "nodes", "both"] = "events"
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True):
-    """One ranked event: the arms that found it, and `scores`, the features it was ranked by."""
+    """One ranked event or `node`: the arms that found it, and `scores`, the features it was ranked by."""
 
     id: str
     score: float
     arms: list[str]
     scores: dict[str, float]
+    rseq: int = 0
+    node: bool = False
 
 
 class FindReply(msgspec.Struct, frozen=True):
-    """Ranked events, best first. `text` and `vector` are where each arm is; `late` arms missed the wait."""
+    """Ranked events and nodes, best first. `text` and `vector` are where each arm is; `late` arms missed the wait."""
 
     hits: list[Found]
     text: Head
