@@ -124,7 +124,12 @@ def session_of(key: bytes) -> tuple[str, str, str]:
 
 def segment_key(session: bytes, late: bool, anchor: Item) -> bytes:
     """Key of a segment."""
-    return session + _LANE[late] + keys.time(anchor.ts) + keys.u64(anchor.seq)
+    return lane_key(session, late) + keys.time(anchor.ts) + keys.u64(anchor.seq)
+
+
+def lane_key(session: bytes, late: bool) -> bytes:
+    """Where the keys of a lane's segments begin."""
+    return session + _LANE[late]
 
 
 def session_of_segment(key: bytes) -> bytes:
@@ -187,9 +192,9 @@ class Rows:
         raw = self.store.get("segments", key) if key else None
         return _segment(raw) if raw else None
 
-    def lane_back(self, session: bytes, late: bool) -> Iterator[Segment]:
-        """A lane's segments, the newest first."""
-        for _, raw in self.store.scan("segments", session + _LANE[late], back=True):
+    def lane_back(self, session: bytes, late: bool, *, before: bytes | None = None) -> Iterator[Segment]:
+        """A lane's segments, the newest first; from the one with this key, or the next before it."""
+        for _, raw in self.store.scan("segments", lane_key(session, late), start=before, back=True):
             yield _segment(raw)
 
     def segments(self, tenant: str) -> Iterator[tuple[bytes, Segment]]:
