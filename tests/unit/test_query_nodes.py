@@ -104,10 +104,16 @@ def test_with_the_index_down_a_walk_finds_nodes(stages: FakeStages) -> None:
     assert ids(reply, "hits") == [segments(stages)[1]]
     assert reply["hits"][0]["arms"] == ["toc"]
     assert ask(stages, "search", query="lemon", target="nodes", kind="procedure")["hits"] == []
-    assert ask(stages, "search", query="zebra", target="nodes")["hits"] == []
+    nothing = ask(stages, "search", query="zebra", target="nodes")
+    assert (nothing["hits"], nothing["mode"], nothing["degraded"]) == ([], "toc", ["text", "vector"])
     both = ask(stages, "search", query="lemon cake", target="both", limit=2)
     assert both["mode"] == "toc"
     assert {hit.get("type", "event") for hit in both["hits"]} == {"event", "node"}
+
+
+def test_with_the_record_down_too_nobody_says_that_there_are_no_nodes(stages: FakeStages) -> None:
+    stages.down |= {"index", "persist"}
+    assert refused(stages, "search", query="lemon", target="nodes") == ("unavailable", "")
 
 
 def test_pages_of_a_walk_go_on(stages: FakeStages) -> None:

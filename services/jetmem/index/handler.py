@@ -297,9 +297,8 @@ class Indexer:
         mark = _RESETTING + keys.partition(part)
         self._note(mark, b"")
         for key, _ in list(self.rows.store.scan("tenants", keys.partition(part))):
-            self._mark_erased(
-                owner(key[1:-1].decode()), 0
-            )  # their words stay in the rows' files until those are rewritten
+            # their words stay in the rows' files until those are rewritten
+            self._mark_erased(owner(key[1:-1].decode()), 0)
         if self._rewrite is not None and self._rewrite.part == part:
             self._rewrite.abandon()
             self._rewrite = None

@@ -94,8 +94,7 @@ async def search(
     ask = _Ask(tenant, request, filters, place, standing, patience)
     if place.key:
         covered = await _covered(stages, ask)
-        walked = place.key == _WALKED and await _walked(stages, ask, covered)
-        return walked or await _recent(stages, ask)
+        return await (_unranked(stages, ask, covered) if place.key == _WALKED else _recent(stages, ask))
     encoded, covered = await asyncio.gather(_encode(stages, settings, tenant, request), _covered(stages, ask))
     if encoded is None and request.mode != "text":
         standing.without(["vector"])
@@ -104,9 +103,7 @@ async def search(
     except _IndexDown as error:
         if place.at:
             raise RequestFailed("unavailable", "the index does not answer; ask again with the same cursor") from error
-    if request.target == "nodes":
-        return await _walked(stages, ask, covered) or _search_reply(ask, contents.ARM, [], msgspec.UNSET)
-    return await _walked(stages, ask, covered) or await _recent(stages, ask)
+    return await _unranked(stages, ask, covered)
 
 
 async def _covered(stages: Stages, ask: _Ask) -> CoverReply | None:
@@ -279,18 +276,32 @@ def _search_reply(ask: _Ask, mode: str, hits: list[Hit], cursor: str | msgspec.U
     return SearchReply(**ask.standing.common(ask.patience.took_ms()), mode=mode, hits=hits, cursor=cursor)
 
 
+async def _unranked(stages: Stages, ask: _Ask, covered: CoverReply | None) -> SearchReply:
+    """The tiers without an index; the last one has no nodes."""
+    ask.standing.without(core.wanted_arms(ask.request.mode))
+    walked = await _walked(stages, ask, covered)
+    if walked is None and ask.request.target == "nodes":
+        return _search_reply(ask, contents.ARM, [], msgspec.UNSET)
+    return walked or await _recent(stages, ask)
+
+
 async def _walked(stages: Stages, ask: _Ask, covered: CoverReply | None) -> SearchReply | None:
-    """The tier without an index: segments that a walk opens, or their events; None if it comes to nothing."""
+    """Segments that a walk opens, or their events; None if it comes to nothing.
+
+    Raises:
+        RequestFailed: persist does not answer, and nodes are all that is asked for.
+    """
     if ask.request.target == "events":
         await contents.fresh(stages, ask.tenant, ask.standing, covered, ask.patience)
     try:
         reached = await _reached(stages, ask)
     except RequestFailed:
+        if ask.request.target == "nodes":
+            raise
         return None
     page = reached[ask.place.at : ask.place.at + ask.request.limit]
     if not page:
         return None
-    ask.standing.without(core.wanted_arms(ask.request.mode))
     hits = await _walked_hits(stages, ask, page)
     count = core.fitting(hits)
     end = ask.place.at + count
