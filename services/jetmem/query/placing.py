@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from jetmem import flow
 from jetmem.query.contents import SUMMARIZE
 from jetmem.query.ports import Stages
 from jetmem.runtime.errors import RequestFailed
@@ -19,7 +20,7 @@ _PATIENCE_S: Final = 0.1
 async def segments_of(stages: Stages, tenant: str, found: Sequence[Found]) -> dict[str, str]:
     """Segments of events by their ids; what is not known is absent, and all of it when summarize does not answer."""
     events = [each for each in found if each.rseq and not each.node]
-    if not events:
+    if not events or all(each.name != SUMMARIZE for each in flow.STAGES):  # nothing else needs it
         return {}
     request = SegmentsRequest(tenant, [each.rseq for each in events])
     try:
