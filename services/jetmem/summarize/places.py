@@ -26,8 +26,7 @@ def segments_of(rows: Rows, zone: Callable[[str], ZoneInfo], tenant: str, rseqs:
         node = calendar.segment_node(segment, zone(tenant))
         id_ = str(node)
         if id_ not in recorded:
-            row = rows.node(node_key(tenant, node))
-            recorded[id_] = row is not None and row.recorded >= 0
+            recorded[id_] = rows.is_recorded(node_key(tenant, node))
         found.append(id_ if recorded[id_] else "")
     return found
 
