@@ -33,8 +33,9 @@ from jetmem_schemas.internal import Head, Vector
 _encode = msgspec.msgpack.Encoder().encode
 _CHUNK: Final = 5_000
 _PIECE_BYTES: Final = 9
-#: Passages of a node that get vectors: title and summary come first, and the nodes above it say most of it again.
-_NODE_PASSAGES: Final = 2
+#: Passages of a node that get vectors: the first holds title and summary, costs embed as much as five short events,
+#: and the nodes above say most of it again.
+_NODE_PASSAGES: Final = 1
 _NOT_A_VECTOR: Final = b"not a vector of this model"
 
 
