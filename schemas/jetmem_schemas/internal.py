@@ -258,7 +258,8 @@ class Filters(msgspec.Struct, frozen=True):
 class FindRequest(msgspec.Struct, frozen=True):
     """Candidates for a question. `vector` is the encoded question, or empty for the text arm alone.
 
-    `rseq` waits, up to `wait_ms`, until each arm of the mode has applied that entry (0: no wait).
+    `rseq` waits, up to `wait_ms`, until each arm of the mode has applied that entry (0: no wait); of nodes only until
+    their words are there.
     """
 
     tenant: str
@@ -270,11 +271,12 @@ class FindRequest(msgspec.Struct, frozen=True):
     filters: Filters = Filters()
     rseq: int = 0
     wait_ms: int = 0
+    target: Literal["events", "nodes", "both"] = "events"
     rank: Rank = Rank()
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True):
-    """One ranked event: the arms that found it, and `scores`, the features it was ranked by.
+    """One ranked event or `node`: the arms that found it, and `scores`, the features it was ranked by.
 
     `superseded_by` and `folded` as in `requests.Hit`; persist may no longer hold what they name.
     """
@@ -283,12 +285,14 @@ class Found(msgspec.Struct, frozen=True, array_like=True):
     score: float
     arms: list[str]
     scores: dict[str, float]
+    rseq: int = 0
+    node: bool = False
     superseded_by: str = ""
     folded: list[str] = []
 
 
 class FindReply(msgspec.Struct, frozen=True):
-    """Ranked events, best first. `text` and `vector` are where each arm is; `late` arms missed the wait."""
+    """Ranked events and nodes, best first. `text` and `vector` are where each arm is; `late` arms missed the wait."""
 
     hits: list[Found]
     text: Head

@@ -15,6 +15,7 @@ from jetmem_schemas.events import Id, Scalar, Time
 from jetmem_schemas.ranking import Rank
 from jetmem_schemas.shown import Budget, GripItem, NodeItem, Tried
 from jetmem_schemas.subjects import TOKEN_PATTERN
+from jetmem_schemas.toc import Level
 
 LIMIT_MAX: Final = 1000
 QUERY_CHARS_MAX: Final = 8192
@@ -38,10 +39,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
 
 
 class Search(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """Ranked events for a question; without `rank` its options are as the service is set."""
+    """Ranked events for a question, or nodes of the table of contents, or both.
+
+    Without `rank` its options are as the service is set. Of nodes `kind` is what most of it is (observation,
+    preference, procedure, constraint, definition), `since` and `until` select by overlap of its time, `session` its
+    segments; `author`, `role` and `tags` are of events alone, and so is `rank`.
+    """
 
     query: Annotated[str, Meta(min_length=1, max_length=QUERY_CHARS_MAX)]
     mode: Literal["hybrid", "text", "vector"] = "hybrid"
+    target: Literal["events", "nodes", "both"] = "events"
     limit: Limit = 10
     cursor: Cursor | None = None
     agent: Token | None = None
@@ -178,14 +185,19 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Hit(Item, frozen=True, kw_only=True, omit_defaults=True):
-    """One ranked event: score in 0..1, the arms that found it, the matched words as [start, end) characters.
+    """One ranked event or node: score in 0..1, the arms that found it, the matched words as [start, end) characters.
 
+    `segment` is the node that an event is in, absent where none is recorded yet or `summarize` did not answer in time.
     `superseded_by` is the event that corrects it, the last recorded one; `folded` are near-duplicates that it stands
     for, the newest first (`Rank.fold`). Both only where the index answers.
+
+    Of a node `text` is title and summary, `agent` the only one of `agents` or "", `ts` and `start` are when it begins,
+    `at` and `end` when it ends, `seq` is up to where it tells; it has no neighbours.
     """
 
     score: float
     arms: list[str]
+    type: Literal["event", "node"] = "event"
     highlights: list[tuple[int, int]] = []
     segment: str | None = None
     before: list[Item] = []
@@ -193,6 +205,11 @@ class Hit(Item, frozen=True, kw_only=True, omit_defaults=True):
     explain: dict[str, float] = {}
     superseded_by: str | None = None
     folded: list[str] = []
+    title: str = ""
+    level: Level | None = None
+    start: str | None = None
+    end: str | None = None
+    agents: list[str] = []
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

@@ -80,6 +80,16 @@ def partition_of(tenant: str) -> int:
     return value % PARTITIONS
 
 
+def space(tenant: str, kind: str) -> str:
+    """A name for one kind of what a tenant has, where a stage keeps kinds apart; no tenant has such a name."""
+    return f"{tenant}.{kind}"
+
+
+def owner(name: str) -> str:
+    """The tenant of a space; a tenant's own name is itself one."""
+    return name.partition(".")[0]
+
+
 def memory(tenant: str, kind: str, agent: str, session: str) -> str:
     """Where one message is published.
 

@@ -186,3 +186,42 @@ def test_a_deleted_word_stays_in_the_files_until_they_are_rewritten(index):
     index.commit(Head())
     assert keys(index, "zanzibar") == []
     assert index.words_held("acme", "zanzibar") == 3
+
+
+def nodes(index, word, tenant="acme", **filters):
+    found = index.search(tenant, analyze(word), "w1", 9, tenant_docs=3, filters=Filters(**filters), nodes=True)
+    return sorted(hit.key for hit in found)
+
+
+def test_nodes_are_apart_and_change_no_score(index):
+    index.add(doc(index, 1, "engine violin"))
+    index.commit(Head(1, 1))
+    index.commit(Head(2, 2))
+    before = index.search("acme", analyze("engine"), "w1", 9, tenant_docs=1, filters=Filters())
+    index.rest()
+    other = TextIndex(index.path.with_name("other"), HEAP)
+    other.add(doc(other, 1, "engine violin"))
+    other.commit(Head(1, 1))
+    for key in range(2, 9):
+        other.add(doc(other, key, "engine harbour", tag=(f"t{key}",))._replace(node=True))
+    other.commit(Head(2, 2))
+    assert other.search("acme", analyze("engine"), "w1", 9, tenant_docs=1, filters=Filters()) == before
+    assert nodes(other, "harbour") == list(range(2, 9))
+    assert nodes(other, "harbour", tags=["t3"]) == [3]
+    assert nodes(other, "violin") == keys(other, "harbour") == []
+    other.delete(2)
+    other.delete_after(6)
+    other.commit(Head(6, 6))
+    other.rest()
+    again = TextIndex(other.path, HEAP)
+    assert (nodes(again, "harbour"), keys(again, "engine"), again.head()) == ([3, 4, 5, 6], [1], Head(6, 6))
+
+
+def test_a_node_that_comes_again_takes_its_own_place(index):
+    """The process died between the two commits: the checkpoint is the older one."""
+    told = doc(index, 7, "engine")._replace(node=True)
+    index.add(told)
+    index.commit(Head(7, 7))
+    index.add(told)
+    index.commit(Head(7, 7))
+    assert nodes(index, "engine") == [7]

@@ -35,6 +35,7 @@ from jetmem_schemas.internal import (
     TimelineReply,
     TimelineRequest,
 )
+from jetmem_schemas.placing import SegmentsReply, SegmentsRequest
 from jetmem_schemas.toc import Node
 
 encode = msgspec.msgpack.encode
@@ -71,6 +72,8 @@ class FakeStages:
         reached: MEMORY sequence up to which persist has read.
         nodes_held: Every version of every node, by id, the newest last.
         nodes_at_once: Nodes after which a reply says `cut`.
+        nodes_found: Nodes that the index finds, best first.
+        segments: Of entries, by their numbers.
         lost_acks: Publishes that are stored but not acknowledged.
     """
 
@@ -93,6 +96,8 @@ class FakeStages:
     purged: bool = False
     nodes_held: dict[str, list[Node]] = field(default_factory=dict)
     nodes_at_once: int = 10_000
+    nodes_found: list[str] = field(default_factory=list)
+    segments: dict[int, str] = field(default_factory=dict)
     published: list[tuple[str, bytes]] = field(default_factory=list)
     calls: list[tuple[str, Any]] = field(default_factory=list)
 
@@ -180,9 +185,16 @@ class FakeStages:
     def find(self, stage: str, tenant: str, request: FindRequest) -> FindReply:
         ids = self.ranking if self.ranking is not None else [e.id for e in self.entries.get(tenant, [])]
         arms = ["text", "vector"] if request.mode == "hybrid" else [request.mode]
-        hits = [Found(id_, 1 / (place + 1), arms, {"turn": 1.0}) for place, id_ in enumerate(ids[: request.limit])]
+        rseqs = {e.id: e.rseq for e in self.entries.get(tenant, [])}
+        hits = [Found(id_, 1 / (n + 1), arms, {"turn": 1.0}, rseqs.get(id_, 0)) for n, id_ in enumerate(ids)]
+        told = [Found(id_, 1 / (n + 1.5), arms, {"words": 1.0}, 0, True) for n, id_ in enumerate(self.nodes_found)]
+        found = {"events": hits, "nodes": told, "both": sorted([*hits, *told], key=lambda each: -each.score)}
+        hits = found[request.target][: request.limit]
         head = self._head(tenant)
         return FindReply(hits, head, self._vector_head(head), self.late if request.rseq else [], self.missing, 0.1)
+
+    def segments_of(self, stage: str, tenant: str, request: SegmentsRequest) -> SegmentsReply:
+        return SegmentsReply([self.segments.get(rseq, "") for rseq in request.rseqs])
 
     def _head(self, tenant: str) -> Head:
         held = self.entries.get(tenant, [])

@@ -12,7 +12,7 @@ from jetmem.index.rows import Rows
 from jetmem.index.settings import IndexSettings
 from jetmem.index.tenants import Tenants
 from jetmem.testing.encoder import FakeEncoder, FakeSplitter
-from jetmem_schemas import subjects
+from jetmem_schemas import subjects, toc
 from jetmem_schemas.internal import Entry, Forgotten, Vector, VectorsReady
 
 AT = 1_700_000_000_000
@@ -25,6 +25,17 @@ def event(
     body = msgspec.json.encode({"text": text, **fields})
     at = ts or AT + rseq * 1000
     return Entry(rseq, rseq * 10, at, "event", tenant, agent, session, id_ or f"e{rseq}", at, body)
+
+
+def node(rseq: int, id_: str, summary: str, *, tenant="acme", **fields: Any) -> Entry:
+    told = toc.Node(id=id_, version=rseq, level=toc.level_of(id_) or "day", title="", summary=summary, **fields)
+    body = msgspec.json.encode(told)
+    return Entry(rseq, rseq * 10, AT, "derived", tenant, "_", "node", id_, AT, body)
+
+
+def ended(rseq: int, id_: str, *, tenant="acme") -> Entry:
+    body = msgspec.json.encode(toc.Node(id=id_, version=rseq, gone=True))
+    return Entry(rseq, rseq * 10, AT, "derived", tenant, "_", "node", id_, AT, body)
 
 
 def forgot(rseq: int, gone: list[Entry], *, tenant="acme") -> Entry:
@@ -73,7 +84,7 @@ class Stage:
         self.indexer.commit()
 
     def embed(self, tenant: str, model: str = "fake") -> None:
-        """Answer everything that is pending."""
+        """Answer everything that is pending of a tenant, or of its nodes."""
         self.store_vectors(tenant, [digest for _, _, digest in self.rows.pending(tenant, b"")], model)
 
     def store_vectors(self, tenant: str, digests: list[bytes], model: str = "fake", data: bytes | None = None) -> Any:

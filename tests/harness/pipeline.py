@@ -158,9 +158,11 @@ class Pipeline:
         assert not (reply.headers or {}).get("Nats-Service-Error-Code"), reply.data
         return dict(msgspec.json.decode(reply.data))
 
-    async def find(self, query: str, *, tenant="acme", mode="text", rseq=0, wait_ms=0, limit=100) -> FindReply:
+    async def find(
+        self, query: str, *, tenant="acme", mode="text", rseq=0, wait_ms=0, limit=100, target="events"
+    ) -> FindReply:
         vector = b"" if mode == "text" else bytes(self.embed.encoder.encode([query])[0].tobytes())
-        request = FindRequest(tenant, query, mode, limit, vector, MODEL, rseq=rseq, wait_ms=wait_ms)
+        request = FindRequest(tenant, query, mode, limit, vector, MODEL, rseq=rseq, wait_ms=wait_ms, target=target)
         return await self.ask("index", "find", request, FindReply, tenant=tenant)
 
     async def ids(self, query: str, **how: Any) -> list[str]:

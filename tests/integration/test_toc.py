@@ -143,3 +143,91 @@ def test_what_is_forgotten_is_in_no_node_and_behind_no_grip(tmp_path):
         assert isinstance(await memory.route("what's new?"), requests.RouteReply)
 
     run(body, tmp_path)
+
+
+async def nodes_found(memory, query, **fields):
+    """Ids of the nodes that index finds; what it has not read yet comes later."""
+    reply = await memory.search(query, target="nodes", limit=100, **fields)
+    return ids(reply.hits) if reply.mode == fields["mode"] else []
+
+
+async def finds_node(memory, query, wanted, **fields):
+    async def found():
+        return wanted in await nodes_found(memory, query, **fields)
+
+    await until_async(found, f"{wanted} is found by {query}")
+
+
+def test_nodes_are_searched_by_words_and_by_vector(tmp_path):
+    async def body(line, memory):
+        await memory.publish("the ferry was late", session="s1", ts="2026-05-05T18:00:00Z", id="e6", author="Ann")
+        await told(memory)
+        day, segment = "toc:day:2026-05-06", (await memory.browse("toc:day:2026-05-05")).nodes[0]
+        await finds_node(memory, "violin lanterns", day, mode="text")
+        found = await memory.search("violin lanterns", mode="text", target="nodes", after="mine", wait_ms=20_000)
+        assert (found.mode, found.degraded, found.stale) == ("text", [], False)
+        levels = {hit.level: hit for hit in found.hits}
+        assert {"segment", "day"} <= set(levels), "what is above tells of other things first"
+        assert (levels["day"].type, levels["day"].id) == ("node", day)
+        assert "violin" in levels["segment"].text
+        assert levels["segment"].session == "s2"
+        week = await memory.search("violin paint", mode="text", target="nodes", until="2026-05-06T00:00:00Z")
+        assert day not in ids(week.hits) and segment.id in ids(week.hits)
+        assert not segment.open, "something was said hours later"
+
+        async def near():
+            return segment.id in await line.ids("lighthouse keeper", mode="vector", target="nodes")
+
+        await until_async(near, "a closed segment is found by its vector")
+        assert day not in await line.ids("violin lanterns", mode="vector", target="nodes"), "it is still open"
+        both = await memory.search("violin lanterns", mode="text", target="both", limit=100)
+        assert {hit.type for hit in both.hits} == {"event", "node"}
+        other = await memory.as_tenant("other").search("violin", mode="text", target="nodes")
+        assert other.hits == []
+
+    run(body, tmp_path)
+
+
+def test_each_hit_names_the_segment_that_holds_it(tmp_path):
+    async def body(line, memory):
+        await told(memory)
+        found = await memory.search("violin lanterns", mode="text", after="mine", wait_ms=20_000, limit=1)
+        node = (await memory.toc(found.hits[0].segment)).node
+        assert (node.session, node.level) == ("s2", "segment")
+        await line.stop("summarize")
+        found = await memory.search("violin lanterns", mode="text", limit=1)
+        assert (ids(found.hits), found.hits[0].segment, found.degraded) == (["e4"], None, [])
+
+    run(body, tmp_path)
+
+
+def test_what_is_forgotten_is_in_no_node_that_is_found_also_after_a_rebuild(tmp_path):
+    async def body(line, memory):
+        await told(memory)
+        day = "toc:day:2026-05-06"
+        await finds_node(memory, "violin lanterns", day, mode="text")
+        await finds_node(memory, "paint harbour", "toc:day:2026-05-05", mode="text")
+        await memory.forget(ids=["e3", "e4"])
+        assert await nodes_found(memory, "violin lanterns", mode="text") == []
+        await told(memory)
+        await finds_node(memory, "paint harbour", "toc:week:2026-W19", mode="text")
+        assert await nodes_found(memory, "violin lanterns", mode="text") == []
+        await line.ask("index", "rebuild", {}, dict)
+        await line.ended("index")
+        await line.start("index")
+        await finds_node(memory, "paint harbour", "toc:week:2026-W19", mode="text")
+        await finds_node(memory, "paint harbour", "toc:day:2026-05-05", mode="text")
+        assert await nodes_found(memory, "violin lanterns", mode="text") == []
+
+    run(body, tmp_path)
+
+
+def test_with_the_index_down_nodes_are_found_by_a_walk(tmp_path):
+    async def body(line, memory):
+        await told(memory)
+        await line.stop("index")
+        found = await memory.search("violin lanterns", mode="text", target="nodes")
+        assert (found.mode, found.degraded, [hit.level for hit in found.hits]) == ("toc", ["text"], ["segment"])
+        assert "violin" in found.hits[0].text
+
+    run(body, tmp_path)

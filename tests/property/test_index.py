@@ -1,4 +1,7 @@
-"""index against a model, as a state machine: events, forgets, vectors in any order, crashes, purges, other logs."""
+"""index against a model, as a state machine.
+
+Events, versions of nodes, forgets, vectors in any order, crashes, purges, other logs.
+"""
 
 import copy
 import shutil
@@ -11,14 +14,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from harness.index_stage import Stage, blank, event, forgot
+from harness.index_stage import Stage, blank, ended, event, forgot, node
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.domain import keys
 from jetmem.index.models import QUIET_S
-from jetmem.index.rows import EMPTY_MARK, FAMILIES, piece_key, prefix, text_hash
+from jetmem.index.rows import EMPTY_MARK, FAMILIES, nodes_of, piece_key, prefix, text_hash
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import Entry, Filters, Forgotten, Vector, VectorsReady
-from jetmem_schemas.subjects import partition_of
+from jetmem_schemas.subjects import owner, partition_of
 
 #: A commit costs some syncs, which a disk takes 70 ms for.
 MEMORY = Path("/dev/shm")
@@ -28,6 +31,7 @@ TENANTS = ("acme", NEIGHBOUR, "zoo")
 PARTS = sorted({partition_of(t) for t in TENANTS})
 VOCABULARY = ("apple", "river", "engine", "violin")
 AUTHORS = ("", "Ann", "Ben Ford")
+NODES = ("toc:day:2026-01-15", "toc:segment:2026-01-15:s1", "toc:segment:2026-01-15:s2")
 
 tenants = st.sampled_from(TENANTS)
 sessions = st.sampled_from(("s1", "s2"))
@@ -72,10 +76,37 @@ class IndexMachine(RuleBasedStateMachine):
         part = partition_of(tenant)
         self.record(part, event(len(self.log[part]) + 1, "  ", tenant=tenant))
 
+    @rule(tenant=tenants, id_=st.sampled_from(NODES), text=texts, own=st.booleans(), is_open=st.booleans())
+    def tell(self, tenant, id_, text, own, is_open):
+        """A node, or its next version."""
+        part = partition_of(tenant)
+        self.words += own
+        text = f"{text} q{self.words}q" if own else text
+        self.record(part, node(len(self.log[part]) + 1, id_, text, tenant=tenant, open=is_open))
+
+    @precondition(lambda self: any(e.kind == "derived" for part in PARTS for e in self.log[part]))
+    @rule(data=st.data(), embedded=st.booleans(), is_open=st.booleans())
+    def tell_again(self, data, embedded, is_open):
+        """A next version that says the same; what it says may have its vectors."""
+        tenant = data.draw(st.sampled_from([t for t in TENANTS if self.told(t)]))
+        last = data.draw(st.sampled_from(self.told(tenant)))
+        part = partition_of(tenant)
+        if embedded:
+            self.settle()
+            self.stage.embed(nodes_of(tenant), self.model)
+        text = msgspec.json.decode(last.body).get("summary", "apple")
+        self.record(part, node(len(self.log[part]) + 1, last.id, text, tenant=tenant, open=is_open))
+
+    @rule(tenant=tenants, id_=st.sampled_from(NODES))
+    def end_node(self, tenant, id_):
+        part = partition_of(tenant)
+        self.record(part, ended(len(self.log[part]) + 1, id_, tenant=tenant))
+
     @rule(tenant=tenants, data=st.data())
     def forget(self, tenant, data):
+        """Versions of nodes may be met or not; persist takes care that those made of what is erased are."""
         part = partition_of(tenant)
-        held = self.live(tenant)
+        held = self.live(tenant) + [e for e in self.told(tenant) if not msgspec.json.decode(e.body).get("gone")]
         gone = data.draw(st.lists(st.sampled_from(held), unique_by=lambda e: e.rseq, max_size=6)) if held else []
         self.record(part, forgot(len(self.log[part]) + 1, gone, tenant=tenant))
         for entry in gone:
@@ -105,6 +136,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(tenant=tenants, data=st.data(), kind=st.sampled_from(("good", "good", "empty", "short", "nan")))
     def vectors(self, tenant, data, kind):
+        tenant = data.draw(st.sampled_from((tenant, nodes_of(tenant))))
         waiting = sorted({digest for _, _, digest in self.stage.rows.pending(tenant, b"")})
         known = waiting + [text_hash("never said")] + [text_hash(w) for w in VOCABULARY]
         chosen = data.draw(st.lists(st.sampled_from(known), max_size=4))
@@ -115,7 +147,8 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(tenant=tenants)
     def load_vectors(self, tenant):
-        self.stage.tenants.shelf(self.stage.tenants.get(tenant))
+        for space in (tenant, nodes_of(tenant)):
+            self.stage.tenants.shelf(self.stage.tenants.get(space))
 
     @rule(quiet=st.booleans())
     def other_model(self, quiet):
@@ -214,8 +247,38 @@ class IndexMachine(RuleBasedStateMachine):
         self.stage.indexer.commit()
         for tenant in TENANTS:
             self.check_words(tenant)
-            self.check_vectors(tenant)
+            self.check_nodes(tenant)
+            for space in (tenant, nodes_of(tenant)):
+                self.check_vectors(space)
         self.check_erased()
+
+    def told(self, tenant):
+        """Every version of a node that persist holds."""
+        return [e for e in self.log[partition_of(tenant)] if e.kind == "derived" and e.tenant == tenant]
+
+    def check_nodes(self, tenant):
+        """The newest version of each, unless it is gone; one of which a newer version was erased may be missing."""
+        space = nodes_of(tenant)
+        newest = {e.id: e for e in self.told(tenant)}
+        said = {id_: msgspec.json.decode(e.body) for id_, e in newest.items()}
+        expected = {e.rseq: said[id_]["summary"] for id_, e in newest.items() if not said[id_].get("gone")}
+        docs = self.docs(space)
+        assert {rseq: doc.text for rseq, doc in docs.items()}.items() <= expected.items()
+        every = [e for e in self.said[partition_of(tenant)] if e.kind == "derived" and e.tenant == tenant]
+        erased = {e.id for e in every if e.id in newest and e.rseq > newest[e.id].rseq}
+        assert {newest[doc.id].rseq for doc in docs.values()} == set(docs)
+        assert {id_ for id_, e in newest.items() if e.rseq in expected.keys() - docs.keys()} <= erased
+        assert self.stage.tenants.get(space).row.docs == len(docs)
+        index = {k.removeprefix(prefix(space)).decode(): v for k, v in self.stage.store.scan("nodes", prefix(space))}
+        assert index == {doc.id: keys.u64(rseq) for rseq, doc in docs.items()}
+        ids = {e.rseq: e.id for e in self.told(tenant)}
+        live = set(ids)
+        for word in VOCABULARY:
+            found = set(self.found(space, "w1", *analyze(word), nodes=True))
+            assert found <= live, "what was erased is found by no word"
+            # below an erased version a copy of the rows, put back, and the words may differ by an older one
+            sure = {rseq for rseq, doc in docs.items() if word in doc.text.split() and doc.id not in erased}
+            assert {rseq for rseq in found if ids[rseq] not in erased} == sure
 
     def docs(self, tenant):
         held = {}
@@ -247,9 +310,9 @@ class IndexMachine(RuleBasedStateMachine):
         own = docs[rseq]
         return [r for r, d in docs.items() if d.sid == own.sid and own.position - reach <= d.position <= own.position]
 
-    def found(self, tenant, field, word):
-        part = partition_of(tenant)
-        hits = self.stage.text.search(part, tenant, [word], field, 1000, tenant_docs=10, filters=Filters())
+    def found(self, tenant, field, word, *, nodes=False):
+        part = partition_of(owner(tenant))
+        hits = self.stage.text.search(part, tenant, [word], field, 1000, tenant_docs=10, filters=Filters(), nodes=nodes)
         return sorted(hit.key for hit in hits)
 
     def check_vectors(self, tenant):
@@ -291,7 +354,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     def check_erased(self):
         """No row holds a word that only erased events had."""
-        held = {w for part in PARTS for e in self.log[part] if e.kind == "event" for w in e.body.split()}
+        held = {w for part in PARTS for e in self.log[part] if e.kind in ("event", "derived") for w in e.body.split()}
         gone = {f"q{n}q".encode() for n in range(1, self.words + 1)}
         gone -= {g for g in gone if any(g in w for w in held)}
         for family in FAMILIES:

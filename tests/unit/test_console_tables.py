@@ -71,6 +71,13 @@ def test_ranking_options_of_search_are_checked_before_anyone_is_asked(option, sa
     assert said in done.output
 
 
+def test_a_node_is_shown_by_its_level_and_id():
+    hit = _hit(id="toc:day:2026-01-15", type="node", level="day", title="a trip", agent="", session="", kind="note")
+    shown = _shown(tables.show_hits, requests.SearchReply(mode="text", hits=[hit], **REPLY))
+    assert "day  2026-01-15 09:30:00Z  toc:day:2026-01-15" in shown
+    assert "/" not in shown.splitlines()[0]
+
+
 @pytest.mark.parametrize("author", ["[/x]", "[blue]bob", "[", ":smile:"])
 def test_no_author_is_taken_for_markup(author):
     reply = requests.SearchReply(mode="text", hits=[_hit(author=author)], **REPLY)

@@ -239,3 +239,14 @@ def test_vectors_that_are_not_wanted_now_stay_out(world):
     assert world.asker.jobs_out == 1
     world.step()
     assert world.queue.jobs == []
+
+
+def test_a_space_of_a_tenant_has_its_turn_and_answers_where_the_tenant_lives(world):
+    space = subjects.space("acme", "toc")
+    world.lacks.say("acme", 10 * limits.JOB_TEXTS)
+    world.lacks.say(space, 5)
+    world.step()
+    assert [job.tenant for job in world.queue.jobs[:2]] == ["acme", space]
+    assert {job.reply for job in world.queue.jobs} == {
+        subjects.service("learn", subjects.partition_of("acme"), "vectors")
+    }

@@ -1,11 +1,13 @@
 """Find over small stores: arms, filters, what is erased, what is missing, who is named."""
 
+from datetime import UTC, datetime, timedelta
+
 import msgspec
 import numpy as np
 import pytest
 
-from harness.index_stage import Stage, event, forgot
-from jetmem.index.rows import FAMILIES, text_hash
+from harness.index_stage import Stage, ended, event, forgot, node
+from jetmem.index.rows import FAMILIES, nodes_of, text_hash
 from jetmem.testing.encoder import FakeSplitter
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import Filters, FindRequest, decode_entry, encode
@@ -190,3 +192,144 @@ def test_the_vector_of_an_entry_in_passages_is_their_mean(tmp_path):
     assert np.linalg.norm(found) == pytest.approx(1)
     assert found == pytest.approx(sum(each) / np.linalg.norm(sum(each)), abs=1e-6)
     stage.close()
+
+
+DAY = "toc:day:2023-11-14"
+SEGMENT, OTHER = "toc:segment:2023-11-14:s1", "toc:segment:2023-11-15:s2"
+MORNING, NOON = (datetime(2023, 11, 14, hour, tzinfo=UTC) for hour in (9, 12))
+MIDNIGHT_MS = 1_700_006_400_000
+
+
+def contents_of(stage):
+    """A conversation, and nodes that tell of it."""
+    talk(stage)
+    span = {"start": MORNING, "end": NOON}
+    later = {"start": MORNING + timedelta(days=1), "end": NOON + timedelta(days=1)}
+    stage.apply(
+        node(6, SEGMENT, "A crane broke in the harbour.", agents=["alice"], session="s1", kind="constraint", **span),
+        node(7, OTHER, "Engines are fine.", agents=["bob"], session="s2", **later),
+        node(8, DAY, "A crane broke, engines are fine.", agents=["alice", "bob"], open=True, **span),
+        node(9, DAY, "Nothing here for you.", tenant="zoo"),
+    )
+
+
+def nodes(stage, query, mode="text", vector=None, *, target="nodes", tenant="acme", limit=10, **filters):
+    request = FindRequest(
+        tenant, query, mode, limit, vector or b"", "fake", Filters(**filters), target=target
+    )  # fmt: skip
+    return stage.finder.find(request)
+
+
+def test_nodes_are_found_by_words_and_only_when_asked_for(stage):
+    contents_of(stage)
+    hits = nodes(stage, "cranes")
+    assert set(ids(hits)) == {SEGMENT, DAY}
+    assert all(hit.node and hit.arms == ["text"] and hit.scores["words"] > 0 for hit in hits)
+    assert not any(hit.node for hit in asked(stage, "cranes"))
+    assert ids(nodes(stage, "crane", tenant="zoo")) == []
+
+
+def test_events_are_ranked_as_if_there_were_no_nodes(stage, tmp_path):
+    bare = Stage(FakeStore(FAMILIES), tmp_path / "bare", splitter=FakeSplitter())
+    talk(bare)
+    bare.apply(
+        *(event(n, " ") for n in range(6, 9)), event(9, " ", tenant="zoo")
+    )  # as many commits: each leaves a mark
+    contents_of(stage)
+    for held in (bare, stage):
+        held.embed("acme")
+    stage.embed(nodes_of("acme"))
+    vector = vector_of(stage, "Ann: the yellow one")
+    for query in ("crane harbour", "yellow", "engines"):
+        for mode in ("text", "hybrid", "vector"):
+            assert asked(stage, query, mode, vector) == asked(bare, query, mode, vector)
+    bare.close()
+
+
+def test_nodes_are_found_by_vectors_once_they_are_closed(stage):
+    contents_of(stage)
+    assert nodes(stage, "zebra", "vector", vector_of(stage, "x")) == []
+    stage.embed(nodes_of("acme"))
+    hits = nodes(stage, "zebra", "vector", vector_of(stage, "Engines are fine."))
+    assert hits[0].id == OTHER
+    assert (hits[0].arms, hits[0].scores["cosine"]) == (["vector"], pytest.approx(1.0, abs=1e-5))
+    assert DAY not in ids(hits), "it is open: its words change every few seconds"
+    stage.apply(node(10, DAY, "A crane broke, engines are fine.", agents=["alice", "bob"]))
+    stage.embed(nodes_of("acme"))
+    assert DAY in ids(nodes(stage, "zebra", "vector", vector_of(stage, "Engines are fine.")))
+    hybrid = nodes(stage, "engines", "hybrid", vector_of(stage, "Engines are fine."))
+    assert (hybrid[0].id, hybrid[0].arms) == (OTHER, ["text", "vector"])
+
+
+def test_a_newer_version_takes_the_place_of_the_older_and_gone_of_both(stage):
+    contents_of(stage)
+    stage.embed(nodes_of("acme"))
+    old = vector_of(stage, "A crane broke in the harbour.")
+    stage.apply(node(10, SEGMENT, "The ferry is late."))
+    assert SEGMENT not in ids(nodes(stage, "crane"))
+    assert SEGMENT not in ids(nodes(stage, "zebra", "vector", old))
+    assert ids(nodes(stage, "ferry")) == [SEGMENT]
+    stage.apply(ended(11, SEGMENT))
+    assert nodes(stage, "ferry") == []
+    stage.apply(node(12, SEGMENT, "The ferry is back."))
+    assert ids(nodes(stage, "ferry")) == [SEGMENT]
+
+
+def test_several_versions_in_one_batch_leave_the_last(stage):
+    stage.indexer.apply(partition_of("acme"), [node(1, DAY, "old words"), node(2, DAY, "new words")])
+    stage.indexer.commit()
+    assert (ids(nodes(stage, "new")), nodes(stage, "old")) == ([DAY], [])
+
+
+def test_a_version_that_says_the_same_keeps_its_vector(stage):
+    stage.apply(node(1, DAY, "The ferry is late."))
+    stage.embed(nodes_of("acme"))
+    stage.apply(node(2, DAY, "The ferry is late.", events=9))
+    assert not stage.indexer.pieces.pending
+    assert ids(nodes(stage, "zebra", "vector", vector_of(stage, "The ferry is late."))) == [DAY]
+
+
+def test_a_forget_takes_the_nodes_it_meets(stage):
+    contents_of(stage)
+    stage.embed(nodes_of("acme"))
+    stage.apply(forgot(10, [event(2, ""), node(6, SEGMENT, ""), node(8, DAY, "")]))
+    assert nodes(stage, "crane") == []
+    near = nodes(stage, "crane", "vector", vector_of(stage, "A crane broke in the harbour."))
+    assert ids(near) == [OTHER]
+    assert stage.indexer.erased == {"acme": 10}
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"agent": "bob"}, {OTHER, DAY}),
+        ({"session": "s1"}, {SEGMENT}),
+        ({"kinds": ["constraint", "note"]}, {SEGMENT}),
+        ({"since": MIDNIGHT_MS}, {OTHER}),
+        ({"until": MIDNIGHT_MS}, {SEGMENT, DAY}),
+        ({"since": MIDNIGHT_MS - 86_400_000, "until": MIDNIGHT_MS + 86_400_000}, {SEGMENT, OTHER, DAY}),
+    ],
+)
+@pytest.mark.parametrize("mode", ["text", "hybrid"])
+def test_filters_of_nodes(stage, filters, expected, mode):
+    contents_of(stage)
+    stage.embed(nodes_of("acme"))
+    vector = vector_of(stage, "Engines are fine.") if mode == "hybrid" else None
+    assert set(ids(nodes(stage, "crane engines", mode, vector, **filters))) == expected
+
+
+def test_until_looks_on_until_there_are_enough(stage):
+    days = [datetime(2020, 1, 1, tzinfo=UTC) + timedelta(days=n) for n in range(250)]
+    stage.apply(*(node(n, f"toc:day:{day:%Y-%m-%d}", "ferry", start=day, end=day) for n, day in enumerate(days, 1)))
+    hits = nodes(stage, "ferry", until=int(days[3].timestamp() * 1000), limit=100)
+    assert sorted(ids(hits)) == ["toc:day:2020-01-01", "toc:day:2020-01-02", "toc:day:2020-01-03"]
+
+
+def test_both_are_merged_by_score(stage):
+    contents_of(stage)
+    hits = nodes(stage, "crane", target="both")
+    assert {hit.node for hit in hits} == {True, False}
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert set(ids(hits)) == {"e1", "e2", "e3", SEGMENT, DAY}
+    assert {hits[0].id, hits[1].id, hits[2].id} >= {"e2", SEGMENT}, "the best of each kind are among the first"
+    assert nodes(stage, "crane", target="both", limit=2) == hits[:2]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.index_stage import Stage, event, forgot
-from jetmem.index.rows import FAMILIES
+from harness.index_stage import Stage, event, forgot, node
+from jetmem.index.rows import FAMILIES, nodes_of, prefix
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import FindRequest
 from jetmem_schemas.subjects import partition_of
@@ -40,3 +40,28 @@ def test_what_was_not_forgotten_is_found_after_a_purge_whatever_other_partitions
     for tenant in TENANTS:
         assert found(stage, tenant) == [id_ for id_ in everything if tenant != forgetful or id_ != "e5"]
     assert not stage.indexer.erased
+
+
+def test_a_purge_takes_the_words_of_nodes_too_and_leaves_the_others(stage):
+    day, week = "toc:day:2026-01-15", "toc:week:2026-W03"
+    told = node(3, day, "the zanzibar ferry")
+    stage.apply(event(1, "cargo"), node(2, day, "the zanzibar boat"), told, node(4, week, "a cargo train"))
+    part, space = partition_of("acme"), nodes_of("acme")
+    stage.apply(forgot(5, [event(1, ""), node(2, day, ""), told]))
+    assert stage.text.words_held(part, space, "zanzibar") > 0, "deleted, and still in the files"
+    while not stage.indexer.purge_step():
+        stage.apply(node(6, week, "a cargo plane"))
+    stage.indexer.purged()
+    assert stage.text.words_held(part, space, "zanzibar") == 0
+    hits = stage.finder.find(FindRequest("acme", "cargo", "text", 9, target="nodes"))
+    assert [(hit.id, hit.rseq) for hit in hits] == [(week, 6)]
+    assert stage.finder.find(FindRequest("acme", "train", "text", 9, target="both")) == []
+
+
+def test_a_reset_takes_nodes_too(stage):
+    stage.apply(event(1, "cargo"), node(2, "toc:day:2026-01-15", "cargo"), event(1, "cargo", tenant="zoo"))
+    stage.indexer.reset(partition_of("acme"))
+    assert stage.finder.find(FindRequest("acme", "cargo", "text", 9, target="both")) == []
+    assert stage.indexer.erased == {"acme": 0}, "their words may be in files"
+    assert not [key for family in FAMILIES for key, _ in stage.store.scan(family, prefix(nodes_of("acme")))]
+    assert found(stage, "zoo") == ["e1"]

@@ -87,3 +87,10 @@ def test_subjects_are_built_in_one_place_only():
     root = Path(__file__).resolve().parents[2] / "services" / "jetmem" / "persist"
     for file in sorted(root.glob("*.py")):
         assert not re.search(r'f?"(mem|memp|memrec|memdead|memsvc)\.', file.read_text()), file
+
+
+def test_a_space_is_no_tenant_and_has_an_owner():
+    space = subjects.space("acme", "toc")
+    assert (subjects.owner(space), subjects.owner("acme")) == ("acme", "acme")
+    with pytest.raises(SchemaError):
+        subjects.query(space, "search")

@@ -6,6 +6,7 @@ import pytest
 from harness.toc_record import PART, TENANT, Record, Stage
 from jetmem.runtime.settings import SettingsError, load
 from jetmem.summarize import core
+from jetmem.summarize.places import segments_of
 from jetmem.summarize.rows import FAMILIES, NodeRow, prefix
 from jetmem.summarize.settings import SummarizeSettings, zones
 from jetmem_schemas import toc
@@ -360,3 +361,43 @@ def test_a_day_of_thousands_of_segments_is_chosen_from_fewer_bullets(record, sta
     assert len(trimmed) == 30
     assert sum(len(s.bullets) for s in trimmed) == 10
     assert isinstance(core.rollup_row(children, str.split), NodeRow)
+
+
+def places(stage, *rseqs, tenant=TENANT):
+    return segments_of(stage.it.rows, stage.it.maker.zone, tenant, rseqs)
+
+
+def test_each_event_is_in_one_segment_of_its_own(record, stage):
+    """By overlap it may be in the next one, too."""
+    long = "rain over the harbour, " * 400
+    said = [record.say(long, DAY_1 + n * MINUTE) for n in range(4)]
+    said.append(record.say("much later", DAY_1 + 9 * HOUR))
+    said.append(record.say("elsewhere", DAY_1, session="s2"))
+    stage.settle()
+    segments = {node.id: node for node in level(record, "segment")}
+    found = dict(zip([e.rseq for e in said], places(stage, *(e.rseq for e in said)), strict=True))
+    assert set(found.values()) == set(segments) and len(segments) > 3
+    for entry in said:
+        assert toc.met(segments[found[entry.rseq]].sources, [entry.rseq])
+        assert segments[found[entry.rseq]].session == entry.session
+    starts = [segments[found[e.rseq]].start for e in said[:4]]
+    assert starts == sorted(starts), "the event that two segments hold is the earlier one's"
+
+
+def test_late_events_are_in_segments_too(record, stage):
+    record.say("now", DAY_1 + 30 * 24 * HOUR)
+    late = record.say("long ago", DAY_1)
+    stage.settle()
+    assert places(stage, late.rseq)[0].startswith("toc:segment:2026-01-05:")
+
+
+def test_an_event_is_in_no_segment_before_its_node_is_recorded_or_when_it_is_erased(record, stage):
+    entry = record.say("rain", DAY_1)
+    stage.read()
+    assert places(stage, entry.rseq, 99) == ["", ""]
+    stage.settle()
+    assert places(stage, entry.rseq)[0] in record.nodes()
+    assert places(stage, entry.rseq, tenant="zoo") == [""]
+    record.forget([entry.id])
+    stage.settle()
+    assert places(stage, entry.rseq) == [""]

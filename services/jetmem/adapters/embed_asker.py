@@ -38,7 +38,8 @@ class Lacks(Protocol):
     """What a stage lacks vectors for.
 
     A key names a text and is the same for equal texts; a place is where one stands. Places are in order, so that
-    asking goes on where it ended.
+    asking goes on where it ended. Who keeps kinds of texts apart gives a `subjects.space` for a tenant: each has its
+    turn like a tenant, so that none waits for another.
     """
 
     @property
@@ -240,7 +241,7 @@ class Asker:
         self._left[self._jobs] = len(job.texts)
         self._texts_out += len(job.texts)
         stage = self._shell.stage
-        reply = subjects.service(stage, subjects.partition_of(tenant), "vectors")
+        reply = subjects.service(stage, subjects.partition_of(subjects.owner(tenant)), "vectors")
         body = _encode(EmbedJob(tenant, reply, job.texts))
         try:
             await self._shell.nc.jetstream().publish(subjects.embed_job(stage), body, timeout=5)

@@ -108,10 +108,13 @@ class TextIndexes:
         *,
         tenant_docs: int,
         filters: Filters,
+        nodes: bool = False,
     ) -> list[TextHit]:
         """As `TextIndex.search`."""
         held = self._held.get(part)
-        return held.search(tenant, tokens, field, limit, tenant_docs=tenant_docs, filters=filters) if held else []
+        if held is None:
+            return []
+        return held.search(tenant, tokens, field, limit, tenant_docs=tenant_docs, filters=filters, nodes=nodes)
 
     def words_held(self, part: int, tenant: str, token: str) -> int:
         """Documents in the files with a word of a tenant, deleted ones included."""

@@ -54,7 +54,7 @@ class Questions:
         return self._last_seq
 
     async def search(self, query: str, **fields: Any) -> requests.SearchReply:
-        """Ranked events for a question; fields of `requests.Search`."""
+        """Ranked events, or with `target` nodes of the table of contents or both; fields of `requests.Search`."""
         return await self._typed("search", {"query": query, **fields}, requests.SearchReply)
 
     async def get(self, *ids: str, **fields: Any) -> requests.EventsReply:

@@ -34,6 +34,7 @@ def search(
     tenant: Tenant,
     question: Annotated[str, typer.Argument(help="What to look for.")],
     mode: Annotated[str, typer.Option(help="hybrid, text or vector.")] = "hybrid",
+    target: Annotated[str, typer.Option(help="events, nodes (of the table of contents) or both.")] = "events",
     limit: Limit = None,
     agent: Agent = None,
     session: Session = None,
@@ -60,12 +61,13 @@ def search(
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
-    """Find what was said, by words and by meaning."""
+    """Find what was said, or where the table of contents tells of it, by words and by meaning."""
     options = {"salience": salience, "age_half_life_days": half_life, "supersede": supersede, "fold": fold}
     fields = {
         **_filters(agent, session, author, kind, role, tag, since, until),
         "query": question,
         "mode": mode,
+        "target": target,
         "limit": limit,
         "around": around,
         "cursor": cursor,

@@ -66,7 +66,9 @@ def _last_word(text: str, begin: int, end: int) -> int:
 
 
 def who(item: requests.Item) -> str:
-    """Who said it."""
+    """Who said it; of a node its level."""
+    if isinstance(item, requests.Hit) and item.level is not None:
+        return item.level
     return clean(item.author or item.role or item.kind)
 
 
@@ -90,7 +92,7 @@ def show_item(
         (who(item), "bold"),
         f"  {when(item.ts)}  ",
         (item.id, "green"),
-        f"  {item.agent}/{item.session}",
+        f"  {'/'.join(filter(None, (item.agent, item.session)))}",
         (f"  {ranked}" if ranked else "", "dim"),
         (f"  corrects {item.supersedes}" if item.supersedes else "", "yellow"),
         (f"  corrected by {by}" if (by := getattr(item, "superseded_by", None)) else "", "yellow"),
@@ -103,7 +105,7 @@ def show_item(
 
 
 def show_hits(console: Console, reply: requests.SearchReply) -> None:
-    """Ranked events, each with its neighbours if they were asked for."""
+    """Ranked events and nodes, each event with its neighbours if they were asked for."""
     for place, hit in enumerate(reply.hits):
         if place:
             console.print()

@@ -1,4 +1,4 @@
-"""index: makes events findable, by words at once, by meaning as vectors come.
+"""index: makes events and nodes findable, by words at once, by meaning as vectors come.
 
 Reads: RECORD, by the projection loop. Emits: embedding jobs to EMBED. Store: RocksDB `index/rows` (documents,
 vectors, what still lacks them, checkpoint), tantivy `index/text/<partition>`, snapshots of graphs `index/graphs`.

@@ -22,7 +22,7 @@ from jetmem.index.finder import Finder
 from jetmem.index.handler import Indexer
 from jetmem.index.lacking import Lacking
 from jetmem.index.ports import Splitter
-from jetmem.index.rows import FAMILIES, FORMAT, Rows
+from jetmem.index.rows import FAMILIES, FORMAT, Rows, nodes_of
 from jetmem.index.settings import IndexSettings
 from jetmem.index.shelf import Shelf
 from jetmem.index.tenants import Tenants
@@ -140,7 +140,7 @@ class Index:
         counts: Counts = {"purging": purging, "model": self.rows.model(), "unlinked": unlinked}
         if tenant:
             counts["purging"] = int(tenant in self.indexer.erased)  # how many others have is not this one's business
-            counts["pending_vectors"] = self.indexer.pieces.pending.get(tenant, 0)
+            counts["pending_vectors"] = self.indexer.pieces.lacking(tenant)
         return counts
 
     def close(self) -> None:
@@ -203,16 +203,26 @@ class Index:
     async def _find(self, part: int, request: FindRequest) -> FindReply:
         started = self.shell.clock.monotonic()
         wanted: list[str] = ["text", "vector"] if request.mode == "hybrid" else [request.mode]
-        awaited = wanted
+        awaited = wanted if request.target != "nodes" else [arm for arm in wanted if arm == "text"]
         if request.rseq and "vector" in wanted and await self.process.in_reader(partial(self._of_another, request)):
-            awaited = [arm for arm in wanted if arm != "vector"]
+            awaited = [arm for arm in awaited if arm != "vector"]
         late = await self.process.wait(request.tenant, request.rseq, request.wait_ms, awaited)
         if self.process.catching_up(request.tenant):
             late = wanted  # no answer is whole now, whatever was waited for
         missing, hits = await self.process.in_reader(partial(self._answer, request, wanted))
         took_ms = (self.shell.clock.monotonic() - started) * 1000
         at = self.process.at(request.tenant)
-        return FindReply(hits, at["text"], at["vector"], late, missing, took_ms)
+        vector = self._vector_at(part, request, at["vector"])
+        if request.target != "events" and vector.rseq < request.rseq and "vector" in wanted:
+            late = list(dict.fromkeys([*late, "vector"]))
+        return FindReply(hits, at["text"], vector, late, missing, took_ms)
+
+    def _vector_at(self, part: int, request: FindRequest, events: Head) -> Head:
+        """Up to where what is asked for has its vectors. Nodes' are not waited for: they come when those are closed."""
+        if request.target == "events":
+            return events
+        nodes = self.heads(part, nodes_of(request.tenant))["vector"]
+        return nodes if request.target == "nodes" else min(events, nodes, key=lambda head: head.rseq)
 
     def _of_another(self, request: FindRequest) -> bool:
         """Whether the question's vector is of another model than ours, or lacks: no wait makes it fit."""
@@ -221,7 +231,7 @@ class Index:
     def _answer(self, request: FindRequest, wanted: Sequence[str]) -> tuple[list[str], list[Found]]:
         """Arms that have no part in the answer, and the answer."""
         # before the first vector of all there is no model to fit; who has no text either misses nothing
-        nothing = bool(request.vector) and not self.rows.model() and request.tenant not in self.indexer.pieces.pending
+        nothing = bool(request.vector) and not self.rows.model() and not self.indexer.pieces.lacking(request.tenant)
         missing = ["vector"] if "vector" in wanted and not (nothing or self.finder.vectors_fit(request)) else []
         return missing, self.finder.find(request)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from jetmem_schemas import toc
+from jetmem_schemas.events import Time
 from jetmem_schemas.internal import Entry
 
 
@@ -18,6 +20,34 @@ class Said(msgspec.Struct, frozen=True):
     importance: float | None = None
 
 
+class _Line(msgspec.Struct, frozen=True):
+    text: str
+
+
+class Told(msgspec.Struct, frozen=True):
+    """The fields of a node that index reads; persist has checked them."""
+
+    gone: bool = False
+    level: str = "segment"
+    title: str = ""
+    summary: str = ""
+    bullets: list[_Line] = []
+    keywords: list[str] = []
+    start: Time | None = None
+    end: Time | None = None
+    agents: list[str] = []
+    session: str = ""
+    kind: str = "observation"
+    open: bool = False
+
+    @property
+    def text(self) -> str:
+        """What it is found by: each thing that it says once, the shortest telling first."""
+        more = [line.text for line in self.bullets if line.text not in self.summary]
+        return "\n".join(filter(None, (self.title, self.summary, *more, ", ".join(self.keywords))))
+
+
+_told = msgspec.json.Decoder(Told).decode
 _said = msgspec.json.Decoder(Said).decode
 
 
@@ -27,3 +57,11 @@ def said_of(entry: Entry) -> Said | None:
         return None
     said = _said(entry.body)
     return said if said.text.strip() else None
+
+
+def told_of(entry: Entry) -> Told | None:
+    """What a node tells, or None if it is to be found no more: it is gone, or says nothing, or is something else."""
+    if entry.kind != "derived" or toc.level_of(entry.id) is None:
+        return None
+    told = _told(entry.body)
+    return None if told.gone or not told.text else told

@@ -1,7 +1,8 @@
-"""Find: candidates of each arm, their features, one ranking. Runs on the read pool, beside the writer."""
+"""Find events: candidates of each arm, their features, one ranking. Runs on the read pool, beside the writer."""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.domain import fusion, ranking
 from jetmem.index.corrections import Corrections
+from jetmem.index.node_finder import NodeFinder
 from jetmem.index.pieces import vector_of
 from jetmem.index.refining import Refiner, hits_needed
 from jetmem.index.rows import EMPTY_MARK, Doc, Rows
@@ -69,6 +71,7 @@ class Finder:
         self._text = text
         self._tenants = tenants
         self._refiner = Refiner(Corrections(rows))
+        self._nodes = NodeFinder(rows, text, tenants)
 
     def vectors_fit(self, request: FindRequest) -> bool:
         """Whether the question's vector can be compared with the stored ones."""
@@ -85,9 +88,14 @@ class Finder:
         return [_mean([vector_of(raw) for raw in held]) if held else b"" for held in found]
 
     def find(self, request: FindRequest) -> list[Found]:
-        """The best events for a question, best first, at most `limit`."""
-        tenant = self._tenants.get(request.tenant)
+        """The best events, nodes or both for a question, best first, at most `limit`; of equal ones events first."""
         mode: fusion.Mode = request.mode if self.vectors_fit(request) else "text"
+        events = self._events(request, mode) if request.target != "nodes" else []
+        nodes = self._nodes.find(request, mode) if request.target != "events" else []
+        return list(islice(heapq.merge(events, nodes, key=lambda each: -each.score), request.limit))
+
+    def _events(self, request: FindRequest, mode: fusion.Mode) -> list[Found]:
+        tenant = self._tenants.get(request.tenant)
         shelf = self._tenants.shelf(tenant) if mode != "text" else None
         question = Question(request, tenant, shelf, np.frombuffer(request.vector, dtype=np.float32))
         arms = self._arms(question, words=mode != "vector")
@@ -202,4 +210,4 @@ def _found(doc: Doc, features: fusion.Features, i: int, score: float, near: set[
     }  # fmt: skip
     if not np.isnan(features.cosine[i]):
         scores["cosine"] = float(features.cosine[i])
-    return Found(doc.id, score, arms, scores)
+    return Found(doc.id, score, arms, scores, doc.rseq)

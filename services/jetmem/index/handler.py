@@ -19,10 +19,11 @@ from jetmem.index.core import Said, said_of
 from jetmem.index.corrections import Corrections
 from jetmem.index.models import Models, Verdict
 from jetmem.index.names import Names
+from jetmem.index.nodes import Nodes
 from jetmem.index.pieces import Pieces
 from jetmem.index.ports import Splitter
 from jetmem.index.rewrite import Rewrite
-from jetmem.index.rows import FAMILIES, Doc, Rows
+from jetmem.index.rows import FAMILIES, Doc, Rows, nodes_of
 from jetmem.index.tenants import Tenant, Tenants
 from jetmem.index.words import REACH, Words
 from jetmem.runtime import metrics
@@ -30,7 +31,7 @@ from jetmem.runtime.clock import Clock, SystemClock
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.store import WriteSet
 from jetmem_schemas.internal import Entry, Forgotten, Head, VectorsReady
-from jetmem_schemas.subjects import partition_of
+from jetmem_schemas.subjects import owner, partition_of
 
 _forgotten = msgspec.msgpack.Decoder(Forgotten).decode
 _CHUNK: Final = 5_000
@@ -67,6 +68,7 @@ class Indexer:
         self.names = Names(rows)
         self.pieces = Pieces(rows, splitter)
         self.corrections = Corrections(rows)
+        self.nodes = Nodes(rows, tenants, self.names, self.pieces)
         self.models = Models(clock or SystemClock())
         self.rows_at = {part: rows.position(part) for part in self.parts}
         self.text_at = {part: text.head(part) for part in self.parts}
@@ -118,27 +120,31 @@ class Indexer:
             return
         fresh: list[tuple[Tenant, Doc]] = []
         batch = self.rows.store.batch()
-        for entry in run:
-            if entry.rseq > self.rows_at[part].rseq:
-                self.corrections.take(batch, entry)
-                said = said_of(entry)
-                if said is not None:
-                    tenant = self.tenants.get(entry.tenant)
-                    fresh.append((tenant, self._take(batch, tenant, entry, said)))
+        new = [entry for entry in run if entry.rseq > self.rows_at[part].rseq]
+        for entry in new:
+            self.corrections.take(batch, entry)
+            said = said_of(entry)
+            if said is not None:
+                tenant = self.tenants.get(entry.tenant)
+                fresh.append((tenant, self._take(batch, tenant, entry, said)))
         self.pieces.expect(batch, fresh)
+        told = self.nodes.take(batch, part, new)
         last = Head(run[-1].rseq, run[-1].seq)
         if last.rseq > self.rows_at[part].rseq:
             self._write(batch, part, last)
-        self._add_words(part, run, {doc.rseq: doc for _, doc in fresh})
+        if told:
+            self.tenants.put_away_worn()
+        self._add_words(part, run, {doc.rseq: doc for doc in (*(doc for _, doc in fresh), *told)})
 
     def _add_words(self, part: int, run: Sequence[Entry], fresh: dict[int, Doc]) -> None:
         for entry in run:
-            if entry.rseq <= self._text_taken[part].rseq or entry.kind != "event":
+            if entry.rseq <= self._text_taken[part].rseq or entry.kind not in ("event", "derived"):
                 continue
-            doc = fresh.get(entry.rseq) or self.rows.doc(entry.tenant, entry.rseq)
+            space = entry.tenant if entry.kind == "event" else nodes_of(entry.tenant)
+            doc = fresh.get(entry.rseq) or self.rows.doc(space, entry.rseq)
             if doc is not None:
-                self.words.add(part, entry.tenant, doc)
-                self._touch(part, entry.tenant, doc.rseq)
+                self.words.add(part, space, doc)
+                self._touch(part, space, doc.rseq)
         last = Head(run[-1].rseq, run[-1].seq)
         if last.rseq > self._text_taken[part].rseq:
             self._text_taken[part] = last
@@ -191,7 +197,8 @@ class Indexer:
             if rseq:
                 batch.put("redo", keys.log(part, rseq), tenant.name.encode())
         self.names.drop(tenant, docs)
-        if self.corrections.drop(batch, tenant.name, gone) or docs:
+        corrected = self.corrections.drop(batch, tenant.name, gone)
+        if self.nodes.erase(batch, tenant.name, gone) or corrected or docs:
             batch.put("meta", _ERASED + tenant.name.encode(), keys.u64(entry.rseq))
             self.erased[tenant.name] = entry.rseq
         self._write(batch, part, Head(entry.rseq, entry.seq))
@@ -294,7 +301,8 @@ class Indexer:
         mark = _RESETTING + keys.partition(part)
         self._note(mark, b"")
         for key, _ in list(self.rows.store.scan("tenants", keys.partition(part))):
-            self._mark_erased(key[1:-1].decode(), 0)  # their words stay in the rows' files until those are rewritten
+            # their words stay in the rows' files until those are rewritten
+            self._mark_erased(owner(key[1:-1].decode()), 0)
         if self._rewrite is not None and self._rewrite.part == part:
             self._rewrite.abandon()
             self._rewrite = None
@@ -352,6 +360,7 @@ class Indexer:
         rewrite.finish(self.text_at[rewrite.part])
         for tenant in rewrite.erased:
             self.tenants.drop_graph(tenant)
+            self.tenants.drop_graph(nodes_of(tenant))
         self._rewritten |= rewrite.erased
         return False
 

@@ -11,7 +11,19 @@ import numpy as np
 
 from jetmem.domain import keys
 from jetmem.index.ports import Splitter
-from jetmem.index.rows import EMPTY_MARK, HASH_BYTES, VECTOR_MARK, Doc, Row, Rows, piece_key, prefix, spoken, text_hash
+from jetmem.index.rows import (
+    EMPTY_MARK,
+    HASH_BYTES,
+    VECTOR_MARK,
+    Doc,
+    Row,
+    Rows,
+    nodes_of,
+    piece_key,
+    prefix,
+    spoken,
+    text_hash,
+)
 from jetmem.index.shelf import Floats
 from jetmem.index.tenants import Tenant
 from jetmem.runtime import metrics
@@ -21,6 +33,9 @@ from jetmem_schemas.internal import Head, Vector
 _encode = msgspec.msgpack.Encoder().encode
 _CHUNK: Final = 5_000
 _PIECE_BYTES: Final = 9
+#: Passages of a node that get vectors: the first holds title and summary, costs embed as much as five short events,
+#: and the nodes above say most of it again.
+_NODE_PASSAGES: Final = 1
 _NOT_A_VECTOR: Final = b"not a vector of this model"
 
 
@@ -40,6 +55,7 @@ class Pieces:
         self._changes: Counter[str] = Counter()
         self._unshelved: list[tuple[Tenant, int, Row, bytes]] = []
         self._gone: set[bytes] = set()
+        self._wanted: set[bytes] = set()
         self.recount()
 
     def recount(self) -> None:
@@ -56,8 +72,14 @@ class Pieces:
         self.pending, self._first = pending, first
 
     def texts(self, doc: Doc) -> list[str]:
-        """The passages of a document that get vectors."""
-        return self._splitter.split(spoken(doc.author, doc.text))
+        """The passages of a document that get vectors; a node that grows gets none until it is closed."""
+        if doc.node is None:
+            return self._splitter.split(spoken(doc.author, doc.text))
+        return [] if doc.node.open else self._splitter.split(doc.text)[:_NODE_PASSAGES]
+
+    def lacking(self, tenant: str) -> int:
+        """How many passages of a tenant lack their vector, its nodes' included."""
+        return self.pending.get(tenant, 0) + self.pending.get(nodes_of(tenant), 0)
 
     def start(self, tenant: str) -> bytes:
         """No passage before this place is pending: what was answered is not read over and over."""
@@ -77,6 +99,7 @@ class Pieces:
         found = self._rows.store.get_many("vectors", [prefix(tenant.name) + digest for tenant, _, _, digest in wanted])
         for (tenant, doc, place, digest), held in zip(wanted, found, strict=True):
             start = prefix(tenant.name)
+            self._wanted.add(start + digest)
             batch.put("pieces", start + place, digest)
             if held is None:
                 batch.put("pending", start + place, digest + keys.u64(doc.seq))
@@ -145,10 +168,14 @@ class Pieces:
         self._changes.clear()
         self._unshelved.clear()
         self._gone.clear()
+        self._wanted.clear()
         metrics.pending_vectors.set(sum(self.pending.values()))
 
     def drop(self, batch: WriteSet, tenant: Tenant, doc: Doc) -> None:
-        """Erase a document's passages; a vector goes with the last passage that has it."""
+        """Erase a document's passages; a vector goes with the last passage that has it.
+
+        Those that this batch gives it to count.
+        """
         start = prefix(tenant.name)
         held = list(self._rows.store.scan("pieces", start + keys.u64(doc.rseq)))
         self._gone.update(start + digest + key[-_PIECE_BYTES:] for key, digest in held)
@@ -163,7 +190,9 @@ class Pieces:
             batch.delete("pieces", key)
             batch.delete("refs", start + digest + place)
             batch.delete("pending", start + place)
-            if all(other in self._gone for other, _ in self._rows.store.scan("refs", start + digest)):
+            if start + digest not in self._wanted and all(
+                other in self._gone for other, _ in self._rows.store.scan("refs", start + digest)
+            ):
                 batch.delete("vectors", start + digest)
 
     def expect_all(self) -> None:

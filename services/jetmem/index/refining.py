@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
+import msgspec
 import numpy as np
 
 from jetmem.domain import ranking
@@ -88,14 +89,14 @@ class Refiner:
 
 
 def _marked(found: Found, by: str) -> Found:
-    return Found(found.id, found.score, found.arms, found.scores, by) if by else found
+    return msgspec.structs.replace(found, superseded_by=by) if by else found
 
 
 def _scored(found: Found, score: float) -> Found:
-    return Found(found.id, score, found.arms, found.scores, found.superseded_by)
+    return msgspec.structs.replace(found, score=score)
 
 
 def _placed(marked: Sequence[Found], placed: Placed) -> Found:
     found = marked[placed.at]
     folded = [marked[i].id for i in placed.folded]
-    return Found(found.id, placed.score, found.arms, found.scores | placed.why, found.superseded_by, folded)
+    return msgspec.structs.replace(found, score=placed.score, scores=found.scores | placed.why, folded=folded)

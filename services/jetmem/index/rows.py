@@ -11,17 +11,19 @@ import msgspec
 
 from jetmem.domain import keys
 from jetmem.runtime.store import Store, WriteSet
+from jetmem_schemas import subjects
 from jetmem_schemas.internal import Head
-from jetmem_schemas.subjects import partition_of
 
 FORMAT: Final = 1
-#: docs: Doc by (tenant, rseq) · chain: rseq by (tenant, session number, position) · sessions, authors: numbers of a
-#: tenant's sessions and authors · tenants: counters · pieces: text hash by passage (rseq, its place in the text) ·
-#: pending: passages without a vector, in order · vectors: by (tenant, text hash) · refs: passages of a text hash,
-#: with their place in the matrix · rows: places in the matrix · redo: documents whose words must be indexed again ·
-#: corrects, corrected: see `corrections` · meta: checkpoints, model, what is half done.
+#: A tenant's nodes are rows of `subjects.space(tenant, "toc")`, as if that were a tenant.
+#: docs: Doc by (tenant, rseq) · nodes: rseq by (tenant, id of a node) · chain: rseq by (tenant, session number,
+#: position) · sessions, authors: numbers of a tenant's sessions and authors · tenants: counters · pieces: text hash by
+#: passage (rseq, its place in the text) · pending: passages without a vector, in order · vectors: by (tenant, text
+#: hash) · refs: passages of a text hash, with their place in the matrix · rows: places in the matrix · redo: documents
+#: whose words must be indexed again, or taken away · corrects, corrected: see `corrections` · meta: checkpoints, model,
+#: what is half done.
 FAMILIES: Final = (
-    "docs", "chain", "sessions", "authors", "tenants", "pieces", "pending",
+    "docs", "nodes", "chain", "sessions", "authors", "tenants", "pieces", "pending",
     "vectors", "refs", "rows", "redo", "corrects", "corrected", "meta",
 )  # fmt: skip
 HASH_BYTES: Final = 16
@@ -32,8 +34,19 @@ EMPTY_MARK: Final = b"!"
 _encode = msgspec.msgpack.Encoder().encode
 
 
+class OfNode(msgspec.Struct, frozen=True, array_like=True):
+    """What a node has and no event: when it begins, epoch ms, and whether more is expected."""
+
+    start: int
+    open: bool
+
+
 class Doc(msgspec.Struct, frozen=True, array_like=True):
-    """One event as index keeps it. `sid` and `who` number session and author within the tenant."""
+    """One event, or the newest version of a `node`, as index keeps it.
+
+    `sid` and `who` number session and author within the tenant. A node is a session of its own, numbered as its entry
+    is; `ts` is its end, `tags` are its agents and session (`nodes.narrowed`).
+    """
 
     id: str
     rseq: int
@@ -50,6 +63,7 @@ class Doc(msgspec.Struct, frozen=True, array_like=True):
     tags: list[str]
     text: str
     importance: float | None = None
+    node: OfNode | None = None
 
 
 class SessionRow(msgspec.Struct, array_like=True):
@@ -101,8 +115,13 @@ _row = msgspec.msgpack.Decoder(Row).decode
 
 @lru_cache(4_096)
 def prefix(tenant: str) -> bytes:
-    """Where a tenant's keys begin."""
-    return keys.tenant(partition_of(tenant), tenant)
+    """Where the keys of a tenant, or of its nodes, begin."""
+    return keys.tenant(subjects.partition_of(subjects.owner(tenant)), tenant)
+
+
+def nodes_of(tenant: str) -> str:
+    """The space that holds a tenant's nodes."""
+    return subjects.space(tenant, "toc")
 
 
 def text_hash(text: str) -> bytes:
@@ -185,6 +204,20 @@ class Rows:
         start = prefix(tenant)
         batch.delete("docs", start + keys.u64(doc.rseq))
         batch.delete("chain", place_key(tenant, doc.sid, doc.position))
+
+    def node(self, space: str, id_: str) -> Doc | None:
+        """A node's document."""
+        raw = self.store.get("nodes", prefix(space) + id_.encode())
+        return self.doc(space, keys.from_u64(raw)) if raw else None
+
+    def put_node(self, batch: WriteSet, space: str, doc: Doc) -> None:
+        """Write a node's document, in place of any other."""
+        self.put_doc(batch, space, doc)
+        batch.put("nodes", prefix(space) + doc.id.encode(), keys.u64(doc.rseq))
+
+    def drop_node(self, batch: WriteSet, space: str, id_: str) -> None:
+        """A node has no document any more."""
+        batch.delete("nodes", prefix(space) + id_.encode())
 
     def places(self, tenant: str, wanted: Sequence[tuple[int, int]]) -> list[int]:
         """Numbers in the log of (session, position) places; 0 where nothing is."""

@@ -39,6 +39,9 @@ class Words:
             doc: Its rows are written.
             again: Not the newest of its session: its windows are read from the store.
         """
+        if doc.node is not None:
+            self._add(part, self._node(tenant, doc, doc.node.start))
+            return
         own = analyze(doc.text)
         cut = window(tenant, own[:_WINDOW_WORDS_MAX])
         behind = self._behind(tenant, doc, use_tail=not again)
@@ -60,6 +63,14 @@ class Words:
                     "kind": (doc.kind,), "role": (doc.role,), "tag": doc.tags,
                 },
             ),
+        )  # fmt: skip
+
+    def _node(self, space: str, doc: Doc, start: int) -> TextDoc:
+        """A node is found by what it says and by when it begins; it has no neighbours."""
+        words = [*analyze(doc.text), *self._date(start)]
+        return TextDoc(
+            doc.rseq, doc.sid, doc.position, doc.who, doc.ts, window(space, words), "", "",
+            {"kind": (doc.kind,), "tag": doc.tags}, node=True,
         )  # fmt: skip
 
     def forget(self, tenant: str, sid: int) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from jetmem import flow
 from jetmem.query import core
 from jetmem.query.core import Standing
+from jetmem.query.highlights import Marker
 from jetmem.query.patience import Patience, cover
 from jetmem.query.ports import Stages
 from jetmem.query.progress import applied
@@ -26,13 +27,14 @@ from jetmem_schemas.internal import (
     FetchedItem,
     FetchReply,
     FetchRequest,
+    Found,
     NodesReply,
     NodesRequest,
     TimelineReply,
     TimelineRequest,
     decode_entry,
 )
-from jetmem_schemas.requests import Browse, BrowseReply, Expand, ExpandReply, Item, Toc, TocReply
+from jetmem_schemas.requests import Browse, BrowseReply, Expand, ExpandReply, Hit, Item, Toc, TocReply
 from jetmem_schemas.shown import BulletItem, GripItem, NodeItem
 
 T = TypeVar("T")
@@ -177,6 +179,32 @@ def node_item(node: toc.Node, *, explain: bool = False, score: float | None = No
         score=score,
         terms=node.terms if explain else {},
         sources=node.sources if explain else [],
+    )
+
+
+def node_hit(found: Found, node: toc.Node, marks: Marker, *, explain: bool) -> Hit:
+    """A ranked node."""
+    text = "\n".join(filter(None, (node.title, node.summary)))
+    start, end = core.time_text(start_of(node)), core.time_text(end_of(node))
+    return Hit(
+        id=node.id,
+        agent=node.agents[0] if len(node.agents) == 1 else "",
+        session=node.session,
+        ts=start,
+        at=end,
+        seq=node.seq,
+        kind=node.kind,
+        text=text,
+        score=found.score,
+        arms=found.arms,
+        type="node",
+        highlights=marks.ranges(text),
+        explain=found.scores if explain else {},
+        title=node.title,
+        level=node.level,
+        start=start,
+        end=end,
+        agents=node.agents,
     )
 
 

@@ -52,6 +52,8 @@ _event = msgspec.json.Decoder(Event).decode
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 _encode_json = msgspec.json.Encoder().encode
 
+#: Filters that no node passes or fails.
+_OF_EVENTS: Final = ("author", "role", "tags")
 #: The arms of a search.
 ARMS: Final = ("text", "vector")
 
@@ -92,6 +94,10 @@ def _check(request: Request) -> None:
     """What one field alone cannot say."""
     if isinstance(request, Search | Route) and not request.query.strip():
         raise SchemaError("bad_field", "query must hold more than white space", "query")
+    if isinstance(request, Search) and request.target != "events":
+        for field in _OF_EVENTS:
+            if getattr(request, field):
+                raise SchemaError("bad_field", f"{field} is of events, nodes have none", field)
     if isinstance(request, Expand):
         if request.id is not None and request.grip is not None:
             raise SchemaError("bad_field", "one of id, grip is asked for, not both", "grip")

@@ -43,6 +43,22 @@ class Reached(msgspec.Struct, frozen=True):
     segment: str
 
 
+class Opened(msgspec.Struct, frozen=True):
+    """A segment that a walk opened, as a hit."""
+
+    found: Found
+    node: Node
+
+
+def opened(walked: Walked, filters: Filters) -> list[Opened]:
+    """What a walk opened and has any of the words, best first."""
+    return [
+        Opened(Found(node.id, round(min(1.0, score), 6), [ARM], {"words": score}, node=True), node)
+        for node, score in walked.opened
+        if score > 0 and (not filters.kinds or node.kind in filters.kinds)
+    ]
+
+
 async def reach(
     stages: Stages, tenant: str, query: str, filters: Filters, limits: Limits, standing: Standing, patience: Patience
 ) -> tuple[list[Reached], Walked]:

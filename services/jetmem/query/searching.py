@@ -1,28 +1,34 @@
-"""`search`: encode the question beside waiting for the record, find, fetch, answer; or the next tier."""
+"""`search`: encode the question beside waiting for the record, find, fetch, answer; or the next tier.
+
+Nodes of the table of contents are hits like events where they are asked for: found by index, read from persist.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 import msgspec
 
+from jetmem.adapters.tantivy_text import analyze
 from jetmem.query import contents, core
 from jetmem.query.core import Place, Standing
-from jetmem.query.highlights import marker
+from jetmem.query.highlights import Marker, marker
 from jetmem.query.mentions import settle
 from jetmem.query.patience import Patience, cover
+from jetmem.query.placing import segments_of
 from jetmem.query.ports import Stages
-from jetmem.query.reaching import SEGMENTS, Reached, reach
+from jetmem.query.reaching import SEGMENTS, Opened, Reached, opened, reach
 from jetmem.query.settings import QuerySettings
-from jetmem.query.walking import Limits
+from jetmem.query.walking import Limits, Walker
 from jetmem.runtime import limits
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.internal import (
     CoverReply,
+    CoverRequest,
     EncodeReply,
     EncodeRequest,
     FetchedItem,
@@ -38,6 +44,7 @@ from jetmem_schemas.internal import (
 )
 from jetmem_schemas.ranking import Rank
 from jetmem_schemas.requests import LIMIT_MAX, Hit, Search, SearchReply
+from jetmem_schemas.toc import Node
 
 #: Kept back from a slow index, so that the next tier can still answer.
 _NEXT_TIER_S: Final = 1.5
@@ -72,7 +79,7 @@ class _Page:
     """Held hits, each with its place in the ranking; `at` is the first place not looked at."""
 
     at: int
-    held: list[tuple[int, Found, FetchedItem]] = field(default_factory=list)
+    held: list[tuple[int, Found, FetchedItem | Node]] = field(default_factory=list)
     bytes: int = 0
     full: bool = False
 
@@ -91,12 +98,9 @@ async def search(
     place = core.place_of(request.cursor, core.digest_of(tenant, "search", request))
     ask = _Ask(tenant, request, rank, filters, place, standing, patience)
     if place.key:
-        covered = await cover(stages, tenant, standing, patience)
-        walked = place.key == _WALKED and await _walked(stages, ask, covered)
-        return walked or await _recent(stages, ask)
-    encoded, covered = await asyncio.gather(
-        _encode(stages, settings, tenant, request), cover(stages, tenant, standing, patience)
-    )
+        covered = await _covered(stages, ask)
+        return await (_unranked(stages, ask, covered) if place.key == _WALKED else _recent(stages, ask))
+    encoded, covered = await asyncio.gather(_encode(stages, settings, tenant, request), _covered(stages, ask))
     if encoded is None and request.mode != "text":
         standing.without(["vector"])
     try:
@@ -104,7 +108,20 @@ async def search(
     except _IndexDown as error:
         if place.at:
             raise RequestFailed("unavailable", "the index does not answer; ask again with the same cursor") from error
-    return await _walked(stages, ask, covered) or await _recent(stages, ask)
+    return await _unranked(stages, ask, covered)
+
+
+async def _covered(stages: Stages, ask: _Ask) -> CoverReply | None:
+    """What persist says of `after`. Of nodes: once they tell of it, up to where index must have read to have them."""
+    covered = await cover(stages, ask.tenant, ask.standing, ask.patience)
+    if ask.request.target == "events":
+        return covered
+    await contents.fresh(stages, ask.tenant, ask.standing, covered, ask.patience)
+    if covered is None or not covered.covered:
+        return covered
+    again = CoverRequest(ask.standing.after, 0)
+    reply = await stages.ask("persist", "cover", ask.tenant, again, CoverReply, ask.patience.timeout_s())
+    return msgspec.structs.replace(reply, rseq=reply.head.rseq)
 
 
 class _IndexDown(Exception):
@@ -137,6 +154,7 @@ async def _find(
         ask.filters,
         covered.rseq if covered and covered.covered else 0,
         ask.patience.wait_ms(),
+        ask.request.target,
         ask.rank,
     )
     timeout_s = ask.patience.timeout_s(waiting=True, reserve_s=_NEXT_TIER_S)
@@ -153,8 +171,21 @@ async def _find(
 async def _ranked(stages: Stages, ask: _Ask, encoded: EncodeReply | None, covered: CoverReply | None) -> SearchReply:
     """Answer from the index; what persist no longer holds is left out and made up for."""
     limit = core.find_limit(ask.place.at, ask.request.limit)
+    first = await _find(stages, ask, encoded, covered, limit)
+    shown = first.hits[ask.place.at : ask.place.at + ask.request.limit]
+    (page, more), segments = await asyncio.gather(
+        _filled(stages, ask, encoded, first, limit), segments_of(stages, ask.tenant, shown)
+    )
+    wanted = ask.request.mode if encoded else "text"
+    _note(ask.standing, wanted, first)
+    return _reply(ask, core.mode_of(wanted, first.missing), page, segments, more=more)
+
+
+async def _filled(
+    stages: Stages, ask: _Ask, encoded: EncodeReply | None, reply: FindReply, limit: int
+) -> tuple[_Page, bool]:
+    """A page of what is held, and whether there is more; `reply` is of the first asking, for `limit` hits."""
     page = _Page(ask.place.at)
-    reply = first = await _find(stages, ask, encoded, covered, limit)
     for _ in range(_ROUNDS_MAX):
         await _fill(stages, ask, reply.hits, page)
         used_up = not page.full and page.at >= len(reply.hits) >= limit
@@ -165,10 +196,7 @@ async def _ranked(stages: Stages, ask: _Ask, encoded: EncodeReply | None, covere
         except _IndexDown:
             break
         limit *= 4
-    wanted = ask.request.mode if encoded else "text"
-    _note(ask.standing, wanted, first)
-    more = len(page.held) > ask.request.limit or page.at < len(reply.hits) or len(reply.hits) >= limit
-    return _reply(ask, core.mode_of(wanted, first.missing), page, more=more)
+    return page, len(page.held) > ask.request.limit or page.at < len(reply.hits) or len(reply.hits) >= limit
 
 
 def _note(standing: Standing, wanted: str, reply: FindReply) -> None:
@@ -186,11 +214,16 @@ async def _fill(stages: Stages, ask: _Ask, found: Sequence[Found], page: _Page) 
     asked = False
     while not page.full and (page.at < len(found) or not asked):
         chunk = found[page.at : page.at + max(step, wanted - len(page.held))]
-        reply = await _fetch(stages, ask, [f.id for f in chunk])
-        chunk, reply = await settle(chunk, reply, partial(_fetch, stages, ask, around=0), partial(_fetch, stages, ask))
+        events = [f.id for f in chunk if not f.node]
+        told = [f.id for f in chunk if f.node]
+        reply = await _fetch(stages, ask, events) if events or not told else None
+        if reply is not None:
+            bare, whole = partial(_fetch, stages, ask, around=0), partial(_fetch, stages, ask)
+            chunk, reply = await settle(chunk, reply, bare, whole)
+        nodes = await contents.Nodes(stages, ask.tenant, ask.standing, ask.patience).get(told)
         asked = True
         before = len(page.held)
-        _take(page, chunk, reply)
+        _take(page, chunk, reply, nodes)
         page.full = len(page.held) >= wanted or page.bytes > limits.REPLY_BYTES_MAX
         # Mostly erased: look further ahead each time instead of asking once for each.
         step = step * 2 if len(page.held) == before else max(wanted - len(page.held), core.FIND_SLACK)
@@ -199,16 +232,26 @@ async def _fill(stages: Stages, ask: _Ask, found: Sequence[Found], page: _Page) 
             return
 
 
-def _take(page: _Page, chunk: Sequence[Found], reply: FetchReply) -> None:
-    items = {decode_entry(each.entry).id: each for each in reply.items}
-    last = page.at
+def _take(page: _Page, chunk: Sequence[Found], reply: FetchReply | None, nodes: Sequence[Node]) -> None:
+    """Add what is held of a chunk; of a full reply of persist only up to its last event."""
+    items: dict[tuple[bool, str], FetchedItem | Node] = {(True, node.id): node for node in nodes}
+    if reply is not None:
+        events = {decode_entry(each.entry).id: each for each in reply.items}
+        items |= {(False, id_): each for id_, each in events.items()}
+        if reply.cut and events:
+            chunk = chunk[: 1 + max(n for n, found in enumerate(chunk) if not found.node and found.id in events)]
     for place, found in enumerate(chunk, page.at):
-        if found.id in items:
-            each = items[found.id]
+        each = items.get((found.node, found.id))
+        if each is not None:
             page.held.append((place, found, each))
-            page.bytes += len(each.entry) + sum(map(len, each.before)) + sum(map(len, each.after))
-            last = place + 1
-    page.at = last if reply.cut and items else page.at + len(chunk)
+            page.bytes += _size(each)
+    page.at += len(chunk)
+
+
+def _size(each: FetchedItem | Node) -> int:
+    if isinstance(each, Node):
+        return len(each.title) + len(each.summary)
+    return len(each.entry) + sum(map(len, each.before)) + sum(map(len, each.after))
 
 
 async def _fetch(stages: Stages, ask: _Ask, ids: Sequence[str], *, around: int | None = None) -> FetchReply:
@@ -219,10 +262,18 @@ async def _fetch(stages: Stages, ask: _Ask, ids: Sequence[str], *, around: int |
     return reply
 
 
-def _reply(ask: _Ask, mode: str, page: _Page, *, more: bool) -> SearchReply:
+def _hit(ask: _Ask, marks: Marker, found: Found, each: FetchedItem | Node, segment: str | None) -> Hit:
+    explain = ask.request.explain
+    if isinstance(each, Node):
+        return contents.node_hit(found, each, marks, explain=explain)
+    hit = core.hit(found, each.entry, each.before, each.after, marks, explain=explain)
+    return msgspec.structs.replace(hit, segment=segment) if segment else hit
+
+
+def _reply(ask: _Ask, mode: str, page: _Page, segments: Mapping[str, str], *, more: bool) -> SearchReply:
     marks = marker(ask.request.query)
     shown = page.held[: ask.request.limit]
-    hits = [core.hit(f, e.entry, e.before, e.after, marks, explain=ask.request.explain) for _, f, e in shown]
+    hits = [_hit(ask, marks, found, each, segments.get(found.id)) for _, found, each in shown]
     count = core.fitting(hits)
     upto = page.held[count][0] if count < len(page.held) else page.at
     goes_on = (more or count < len(page.held)) and upto <= core.OFFSET_MAX
@@ -234,27 +285,32 @@ def _search_reply(ask: _Ask, mode: str, hits: list[Hit], cursor: str | msgspec.U
     return SearchReply(**ask.standing.common(ask.patience.took_ms()), mode=mode, hits=hits, cursor=cursor)
 
 
+async def _unranked(stages: Stages, ask: _Ask, covered: CoverReply | None) -> SearchReply:
+    """The tiers without an index; the last one has no nodes."""
+    ask.standing.without(core.wanted_arms(ask.request.mode))
+    walked = await _walked(stages, ask, covered)
+    if walked is None and ask.request.target == "nodes":
+        return _search_reply(ask, contents.ARM, [], msgspec.UNSET)
+    return walked or await _recent(stages, ask)
+
+
 async def _walked(stages: Stages, ask: _Ask, covered: CoverReply | None) -> SearchReply | None:
-    """The tier without an index: events of the segments that a walk opens; None if it comes to nothing."""
-    until_s = ask.patience.left_s() - min(_WALK_S, ask.patience.left_s() - _LAST_TIER_S)
-    limits = Limits(
-        segments=max(SEGMENTS, -(-(ask.place.at + ask.request.limit) // _HITS_OF_SEGMENT)),
-        nodes=_WALK_NODES,
-        over=lambda: ask.patience.left_s() <= until_s,
-        since=ask.filters.since,
-        until=ask.filters.until,
-        agent=ask.filters.agent,
-        session=ask.filters.session,
-    )
-    await contents.fresh(stages, ask.tenant, ask.standing, covered, ask.patience)
+    """Segments that a walk opens, or their events; None if it comes to nothing.
+
+    Raises:
+        RequestFailed: persist does not answer, and nodes are all that is asked for.
+    """
+    if ask.request.target == "events":
+        await contents.fresh(stages, ask.tenant, ask.standing, covered, ask.patience)
     try:
-        reached, _ = await reach(stages, ask.tenant, ask.request.query, ask.filters, limits, ask.standing, ask.patience)
+        reached = await _reached(stages, ask)
     except RequestFailed:
+        if ask.request.target == "nodes":
+            raise
         return None
     page = reached[ask.place.at : ask.place.at + ask.request.limit]
     if not page:
         return None
-    ask.standing.without(core.wanted_arms(ask.request.mode))
     hits = await _walked_hits(stages, ask, page)
     count = core.fitting(hits)
     end = ask.place.at + count
@@ -262,18 +318,47 @@ async def _walked(stages: Stages, ask: _Ask, covered: CoverReply | None) -> Sear
     return _search_reply(ask, contents.ARM, hits[:count], cursor)
 
 
-async def _walked_hits(stages: Stages, ask: _Ask, page: Sequence[Reached]) -> list[Hit]:
+async def _reached(stages: Stages, ask: _Ask) -> list[Reached | Opened]:
+    """What a walk comes to, best first.
+
+    Raises:
+        RequestFailed: persist does not answer.
+    """
+    until_s = ask.patience.left_s() - min(_WALK_S, ask.patience.left_s() - _LAST_TIER_S)
+    end = ask.place.at + ask.request.limit
+    target = ask.request.target
+    limits = Limits(
+        segments=end + 1 if target == "nodes" else max(SEGMENTS, -(-end // _HITS_OF_SEGMENT)),
+        nodes=_WALK_NODES,
+        over=lambda: ask.patience.left_s() <= until_s,
+        since=ask.filters.since,
+        until=ask.filters.until,
+        agent=ask.filters.agent,
+        session=ask.filters.session,
+    )
+    query = ask.request.query
+    if target == "nodes":
+        nodes = contents.Nodes(stages, ask.tenant, ask.standing, ask.patience)
+        return [*opened(await Walker(nodes, analyze(query), limits).run(), ask.filters)]
+    reached, walked = await reach(stages, ask.tenant, query, ask.filters, limits, ask.standing, ask.patience)
+    if target == "events":
+        return [*reached]
+    return sorted([*reached, *opened(walked, ask.filters)], key=lambda each: -each.found.score)
+
+
+async def _walked_hits(stages: Stages, ask: _Ask, page: Sequence[Reached | Opened]) -> list[Hit]:
     marks = marker(ask.request.query)
     near: dict[str, FetchedItem] = {}
-    if ask.request.around:
-        reply = await _fetch(stages, ask, [each.found.id for each in page])
+    events = [each.found.id for each in page if isinstance(each, Reached)]
+    if ask.request.around and events:
+        reply = await _fetch(stages, ask, events)
         near = {decode_entry(each.entry).id: each for each in reply.items}
-    hits = []
-    for each in page:
-        item = near.get(each.found.id, each.item)
-        hit = core.hit(each.found, item.entry, item.before, item.after, marks, explain=ask.request.explain)
-        hits.append(msgspec.structs.replace(hit, segment=each.segment))
-    return hits
+    return [
+        _hit(ask, marks, each.found, near.get(each.found.id, each.item), each.segment)
+        if isinstance(each, Reached)
+        else _hit(ask, marks, each.found, each.node, None)
+        for each in page
+    ]
 
 
 async def _recent(stages: Stages, ask: _Ask) -> SearchReply:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import nats.errors
 import nats.js.errors
 
-from jetmem.adapters.nats_shell import Shell
+from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.projection_process import ProjectionProcess, own_folder
 from jetmem.adapters.rocks import Rocks
 from jetmem.adapters.tantivy_text import analyze
@@ -19,11 +19,13 @@ from jetmem.runtime.errors import Retryable
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
 from jetmem.summarize.handler import Summarizer
+from jetmem.summarize.places import segments_of
 from jetmem.summarize.publisher import Publisher
 from jetmem.summarize.rows import FAMILIES, FORMAT, Rows
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import Counts, Entry, Head
+from jetmem_schemas.placing import SegmentsReply, SegmentsRequest
 
 ARM: Final = "toc"
 #: Nodes are made for so long before other work of the writer gets its turn.
@@ -74,7 +76,7 @@ class Summarize:
         self.shell.loop("publish", publisher.run)
         self.shell.loop("close", self._close)
         self.shell.loop("purge", self._purge)
-        process.wire({})
+        process.wire({"segments_of": Endpoint(SegmentsRequest, self._segments_of)})
 
     # --- what the process asks of us (adapters.projection_process.Projected)
 
@@ -107,6 +109,13 @@ class Summarize:
     def close(self) -> None:
         """Close the store."""
         self.summarizer.rows.store.close()
+
+    # --- questions
+
+    async def _segments_of(self, part: int, request: SegmentsRequest) -> SegmentsReply:
+        zone = self.summarizer.maker.zone
+        find = partial(segments_of, self.summarizer.rows, zone, request.tenant, request.rseqs)
+        return SegmentsReply(await self.process.in_reader(find))
 
     # --- loops
 

@@ -6,10 +6,10 @@ its lane and its anchor, so that each lane lies in order; a node's, its level an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -100,6 +100,14 @@ _event = msgspec.msgpack.Decoder(EventRow).decode
 _segment = msgspec.msgpack.Decoder(Segment).decode
 _session = msgspec.msgpack.Decoder(SessionRow).decode
 _node = msgspec.msgpack.Decoder(NodeRow).decode
+#: Of a node's row whether it is recorded: to decode its summary for that would take ten times as long.
+_recorded: Callable[[bytes], Any] = msgspec.msgpack.Decoder(
+    msgspec.defstruct(
+        "_Recorded",
+        [(name, int if name == "recorded" else msgspec.Raw) for name in NodeRow.__struct_fields__],
+        array_like=True,
+    )
+).decode
 _outbox = msgspec.msgpack.Decoder(OutboxRow).decode
 decode_wanted = msgspec.msgpack.Decoder(Wanted).decode
 
@@ -124,7 +132,12 @@ def session_of(key: bytes) -> tuple[str, str, str]:
 
 def segment_key(session: bytes, late: bool, anchor: Item) -> bytes:
     """Key of a segment."""
-    return session + _LANE[late] + keys.time(anchor.ts) + keys.u64(anchor.seq)
+    return lane_key(session, late) + keys.time(anchor.ts) + keys.u64(anchor.seq)
+
+
+def lane_key(session: bytes, late: bool) -> bytes:
+    """Where the keys of a lane's segments begin."""
+    return session + _LANE[late]
 
 
 def session_of_segment(key: bytes) -> bytes:
@@ -187,9 +200,9 @@ class Rows:
         raw = self.store.get("segments", key) if key else None
         return _segment(raw) if raw else None
 
-    def lane_back(self, session: bytes, late: bool) -> Iterator[Segment]:
-        """A lane's segments, the newest first."""
-        for _, raw in self.store.scan("segments", session + _LANE[late], back=True):
+    def lane_back(self, session: bytes, late: bool, *, before: bytes | None = None) -> Iterator[Segment]:
+        """A lane's segments, the newest first; from the one with this key, or the next before it."""
+        for _, raw in self.store.scan("segments", lane_key(session, late), start=before, back=True):
             yield _segment(raw)
 
     def segments(self, tenant: str) -> Iterator[tuple[bytes, Segment]]:
@@ -201,6 +214,11 @@ class Rows:
         """A node."""
         raw = self.store.get("nodes", key)
         return _node(raw) if raw else None
+
+    def is_recorded(self, key: bytes) -> bool:
+        """Whether a version of a node has come back in the record."""
+        raw = self.store.get("nodes", key)
+        return raw is not None and _recorded(raw).recorded >= 0
 
     def nodes(self, tenant: str) -> Iterator[tuple[NodeId, NodeRow]]:
         """All nodes of a tenant, those that are gone too."""
