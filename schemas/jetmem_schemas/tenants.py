@@ -103,8 +103,9 @@ def changed(value: bytes, changes: Mapping[str, Any]) -> bytes:
     held: dict[str, Any] = dict(_fields(value)) if value else {}
     default = TenantSettings()
     for name, new in changes.items():
-        held.pop(name, None)
-        if new != getattr(default, name):
+        if new == getattr(default, name):
+            held.pop(name, None)
+        else:
             held[name] = new
     made = _encode(held)
     decode(made)

@@ -213,7 +213,7 @@ def test_while_paused_answers_say_so_and_afterwards_all_is_made(tmp_path):
         )
         assert others["state"] == "ok"
         again = json.loads(await jetmem(line, "toc", "rebuild", "acme"))
-        assert (again["paused"], again["remade"]) == (True, 0)
+        assert (again["paused"], again["made"]) == (True, 0)
         await line.forget(ids=["e1"])
 
         async def purged():
@@ -268,8 +268,8 @@ def test_a_rebuild_is_rehearsed_and_then_publishes_nothing_that_is_right(tmp_pat
             },
         }  # fmt: skip
         told = [json.loads(each) for each in (await jetmem(line, "toc", "rebuild", "--all")).splitlines()]
-        assert [(each["tenant"], each["paused"], each["dry_run"]) for each in told] == [
-            ("acme", False, False), ("zoo", False, False)
+        assert [(each["tenant"], each["made"], each["paused"], each["dry_run"]) for each in told] == [
+            ("acme", 15, False, False), ("zoo", 5, False, False)
         ]  # fmt: skip
         assert (await status(line)).counts["remaking"] == 0
         await caught_up(line)

@@ -98,14 +98,16 @@ async def _rebuild(client: Client, tenant: str, first: str, dry_run: bool, peopl
         _show_dry(tenant, first, reply, people)
         return
     reply = await ask_stage(client, STAGE, "remake", request, place=place)
-    made = 0 if reply["paused"] else await _until_made(client, tenant, place, people)
+    asked = 0 if reply["paused"] else await _until_made(client, tenant, place, people)
     if not people:
-        told = {"tenant": tenant, "from": first or None, "paused": reply["paused"], "remade": made}
+        told = {"tenant": tenant, "from": first or None, "paused": reply["paused"], "made": asked}
         typer.echo(json.dumps(told | {"dry_run": False}))
     elif reply["paused"]:
         typer.echo(f"{tenant} is paused: its nodes are made again after `jetmem toc resume`")
     else:
-        typer.echo(f"{tenant}: made again")
+        from jetmem.console.tables import count
+
+        typer.echo(f"{tenant}: {count(asked, 'node')} made again")
 
 
 @asynccontextmanager
@@ -120,23 +122,23 @@ async def _spinner(text: str, people: bool) -> AsyncIterator[None]:
 
 
 async def _until_made(client: Client, tenant: str, place: int, people: bool) -> int:
-    """Wait until the stage has made what was asked for; how many nodes that was, as far as was seen."""
+    """Wait until the stage has made what was asked for; how many nodes that was."""
     from rich.progress import Progress
 
     from jetmem.console import tables
 
-    most = 0
     with Progress(console=tables.console(stderr=True), disable=not people, transient=True) as progress:
         task = progress.add_task(tenant, total=None)
-        while left := await _left(client, tenant, place):
-            most = max(most, left)
-            progress.update(task, total=most, completed=most - left)
+        while True:
+            left, asked = await _left(client, tenant, place)
+            if not left:
+                return asked
+            progress.update(task, total=max(asked, left), completed=max(0, asked - left))
             await asyncio.sleep(_LOOK_EVERY_S)
-    return most
 
 
-async def _left(client: Client, tenant: str, place: int) -> int:
-    """Nodes still to be made; a stage that restarts goes on where it was.
+async def _left(client: Client, tenant: str, place: int) -> tuple[int, int]:
+    """Nodes still to be made, and those that were asked for; a stage that restarts goes on where it was.
 
     Raises:
         ClientError: It is away for good.
@@ -147,8 +149,8 @@ async def _left(client: Client, tenant: str, place: int) -> int:
     until = loop.time() + _AWAY_S
     while True:
         try:
-            status = await ask_stage(client, STAGE, "status", {"tenant": tenant}, place=place)
-            return int(status["counts"].get("remaking", 0)) if not status["counts"].get("paused") else 0
+            counts = (await ask_stage(client, STAGE, "status", {"tenant": tenant}, place=place))["counts"]
+            return 0 if counts["paused"] else int(counts["remaking"]), int(counts["remake_asked"])
         except (Unavailable, TimedOut):
             if loop.time() > until:
                 raise
@@ -191,11 +193,20 @@ def _set_paused(tenant: str | None, paused: bool, server: str, creds: str) -> li
         await bucket.change(tenant or EVERYONE, {"toc_paused": paused})
         if paused:
             return []
-        from jetmem_schemas.tenants import decode
-
-        every = {name for name, value in (await bucket.every()).items() if decode(value).toc_paused}
+        every = {name for name, value in (await bucket.every()).items() if _paused(value)}
         if tenant is None:
             return sorted(every)
         return ["everyone (jetmem toc resume)"] if EVERYONE in every else []
 
     return in_bucket(server, creds, tenant or NO_TENANT, work)
+
+
+def _paused(value: bytes) -> bool:
+    """Whether settings say so; what stages cannot read either says nothing."""
+    from jetmem_schemas.errors import SchemaError
+    from jetmem_schemas.tenants import decode
+
+    try:
+        return decode(value).toc_paused
+    except SchemaError:
+        return False

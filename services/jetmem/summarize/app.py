@@ -110,6 +110,7 @@ class Summarize:
         counts: Counts = {"purging": purging, "pending_nodes": waiting.count(tenant)}
         if tenant:
             counts["remaking"] = waiting.asked(tenant) + int(self.summarizer.sweeps.running(tenant))
+            counts["remake_asked"] = self.summarizer.sweeps.asked[tenant]
             counts["paused"] = int(self.summarizer.tenants.paused(tenant))
         return counts
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, tzinfo
-from typing import Final
 
 from jetmem.domain import calendar
 from jetmem.runtime.clock import Clock
 from jetmem.summarize.nodes import Maker
 from jetmem.summarize.rows import Rows, node_key, node_of
-from jetmem.summarize.sweeps import reaches, segment_node_key
-
-_SEGMENT_DEPTH: Final = calendar.LEVELS.index("segment")
+from jetmem.summarize.sweeps import BELOW, page, reaches
 
 
 class Rehearsal:
@@ -33,37 +30,36 @@ class Rehearsal:
         self._first = first
         self._zone = zone(tenant)
         self._changed: set[bytes] = set()
-        self._depth = _SEGMENT_DEPTH
-        self._todo = self._segments()
+        self._seen: set[bytes] = set()
+        self._todo: list[tuple[bytes, bytes]] = []
+        self._depth, self._after = BELOW, b""
 
     def some(self, seconds: float) -> bool:
         """Go on for so long; False at the end."""
         until = self._clock.monotonic() + seconds
-        while self._depth >= 0:
+        while self._todo or self._more():
             while self._todo:
-                self._look(*self._todo.popitem())
+                self._look(*self._todo.pop())
                 if self._clock.monotonic() >= until:
                     return True
-            self._depth -= 1
-            if self._depth >= 0:
-                self._todo = self._level(self._depth)
         return False
 
-    def _segments(self) -> dict[bytes, bytes]:
-        """Keys of nodes with their segments', also of those that are there by mistake or not yet."""
-        found = dict(self._reached((key, row.place) for key, row in self._rows.nodes(self._tenant, _SEGMENT_DEPTH)))
-        every = self._rows.segments(self._tenant)
-        found |= dict(self._reached((segment_node_key(self._tenant, each, self._zone), key) for key, each in every))
-        return found
-
-    def _level(self, depth: int) -> dict[bytes, bytes]:
-        found = dict(self._reached((key, b"") for key, _ in self._rows.nodes(self._tenant, depth)))
-        return found | {key: b"" for key in self._changed if node_of(key)[1].depth == depth}
-
-    def _reached(self, found: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-        return (each for each in found if reaches(node_of(each[0])[1], self._first))
+    def _more(self) -> bool:
+        """Have something to look at, from the bottom up; False when nothing is left."""
+        while not self._todo and self._depth >= 0:
+            found = page(self._rows, self._zone, self._tenant, self._depth, self._after)
+            self._todo = [(key, place) for _, key, place in found if reaches(node_of(key)[1], self._first)]
+            if found:
+                self._after = found[-1][0]
+            else:  # those that are not there yet, above what is new
+                self._todo = [(key, b"") for key in self._changed if node_of(key)[1].depth == self._depth]
+                self._depth, self._after = self._depth - 1, b""
+        return bool(self._todo)
 
     def _look(self, key: bytes, place: bytes) -> None:
+        if key in self._seen:
+            return
+        self._seen.add(key)
         _, node = node_of(key)
         changes = key in self._changed or self._maker.differs(key, place)
         made, changed = self.levels[node.level]

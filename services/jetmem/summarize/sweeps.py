@@ -5,7 +5,8 @@ A row says what is under way, and goes in the same write as the last nodes are w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import date, tzinfo
 from itertools import islice
 from typing import Final
@@ -25,7 +26,8 @@ from jetmem_schemas.internal import Head
 #: Nodes wanted in one write: some 10 ms.
 _AT_ONCE: Final = 500
 _SWEEPING: Final = b"sweep:"
-_SEGMENT_DEPTH: Final = calendar.LEVELS.index("segment")
+#: Below the deepest level of nodes: segments themselves.
+BELOW: Final = len(calendar.LEVELS)
 
 
 def segment_node_key(tenant: str, segment: Segment, zone: tzinfo) -> bytes:
@@ -38,8 +40,24 @@ def reaches(node: NodeId, first: date | None) -> bool:
     return first is None or calendar.days_of(node)[1] >= first
 
 
+def page(rows: Rows, zone: tzinfo, tenant: str, depth: int, after: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    """Some nodes of a level that are there, of `BELOW` those that should be: of their segments.
+
+    Returns:
+        Key in the store, to go on after; the node's; and of a segment's node that of its segment.
+    """
+    if depth != BELOW:
+        return [(key, key, row.place) for key, row in islice(rows.nodes(tenant, depth, after), _AT_ONCE)]
+    found = islice(rows.segments(tenant, after), _AT_ONCE)
+    return [(key, segment_node_key(tenant, segment, zone), key) for key, segment in found]
+
+
 class Sweeps:
-    """Writer thread only, but for `running`. `at` is where each partition is."""
+    """Writer thread only, but for `running` and `asked`. `at` is where each partition is.
+
+    Attributes:
+        asked: By tenant, how many nodes the last sweep since the start has asked for.
+    """
 
     def __init__(
         self, rows: Rows, waiting: Waiting, at: Mapping[int, Head], zone: Callable[[str], tzinfo], clock: Clock
@@ -49,6 +67,7 @@ class Sweeps:
         self._at = at
         self._zone = zone
         self._clock = clock
+        self.asked: Counter[str] = Counter()
         #: By tenant: from which day on, and how far it is: the level (below all: segments) and the last key.
         self._first: dict[str, date | None] = {}
         self._done: dict[str, tuple[int, bytes]] = {}
@@ -70,6 +89,7 @@ class Sweeps:
         batch.put("meta", _SWEEPING + tenant.encode(), encode(first.toordinal() if first else 0))
         self._first[tenant] = first
         self._done.pop(tenant, None)
+        self.asked[tenant] = 0
 
     def running(self, tenant: str) -> bool:
         """Whether there are nodes that are not even wanted yet. From any thread."""
@@ -86,12 +106,13 @@ class Sweeps:
 
     def _step(self, tenant: str) -> None:
         """A few nodes of one level, from the bottom up, so that each is made once."""
-        depth, after = self._done.get(tenant, (_SEGMENT_DEPTH + 1, b""))
+        depth, after = self._done.get(tenant, (BELOW, b""))
         batch = self._rows.store.batch()
         since = self._at[prefix(tenant)[0]]
-        found = list(islice(self._found(tenant, depth, after), _AT_ONCE))
+        found = page(self._rows, self._zone(tenant), tenant, depth, after)
         for _, key, place in found:
             if self._reached(tenant, key):
+                self.asked[tenant] += not self._waiting.is_asked(key)
                 self._waiting.want(batch, key, since, place=place, asked=True)
         if found or depth:
             self._done[tenant] = (depth, found[-1][0]) if found else (depth - 1, b"")
@@ -105,13 +126,3 @@ class Sweeps:
 
     def _reached(self, tenant: str, key: bytes) -> bool:
         return reaches(node_of(key)[1], self._first[tenant])
-
-    def _found(self, tenant: str, depth: int, after: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """Key in the store, key of the node, and of a segment's the segment's."""
-        if depth <= _SEGMENT_DEPTH:
-            for key, row in self._rows.nodes(tenant, depth, after):
-                yield key, key, row.place
-        else:
-            zone = self._zone(tenant)
-            for key, segment in self._rows.segments(tenant, after):
-                yield key, segment_node_key(tenant, segment, zone), key

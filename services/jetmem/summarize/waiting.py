@@ -246,6 +246,10 @@ class Waiting:
         """Whether a node must still be made without what was erased. Writer thread only."""
         return any(self.wanted[key].urgent for key in self._since.get(tenant, ()) if key in self.wanted)
 
+    def is_asked(self, key: bytes) -> bool:
+        """Whether a command asked for a node that is not yet made."""
+        return key in self.wanted and self.wanted[key].asked
+
     def asked(self, tenant: str) -> int:
         """Nodes that a command asked for and that are not yet made. From any thread."""
         wanted = [self.wanted.get(key) for key in list(self._since.get(tenant, ()))]
