@@ -325,7 +325,10 @@ class AgentsReply(Reply, frozen=True, kw_only=True):
 
 
 class StageItem(msgspec.Struct, frozen=True, kw_only=True):
-    """How one process of a stage is doing; `state` ok, behind (work waits, of any tenant), degraded or down."""
+    """How one process of a stage is doing.
+
+    `state`: ok, behind (work waits, of any tenant), paused (by command, for this tenant or all), degraded or down.
+    """
 
     id: str
     stage: str

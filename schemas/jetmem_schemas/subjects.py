@@ -15,6 +15,8 @@ MEMORY: Final = "MEMORY"
 RECORD: Final = "RECORD"
 EMBED: Final = "EMBED"
 DEAD: Final = "DEAD"
+#: The stream of the key-value bucket TENANTS: settings of tenants.
+TENANTS: Final = "KV_TENANTS"
 
 #: Kinds of message an agent (or, for `derived`, a stage) may publish.
 KINDS: Final = ("event", "run", "procedure", "forget", "derived")
@@ -32,6 +34,7 @@ RECORD_SUBJECTS: Final = ("memrec.*",)
 RECORD_HEADS: Final = "memrec.heads"
 EMBED_SUBJECTS: Final = ("memjob.embed.*",)
 DEAD_SUBJECTS: Final = ("memdead.*.*",)
+TENANTS_SUBJECTS: Final = ("$KV.TENANTS.>",)
 QUERY_ALL: Final = "mem.*.query.>"
 SERVICE_DISCOVERY: Final = "$SRV"
 
@@ -210,6 +213,17 @@ def service_status(stage: str) -> str:
 def notify(tenant: str, topic: str) -> str:
     """Where a tenant's agents hear of dead letters and, later, waves of success."""
     return f"mem.{tenant}.notify.{topic}"
+
+
+def tenant_settings(tenant: str) -> str:
+    """Where a tenant's settings lie, or under `_` those of all."""
+    return f"$KV.TENANTS.{tenant}"
+
+
+def settings_tenant(subject: str) -> str:
+    """The tenant of a subject of the bucket; "" if it can be nobody's."""
+    name = subject.removeprefix("$KV.TENANTS.")
+    return name if is_token(name) else ""
 
 
 def raw_stream_api(verb: str, stream: str) -> str:

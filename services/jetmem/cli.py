@@ -19,6 +19,7 @@ from jetmem.console import (
     operator_commands,
     query_commands,
     server_commands,
+    tenant_commands,
     toc_command,
 )
 
@@ -29,7 +30,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (server_commands, query_commands, toc_command, load_command, operator_commands, demo_command):
+for commands in (
+    server_commands, query_commands, toc_command, load_command, tenant_commands, operator_commands, demo_command,
+):  # fmt: skip
     commands.register(app)
 
 

@@ -28,6 +28,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         arms: Arms of an answer that are gone when this stage is. A projection's are those of its `applied`.
         replicas: Any process answers for any tenant; otherwise the one that owns the tenant's partition.
         settings: Name of the Struct in `jetmem.<name>.settings`.
+        tenants: It knows what tenants set (`adapters.tenant_settings`).
         nice: How far it gives way on a machine that it shares, 0..19: what is said is stored first, then found by
             words and by meaning, then summarised. Not more for embed: questions wait for it, too.
     """
@@ -42,6 +43,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     arms: tuple[str, ...] = ()
     replicas: bool = False
     nice: int = 0
+    tenants: bool = False
 
     @property
     def projects(self) -> bool:
@@ -93,6 +95,7 @@ STAGES: Final = (
         settings="SummarizeSettings",
         nice=10,
         arms=("toc",),
+        tenants=True,
     ),
     Stage(
         name="query",
@@ -103,6 +106,7 @@ STAGES: Final = (
         does="asks the others, fuses, answers, says what was degraded",
         settings="QuerySettings",
         replicas=True,
+        tenants=True,
     ),
 )
 NAMES: Final = tuple(stage.name for stage in STAGES)

@@ -1,6 +1,7 @@
 """summarize killed at every named point and at random: the tree is the one that a rebuild makes of what is left."""
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -16,14 +17,17 @@ from harness.broker import Broker
 from harness.pipeline import Pipeline, quiet
 from harness.toc_tree import caught_up, check, contents, tree
 from harness.waiting import until, until_async
+from jetmem.adapters.tenant_settings import Bucket
 from jetmem.index.settings import IndexSettings
 from jetmem.runtime.crashpoints import POINTS
+from jetmem.runtime.errors import RequestFailed
 
 SEED = int(os.environ.get("JETMEM_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 OWN_POINTS = [point for point in POINTS if point.startswith("summarize:")]
 MAY_MS = 1_777_900_000_000
 QUICK = {"JETMEM_SUMMARIZE_OPEN_EVERY_S": "0.3", "JETMEM_SUMMARIZE_ROLLUP_EVERY_S": "0.1"}
 TENANTS = ("acme", "zoo")
+ZONES = ("", "Asia/Tokyo", "America/New_York")
 
 
 class Process:
@@ -68,6 +72,12 @@ class Load:
                 gone = self.random.sample(sorted(self.said[tenant]), 5)
                 await self.line.forget(tenant=tenant, ids=gone)
                 self.said[tenant] -= set(gone)
+            if self.random.random() < 0.3:
+                await self.moves(tenant)
+
+    async def moves(self, tenant):
+        with contextlib.suppress(RequestFailed):  # before summarize has made the bucket
+            await Bucket(self.line.nc).change(tenant, {"timezone": self.random.choice(ZONES)})
 
     async def say(self, tenant, id_, now):
         late = self.random.choice([0, 0, 0, 60_000, 3_600_000, 30 * 3_600_000])

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from jetmem.adapters.tantivy_text import analyze
+from jetmem.adapters.tenant_settings import Told
 from jetmem.summarize.handler import Summarizer
 from jetmem.summarize.rows import FAMILIES, Rows
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem.testing.store import FakeStore
-from jetmem_schemas import toc
+from jetmem_schemas import tenants, toc
 from jetmem_schemas.internal import Entry, Forgotten, encode
 from jetmem_schemas.subjects import partition_of
 
@@ -119,16 +120,22 @@ class Record:
 class Stage:
     """summarize without its process: each loop is called by hand."""
 
-    def __init__(self, record, *, store=None, clock=None, **settings):
+    def __init__(self, record, *, store=None, clock=None, timezone="UTC", **settings):
         self.record = record
         self.store = store or Store(FAMILIES)
         self.clock = clock or Clock()
         self.settings = SummarizeSettings(**settings)
         self.published = 0
+        self.timezone = timezone
         self.open()
 
     def open(self):
-        self.it = Summarizer(Rows(self.store), self.settings, [PART], analyze, self.clock)
+        self.it = Summarizer(Rows(self.store), self.settings, [PART], analyze, self.clock, timezone=self.timezone)
+
+    def set(self, tenant=TENANT, **changes):
+        """What the bucket tells of a tenant."""
+        value = tenants.changed(self.it.tenants.values().get(tenant, b""), changes)
+        self.it.told([Told(tenant, value, tenants.decode(value))])
 
     @property
     def at(self):
@@ -142,7 +149,7 @@ class Stage:
         return bool(fresh)
 
     def make(self):
-        while self.it.maker.some(1.0):
+        while self.it.some(1.0):
             continue
 
     def publish(self, most=10**9):

@@ -37,7 +37,7 @@ def checked(broker, stream, without=(), common=None, **changes):
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("stream", [subjects.MEMORY, subjects.RECORD, subjects.EMBED, subjects.DEAD])
+@pytest.mark.parametrize("stream", [subjects.MEMORY, subjects.RECORD, subjects.EMBED, subjects.DEAD, subjects.TENANTS])
 def test_our_own_are_taken(broker, stream):
     checked(broker, stream)
 
@@ -72,6 +72,26 @@ def test_what_is_missing_or_zero_is_the_servers_default(broker, same):
 def test_what_loses_or_swallows_messages_is_refused(broker, changes, found):
     with pytest.raises(Broken, match=found):
         checked(broker, subjects.MEMORY, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"storage": "memory"}, "storage 'memory', but 'file' is needed"),
+        ({"max_msgs_per_subject": 1}, "max_msgs_per_subject 1, but 8 is needed"),
+        ({"max_age": 3600 * SECOND}, "max_age 3600000000000, but the server's default is needed"),
+        ({"deny_delete": False}, "deny_delete .*, but True is needed"),
+    ],
+)
+def test_settings_of_tenants_that_would_be_lost_are_refused(broker, changes, found):
+    with pytest.raises(Broken, match=f"stream KV_TENANTS has {found}"):
+        checked(broker, subjects.TENANTS, **changes)
+
+
+def test_a_memory_that_whoever_publishes_can_empty_is_refused(broker):
+    """`Nats-Rollup` in a message's headers removes what was said before."""
+    with pytest.raises(Broken, match="allow_rollup_hdrs True, but the server's default is needed"):
+        checked(broker, subjects.MEMORY, allow_rollup_hdrs=True)
 
 
 def test_a_window_that_was_not_given_is_the_servers_two_minutes(broker):

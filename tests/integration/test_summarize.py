@@ -140,29 +140,3 @@ def test_stopped_at_any_time_it_goes_on(tmp_path):
         assert found["toc:year:2026"].events == 66
 
     run(body, tmp_path)
-
-
-def test_a_tenants_days_are_those_of_its_zone(tmp_path):
-    settings = msgspec.structs.replace(QUICK, timezones="acme=Asia/Tokyo")
-
-    async def body(line):
-        late = "2026-05-05T20:00:00Z"
-        await line.say("rain", id="e1", ts=late)
-        await line.say("rain", id="e2", ts=late, tenant="other")
-        await caught_up(line)
-        await caught_up(line, "other")
-        assert "toc:day:2026-05-06" in await tree(line)
-        assert "toc:day:2026-05-05" in await tree(line, "other")
-        await line.stop("summarize")
-        line.settings["summarize"] = QUICK
-        await line.start("summarize")
-
-        async def moved():
-            found = await tree(line)
-            return "toc:day:2026-05-05" in found and "toc:day:2026-05-06" not in found
-
-        await until_async(moved, "its days are those of UTC")
-        await caught_up(line)
-        check(await tree(line))
-
-    run(body, tmp_path, settings=settings)

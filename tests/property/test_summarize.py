@@ -1,14 +1,16 @@
 """Whatever is said, forgotten and killed: the recorded tree is the one that is made at once of what is left."""
 
+from datetime import date, timedelta
+
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.toc_record import PART, Killed, Record, Stage
+from harness.toc_record import PART, TENANT, Killed, Record, Stage
 from jetmem.domain import calendar
 from jetmem.summarize import core
-from jetmem_schemas import toc
+from jetmem_schemas import tenants, toc
 
 HOUR = 3_600_000
 START = 1_767_000_000_000
@@ -27,10 +29,21 @@ forgets = st.one_of(
     st.tuples(st.sampled_from(["forget", "race"]), st.sets(st.integers(0, 30), min_size=1, max_size=6)),
     st.tuples(st.just("forget last"), st.integers(1, 4)),
 )
+operates = st.one_of(
+    st.tuples(st.just("set"), st.just("timezone"), st.sampled_from(["", "Pacific/Pago_Pago", "Pacific/Kiritimati"])),
+    st.tuples(st.just("set"), st.just("toc_paused"), st.booleans()),
+    st.tuples(st.just("remake"), st.sampled_from([None, 0, 10, 60])),
+)
 
 
 def histories(*more):
     return st.lists(st.one_of(says, says, does, works, *more), min_size=1, max_size=30)
+
+
+#: At least this long, or hardly a node is made before its day is another.
+operated = st.lists(
+    st.one_of(says, says, says, works, works, does, forgets, operates, operates), min_size=10, max_size=30
+)
 
 
 def text_of(number, length):
@@ -42,6 +55,7 @@ def play(history, **how):
     record = Record()
     stage = Stage(record, **how)
     now = START
+    bucket = {}
     for number, step in enumerate(history):
         try:
             if step[0] == "say":
@@ -61,13 +75,28 @@ def play(history, **how):
                 if step[0] == "race":  # made before it was read, recorded after it: persist drops what is published
                     stage.make()
                     stage.publish()
+            elif step[0] == "set":
+                bucket[step[1]] = step[2]
+                stage.set(**bucket)
+            elif step[0] == "remake":
+                first = None if step[1] is None else date.fromtimestamp(START / 1000) + timedelta(days=step[1])
+                stage.it.remake(TENANT, first)
             else:
                 act(stage, *step)
         except Killed:
-            stage.open()
+            restart(stage, bucket)
     stage.store.left = None
+    bucket["toc_paused"] = False
+    stage.set(**bucket)
     stage.settle()
     return record, stage
+
+
+def restart(stage, bucket):
+    """The bucket tells again what was not noted."""
+    stage.open()
+    if tenants.changed(b"", bucket) != stage.it.tenants.values().get(TENANT, b"{}"):
+        stage.set(**bucket)
 
 
 def act(stage, what, count):
@@ -140,10 +169,11 @@ def check_tree(record):
     assert sum(n.events for n in nodes.values() if n.level == "year") == len(said)
 
 
-def check_rebuilt(record, **how):
+def check_rebuilt(record, *, zone="", **how):
     """From nothing, over the same record: the same tree, and nothing is published."""
     before = contents(record)
     again = Stage(record, **how)
+    again.set(timezone=zone)
     again.clock.now = 10**7
     again.settle()
     assert contents(record) == before
@@ -195,3 +225,12 @@ def test_with_late_events_and_forgets_the_tree_is_whole(history):
     record, stage = play(history)
     check_tree(record)
     check_nothing_left(stage, record)
+
+
+@SLOW
+@given(operated, st.sampled_from(["", "*/30 * * * *"]))
+def test_zones_pauses_schedules_and_rebuilds_change_nothing_but_the_days(history, schedule):
+    record, stage = play(history, lateness_days=10_000, rollup_schedule=schedule)
+    check_tree(record)
+    check_nothing_left(stage, record)
+    check_rebuilt(record, lateness_days=10_000, zone=str(stage.it.tenants.zone(TENANT)))

@@ -18,7 +18,7 @@ from jetmem.runtime.settings import Common
 from jetmem_schemas import errors, requests, subjects
 
 ROOT = Path(__file__).parents[2]
-STREAMS = {subjects.MEMORY, subjects.RECORD, subjects.EMBED, subjects.DEAD}
+STREAMS = {subjects.MEMORY, subjects.RECORD, subjects.EMBED, subjects.DEAD, subjects.TENANTS}
 
 
 def part(page: str, name: str) -> str:
@@ -79,7 +79,7 @@ def test_streams_and_their_consumers_equal_the_flow() -> None:
         assert {stage.reads, *stage.emits} - {""} <= STREAMS
     for stream in STREAMS:
         assert configuration(stream, Common())["name"] == stream
-        readers = {s.name for s in flow.STAGES if s.reads == stream}
+        readers = {s.name for s in flow.STAGES if s.reads == stream or (s.tenants and stream == subjects.TENANTS)}
         assert shown[stream] == (readers or {"jetmem dead-letters"})
 
 

@@ -4,11 +4,9 @@ import msgspec
 import pytest
 
 from harness.toc_record import PART, TENANT, Record, Stage
-from jetmem.runtime.settings import SettingsError, load
 from jetmem.summarize import core
 from jetmem.summarize.places import segments_of
 from jetmem.summarize.rows import FAMILIES, NodeRow, prefix
-from jetmem.summarize.settings import SummarizeSettings, zones
 from jetmem_schemas import toc
 
 DAY_1 = 1_767_607_200_000  # Monday 2026-01-05, 10:00 in UTC
@@ -320,25 +318,23 @@ def test_another_log_begins_from_nothing(record, stage):
     assert {name: node.version for name, node in record.nodes().items()} == before
 
 
-def test_days_move_with_the_zone(record, stage):
+def test_days_move_with_the_default_zone_unless_a_tenant_has_its_own(record, stage):
     record.say("rain", DAY_1 + 10 * HOUR)
     work(stage)
     assert "toc:day:2026-01-05" in record.nodes()
-    moved = Stage(record, store=stage.store, clock=stage.clock, timezones=f"{TENANT}=Asia/Tokyo")
+    moved = Stage(record, store=stage.store, clock=stage.clock, timezone="Asia/Tokyo")
     moved.settle()
     assert "toc:day:2026-01-06" in record.nodes()
     assert "toc:day:2026-01-05" not in record.nodes()
     assert len(level(record, "segment")) == 1
     assert level(record, "year")[0].events == 1
-
-
-def test_zones_are_checked_where_settings_are():
-    found = zones(SummarizeSettings(timezones=" a=Europe/Amsterdam, b = UTC "))
-    assert {name: zone.key for name, zone in found.items()} == {"": "UTC", "a": "Europe/Amsterdam", "b": "UTC"}
-    sections = {"": SummarizeSettings, "summarize": SummarizeSettings}
-    for name, value in (("TIMEZONE", "Mars/Phobos"), ("TIMEZONES", "acme"), ("TIMEZONES", "acme=../etc")):
-        with pytest.raises(SettingsError, match=value.split("=")[-1]):
-            load(sections, environ={f"JETMEM_SUMMARIZE_{name}": value})
+    moved.set(timezone="UTC")
+    moved.settle()
+    assert "toc:day:2026-01-05" in record.nodes()
+    again = Stage(record, store=stage.store, clock=stage.clock, timezone="Asia/Seoul")
+    again.settle()
+    assert "toc:day:2026-01-05" in record.nodes()
+    assert again.published == 0
 
 
 def test_ranges_join_what_is_nearest(monkeypatch):

@@ -1,4 +1,4 @@
-"""The four streams: how each is made, and the check that a stored one is as it must be."""
+"""The streams: how each is made, and the check that a stored one is as it must be."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SERVER_TROUBLE: Final = 500
 _CHECKED: Final = (
     "subjects", "subject_transform", "discard", "storage", "retention", "allow_atomic", "duplicate_window",
     "max_age", "max_msgs", "max_msgs_per_subject", "max_msg_size", "num_replicas", "deny_delete", "deny_purge",
-    "no_ack", "allow_msg_ttl", "persist_mode", "mirror", "sealed",
+    "no_ack", "allow_msg_ttl", "allow_rollup_hdrs", "persist_mode", "mirror", "sealed",
 )  # fmt: skip
 #: How a server writes that a field was not given; the window is the exception, two minutes then.
 _DEFAULTS: Final[dict[str, tuple[Any, ...]]] = {"num_replicas": (1,), "persist_mode": ("default",)}
@@ -82,7 +82,25 @@ def configuration(stream: str, common: Common) -> dict[str, Any]:
         "num_replicas": common.replicas,
         "allow_direct": True,
     }
-    return {c["name"]: c for c in (memory, record, embed, dead)}[stream]
+    return {c["name"]: c for c in (memory, record, embed, dead, _tenants(common))}[stream]
+
+
+def _tenants(common: Common) -> dict[str, Any]:
+    """A key-value bucket is a stream of the last messages of each subject."""
+    return {
+        "name": subjects.TENANTS,
+        "subjects": list(subjects.TENANTS_SUBJECTS),
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_bytes": limits.TENANTS_BYTES_MAX,
+        "max_msgs_per_subject": limits.TENANTS_HISTORY,
+        "duplicate_window": 120 * _NS,
+        "num_replicas": common.replicas,
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+    }
 
 
 async def ensure(nc: Client, stream: str, common: Common) -> dict[str, Any]:
@@ -177,7 +195,20 @@ async def next_message(nc: Client, stream: str, seq: int, subject: str = ">") ->
         ApiError: The stream does not exist, among others.
         Retryable: The broker did not answer.
     """
-    body = {"seq": seq, "next_by_subj": subject}
+    return await _message(nc, stream, {"seq": seq, "next_by_subj": subject})
+
+
+async def last_message(nc: Client, stream: str, subject: str) -> Stored | None:
+    """The last message of a subject, or None.
+
+    Raises:
+        ApiError: The stream does not exist, among others.
+        Retryable: The broker did not answer.
+    """
+    return await _message(nc, stream, {"last_by_subj": subject})
+
+
+async def _message(nc: Client, stream: str, body: dict[str, Any]) -> Stored | None:
     try:
         found = (await api(nc, subjects.raw_stream_api("STREAM.MSG.GET", stream), body))["message"]
     except ApiError as error:

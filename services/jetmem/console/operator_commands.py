@@ -21,6 +21,8 @@ _ASK_EVERY_S: Final = 0.5
 #: A stage that is to begin anew ends first, within a drain; it is away for a second at least.
 _GOES_WITHIN_S: Final = 30.0
 _LOOK_EVERY_S: Final = 0.05
+#: One that is paused has caught up as far as it may.
+_WELL: Final = ("ok", "paused")
 
 Code = Annotated[str | None, typer.Option(help="Only with this code.")]
 OfTenant = Annotated[str | None, typer.Option("--tenant", help="Only of this tenant.")]
@@ -154,7 +156,7 @@ def trim(
     creds: Creds = "",
 ) -> None:
     """Have persist remove from MEMORY what is recorded and older than the kept window."""
-    answers = call(server, creds, NO_TENANT, lambda c: _stage(c, "persist", "trim", {"dry_run": dry_run}))
+    answers = call(server, creds, NO_TENANT, lambda c: ask_stage(c, "persist", "trim", {"dry_run": dry_run}))
     typer.echo(_trimmed(answers) if for_people(as_json) else json.dumps(answers, default=str))
 
 
@@ -183,7 +185,7 @@ def rebuild(
         fail(f"{stage} is no projection of the record; {', '.join(names)} can be rebuilt", 2)
 
     async def work(client: Client) -> None:
-        await _stage(client, stage, "rebuild", {})
+        await ask_stage(client, stage, "rebuild", {})
         typer.echo(f"{stage} begins anew and reads the whole record", err=True)
         if wait:
             await _gone(client, stage)
@@ -200,7 +202,7 @@ async def _gone(client: Client, stage: str) -> None:
     with contextlib.suppress(TimeoutError, TimedOut, Unavailable):
         async with asyncio.timeout(_GOES_WITHIN_S):
             while True:
-                await _stage(client, stage, "status", {})
+                await ask_stage(client, stage, "status", {})
                 await asyncio.sleep(_LOOK_EVERY_S)
 
 
@@ -215,7 +217,7 @@ async def _caught_up(client: Client, stage: str) -> None:
             reply = await client.status()
             mine = [each for each in reply.stages if each.stage == stage]
             pending = reply.pending_vectors if embeds else 0
-            if mine and not pending and all(each.state == "ok" for each in mine):
+            if mine and not pending and all(each.state in _WELL for each in mine):
                 return
             states = ", ".join(each.state for each in mine) or "no answer"
             text = f"{stage}: {states}" + (f", {pending} texts without vector" if embeds else "")
@@ -227,8 +229,10 @@ async def _caught_up(client: Client, stage: str) -> None:
         await asyncio.sleep(_ASK_EVERY_S)
 
 
-async def _stage(client: Client, stage: str, verb: str, body: dict[str, Any]) -> Any:
-    """Ask a stage to do something; its answer, whatever it holds.
+async def ask_stage(
+    client: Client, stage: str, verb: str, body: Any, *, place: int | str = "all", wait_s: float = _BEGIN_S
+) -> Any:
+    """Ask a stage, or whoever owns a partition of it, to do something; its answer, whatever it holds.
 
     Raises:
         ClientError: As questions raise it.
@@ -239,7 +243,7 @@ async def _stage(client: Client, stage: str, verb: str, body: dict[str, Any]) ->
     from jetmem_schemas import subjects
 
     try:
-        return await ask(client.nats, subjects.service(stage, "all", verb), body, Any, _BEGIN_S)
+        return await ask(client.nats, subjects.service(stage, place, verb), body, Any, wait_s)
     except RequestFailed as error:
         raise of_reply(error.code, error.message, error.field) from error
 

@@ -213,7 +213,7 @@ def show_agents(console: Console, reply: requests.AgentsReply) -> None:
 def show_status(console: Console, reply: requests.StatusReply) -> None:
     """Progress per stage."""
     table = lines("stage", "process", "state", "detail", "last error")
-    colours = {"ok": "green", "behind": "cyan", "degraded": "yellow", "down": "red"}
+    colours = {"ok": "green", "behind": "cyan", "paused": "magenta", "degraded": "yellow", "down": "red"}
     for each in reply.stages:
         state = Text(each.state, style=colours.get(each.state, ""))
         working = each.state == "behind" and each.detail == "ok"

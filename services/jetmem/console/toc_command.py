@@ -1,11 +1,13 @@
-"""`jetmem toc`, `browse`, `route`: the table of contents over time, and questions that find their own way."""
+"""`jetmem toc TENANT`, `browse`, `route`: the table of contents over time, and questions that find their own way."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
+from jetmem.console import toc_operations
 from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, call, for_people
 from jetmem.console.moments import moment
 from jetmem.console.query_commands import After, Cursor, Limit, WaitMs
@@ -19,16 +21,30 @@ if TYPE_CHECKING:
 
 #: Of a line of the tree: title and id at their longest.
 _WIDE: Final = 1_000
+_SHOW: Final = "show"
 Node = Annotated[str | None, typer.Argument(help="Node id, like toc:week:2026-W03; the years if not given.")]
+
+
+class _Toc(TyperGroup):
+    """A group that takes what is none of its commands for a tenant to show."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = [_SHOW, *args]
+        return super().parse_args(ctx, args)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (toc, browse, route):
+    group = typer.Typer(cls=_Toc, no_args_is_help=True, help="The table of contents; `jetmem toc TENANT` draws it.")
+    group.command(_SHOW)(show)
+    toc_operations.register(group)
+    app.add_typer(group, name="toc")
+    for command in (browse, route):
         app.command(command.__name__)(command)
 
 
-def toc(
+def show(
     tenant: Tenant,
     node: Node = None,
     depth: Annotated[int, typer.Option(min=0, max=4, help="Levels to draw below; JSON has the node alone.")] = 2,
@@ -40,7 +56,7 @@ def toc(
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
-    """Draw the table of contents: years, months, weeks, days, segments."""
+    """Draw the table of contents: years, months, weeks, days, segments; `jetmem toc TENANT` is the same."""
     fields = {"node": node, "version": version, "after": after, "wait_ms": wait_ms}
     if for_people(as_json):
         call(server, creds, tenant, lambda client: _draw(client, tenant, fields, depth, most))

@@ -12,6 +12,7 @@ from jetmem.adapters.nats_streams import configuration
 from jetmem.docs import schemas
 from jetmem.runtime.settings import Common
 from jetmem_schemas import internal, requests, subjects
+from jetmem_schemas.tenants import TenantSettings
 
 _REF: Final = "#/components/schemas/{name}"
 _PARAMETERS: Final = {
@@ -30,6 +31,7 @@ _STREAMS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     subjects.RECORD: (subjects.record(0), {"facts": internal.Facts, "heads": internal.Heads}),
     subjects.EMBED: (subjects.embed_job("STAGE"), {"job": internal.EmbedJob}),
     subjects.DEAD: (subjects.dead("CODE", "TENANT"), {"dead_letter": None}),
+    subjects.TENANTS: (subjects.tenant_settings("TENANT"), {"tenant_settings": TenantSettings}),
 }
 
 
@@ -84,6 +86,7 @@ def _stream(stream: str) -> dict[str, Any]:
     address = {
         subjects.MEMORY: subjects.MEMORY_DESTINATION.split("{{")[0] + "{partition}.{tenant}.{kind}.{agent}.{session}",
         subjects.RECORD: subject.replace("0", "{partition}"),
+        subjects.TENANTS: subjects.tenant_settings("{tenant}"),
     }.get(stream, _template(subject))
     kept = f"{shown['storage']} storage, {shown['retention']}, discard {shown['discard']}"
     takes = ", ".join(shown["subjects"])
@@ -145,6 +148,7 @@ def _messages() -> dict[str, Any]:
         for name, kind in held.items():
             if kind is not None:
                 found[name] = {"contentType": "application/msgpack", **_message(kind)}
+    found["tenant_settings"] = _message(TenantSettings)
     found["dead_letter"] = {
         "description": "The original bytes; headers `Jetmem-*` carry subject, sequence, time, code, reason and field.",
         "contentType": "application/octet-stream",

@@ -15,11 +15,12 @@ from jetmem.query.core import Standing
 from jetmem.query.discovery import Tally
 from jetmem.query.forgetting import forget
 from jetmem.query.patience import Patience, cover
-from jetmem.query.ports import Stages
+from jetmem.query.ports import Stages, Zones
 from jetmem.query.progress import status
 from jetmem.query.routing import route
 from jetmem.query.searching import search
 from jetmem.query.settings import QuerySettings
+from jetmem.query.zones import FixedZones
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed, invariant
@@ -73,11 +74,14 @@ Verb = Callable[[str, Any, Standing, Patience], Awaitable[Reply]]
 class Query:
     """Answers questions. Keeps nothing between them but counts for service discovery."""
 
-    def __init__(self, stages: Stages, settings: QuerySettings, clock: Clock, tally: Tally) -> None:
+    def __init__(
+        self, stages: Stages, settings: QuerySettings, clock: Clock, tally: Tally, *, zones: Zones | None = None
+    ) -> None:
         self._stages = stages
         self._settings = settings
         self._clock = clock
         self._tally = tally
+        self._zones = zones or FixedZones()
         self._working = asyncio.Semaphore(limits.REQUESTS_AT_ONCE)
         self._waiting: Counter[str] = Counter()
         self._verbs: dict[str, Verb] = {
@@ -185,7 +189,7 @@ class Query:
         return await contents.browse(self._stages, tenant, request, standing, patience)
 
     async def _route(self, tenant: str, request: Route, standing: Standing, patience: Patience) -> RouteReply:
-        return await route(self._stages, self._settings, self._clock, tenant, request, standing, patience)
+        return await route(self._stages, self._settings, self._clock, self._zones, tenant, request, standing, patience)
 
     async def _expand(self, tenant: str, request: Expand, standing: Standing, patience: Patience) -> ExpandReply:
         if request.id is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import tzinfo
 from typing import Any, Protocol, TypeVar
 
 from jetmem_schemas.internal import StageStatus
@@ -27,3 +28,14 @@ class Stages(Protocol):
 
     async def publish(self, subject: str, body: bytes, timeout_s: float) -> int:
         """Publish to MEMORY once; returns the sequence. A failure may still have stored it."""
+
+
+class Zones(Protocol):
+    """Whose days a tenant's days are."""
+
+    def own(self, tenant: str) -> tzinfo | None:
+        """What the tenant set; None if nothing."""
+
+    @property
+    def default(self) -> tzinfo:
+        """Of tenants that set none."""

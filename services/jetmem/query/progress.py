@@ -128,10 +128,13 @@ def _item(name: str, answer: StageStatus | None) -> StageItem:
     if answer is None:
         return StageItem(id=name, stage=name, state="down", detail="no answer")
     working = "behind" if answer.lag else "ok"
+    detail = answer.detail.partition(":")[0]
+    if answer.counts.get("paused"):
+        working, detail = "paused", f"{answer.counts.get('pending_nodes', 0)} nodes wait" if answer.healthy else detail
     return StageItem(
         id=answer.instance,
         stage=answer.stage,
         state=working if answer.healthy else "degraded",
-        detail=answer.detail.partition(":")[0],
+        detail=detail,
         last_error=answer.last_error.partition(":")[0],
     )

@@ -18,11 +18,12 @@ from jetmem.query.contents import Nodes, fresh, node_item
 from jetmem.query.core import Standing
 from jetmem.query.intents import Intended, intended
 from jetmem.query.patience import Patience, cover
-from jetmem.query.ports import Stages
+from jetmem.query.ports import Stages, Zones
 from jetmem.query.searching import search
 from jetmem.query.settings import QuerySettings
 from jetmem.query.times import Span
 from jetmem.query.walking import Limits, Walked, Walker
+from jetmem.query.zones import here
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.events import Time, epoch_ms
@@ -65,6 +66,7 @@ async def route(
     stages: Stages,
     settings: QuerySettings,
     clock: Clock,
+    zones: Zones,
     tenant: str,
     request: Route,
     standing: Standing,
@@ -76,7 +78,7 @@ async def route(
         SchemaError: `bad_time`.
         RequestFailed: persist does not answer.
     """
-    meant = intended(request.query, _now(request.now, clock))
+    meant = intended(request.query, here(zones, tenant, _now(request.now, clock)))
     way = _Way(stages, settings, tenant, request, meant, standing, patience, request.budget.ms)
     strategy = await _by(way)
     span = meant.span

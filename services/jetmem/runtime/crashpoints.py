@@ -22,6 +22,7 @@ POINTS: Final = (
     "index:before-snapshot-rename",
     "summarize:after-store",
     "summarize:after-node",
+    "summarize:after-sweep",
     "summarize:after-publish",
     "embed:before-encode",
     "embed:before-ack",

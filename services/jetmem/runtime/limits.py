@@ -29,6 +29,10 @@ RECORD_BYTES_MAX: Final = 128 * 1024 * 1024
 RECORD_AGE_S: Final = 600.0
 EMBED_BYTES_MAX: Final = 64 * 1024 * 1024
 DEAD_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
+#: Settings of tenants: some hundred bytes each, for far more tenants than one installation has …
+TENANTS_BYTES_MAX: Final = 64 * 1024 * 1024
+#: … and so many earlier values of each, for whoever wonders what was set before.
+TENANTS_HISTORY: Final = 8
 #: JetStream keeps a stream in files of at most so many bytes (server source, `FileStoreMaxBlkSize`).
 STREAM_FILE_BYTES_MAX: Final = 8 * 1024 * 1024
 #: Heads are announced this often: the longest time a reader can miss that it missed the last message.

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from jetmem_schemas import wording
+from jetmem_schemas.tenants import zone_of
 
 PREFIX = "JETMEM_"
 #: Shapes that many settings share.
@@ -42,7 +43,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
         shards: Processes that share this stage's 64 partitions.
         crash: Test hook, see `runtime.crashpoints`.
         memory_bytes_max: Most that MEMORY holds on disk; full, it refuses until persist has trimmed it.
-        replicas: Of the streams MEMORY and DEAD; 3 on a cluster.
+        replicas: Of the streams MEMORY, DEAD and KV_TENANTS; 3 on a cluster.
+        timezone: Whose days a tenant's days are if it has no own (`jetmem tenant set`): an IANA name.
     """
 
     server: str = "nats://127.0.0.1:4222"
@@ -59,6 +61,11 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     crash: str = ""
     memory_bytes_max: Annotated[int, Meta(ge=65_536, le=2**50)] = 16 * 1024**3
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+    timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        if self.timezone != "UTC":  # the default must not open a file where a module is imported
+            zone_of(self.timezone)
 
 
 Sections = Mapping[str, type[msgspec.Struct]]
@@ -146,13 +153,16 @@ def _find(key: str, sections: Sections) -> tuple[str, str | None]:
 def _convert(kind: type[msgspec.Struct], given: _Given) -> Any:
     """One section; each value alone first, so that the one that does not fit is named with where it came from."""
     for field, (value, where) in given.items():
+        why = f"it must be {wording.allowed(kind, field)}"
         try:
             made = getattr(msgspec.convert({field: value}, kind, strict=False), field)
             fits = not isinstance(made, float) or math.isfinite(made)
-        except msgspec.ValidationError:
+        except msgspec.ValidationError as error:
             fits = False
+            if isinstance(error.__cause__, ValueError):  # a rule of the section's own, which says it better
+                why = str(error.__cause__)
         if not fits:
-            raise SettingsError(f"{where} is {_shown(value)}; it must be {wording.allowed(kind, field)}")
+            raise SettingsError(f"{where} is {_shown(value)}; {why}")
     return msgspec.convert({field: value for field, (value, _) in given.items()}, kind, strict=False)
 
 

@@ -14,6 +14,7 @@ from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.projection_process import ProjectionProcess, own_folder
 from jetmem.adapters.rocks import Rocks
 from jetmem.adapters.tantivy_text import analyze
+from jetmem.adapters.tenant_settings import TenantWatch, Told
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import Retryable
 from jetmem.runtime.settings import Common
@@ -21,6 +22,7 @@ from jetmem.runtime.store import Store
 from jetmem.summarize.handler import Summarizer
 from jetmem.summarize.places import segments_of
 from jetmem.summarize.publisher import Publisher
+from jetmem.summarize.remaking import Remaking
 from jetmem.summarize.rows import FAMILIES, FORMAT, Rows
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem_schemas import subjects
@@ -66,17 +68,20 @@ class Summarize:
     def __init__(self, shell: Shell, settings: SummarizeSettings, store: Store) -> None:
         self.shell = shell
         parts = shell.partitions(subjects.PARTITIONS)
-        self.summarizer = Summarizer(Rows(store), settings, parts, analyze, shell.clock)
+        timezone = shell.common.timezone
+        self.summarizer = Summarizer(Rows(store), settings, parts, analyze, shell.clock, timezone=timezone)
 
     def wire(self, process: ProjectionProcess) -> None:
         """Add loops and endpoints to the shell."""
         self.process = process
         publisher = Publisher(self.shell, self.summarizer, process.in_writer, self._publish)
+        TenantWatch(self.shell, known=self.summarizer.tenants.values(), told=self._told).wire()
         self.shell.loop("nodes", self._make)
         self.shell.loop("publish", publisher.run)
         self.shell.loop("close", self._close)
         self.shell.loop("purge", self._purge)
-        process.wire({"segments_of": Endpoint(SegmentsRequest, self._segments_of)})
+        own = {"segments_of": Endpoint(SegmentsRequest, self._segments_of)}
+        process.wire({**own, **Remaking(process, self.summarizer).endpoints()})
 
     # --- what the process asks of us (adapters.projection_process.Projected)
 
@@ -104,7 +109,13 @@ class Summarize:
         """What waits to be purged, made or recorded."""
         erased = self.summarizer.erased
         purging = int(tenant in erased) if tenant else len(erased)
-        return {"purging": purging, "pending_nodes": self.summarizer.waiting.count(tenant)}
+        waiting = self.summarizer.waiting
+        counts: Counts = {"purging": purging, "pending_nodes": waiting.count(tenant)}
+        if tenant:
+            counts["remaking"] = waiting.asked(tenant) + int(self.summarizer.sweeps.running(tenant))
+            counts["remake_asked"] = self.summarizer.sweeps.asked[tenant]
+            counts["paused"] = int(self.summarizer.tenants.paused(tenant))
+        return counts
 
     def close(self) -> None:
         """Close the store."""
@@ -119,9 +130,12 @@ class Summarize:
 
     # --- loops
 
+    async def _told(self, news: Sequence[Told]) -> None:
+        await self.process.in_writer(partial(self.summarizer.told, news))
+
     async def _make(self) -> None:
         while True:
-            more = await self.process.in_writer(partial(self.summarizer.maker.some, _MAKE_S))
+            more = await self.process.in_writer(partial(self.summarizer.some, _MAKE_S))
             if not more:
                 self.process.pulse()
                 await asyncio.sleep(_LOOK_S)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -29,11 +29,13 @@ from jetmem.summarize.rows import (
     node_key,
     prefix,
     session_key,
-    session_of_segment,
     tenant_of,
 )
 from jetmem.summarize.sessions import Sessions
-from jetmem.summarize.settings import SummarizeSettings, zones
+from jetmem.summarize.settings import SummarizeSettings
+from jetmem.summarize.sweeps import Sweeps
+from jetmem.summarize.tenants import Tenants, Told
+from jetmem.summarize.timetable import Timetable
 from jetmem.summarize.waiting import Waiting
 from jetmem_schemas.internal import Entry, Forgotten, Head
 
@@ -44,7 +46,6 @@ _CLOSED_AT_ONCE: Final = 256
 #: Rows in `meta` of what must be finished on the next start if we die in it.
 _ERASED: Final = b"erased:"
 _RESETTING: Final = b"resetting:"
-_ZONES: Final = b"zones"
 _SEGMENT_DEPTH: Final = calendar.LEVELS.index("segment")
 
 _forgotten = msgspec.msgpack.Decoder(Forgotten).decode
@@ -57,11 +58,20 @@ class Summarizer:
         at: Per partition, the last entry applied.
         erased: Per tenant, the last forget whose words may still be in files.
         maker: Makes the nodes that wait.
+        sweeps: Have many nodes of a tenant made again.
+        tenants: What tenants set.
         waiting: What waits.
     """
 
     def __init__(
-        self, rows: Rows, settings: SummarizeSettings, parts: Iterable[int], analyze: Analyzer, clock: Clock
+        self,
+        rows: Rows,
+        settings: SummarizeSettings,
+        parts: Iterable[int],
+        analyze: Analyzer,
+        clock: Clock,
+        *,
+        timezone: str = "UTC",
     ) -> None:
         self.rows = rows
         self.parts = tuple(parts)
@@ -70,13 +80,15 @@ class Summarizer:
         self.erased = {key.removeprefix(_ERASED).decode(): keys.from_u64(value) for key, value in found}
         rules = Rules(lateness_ms=int(settings.lateness_days * _DAY_MS))
         self.sessions = Sessions(rows, rules, settings.sessions_max)
-        self.waiting = Waiting(rows, settings, clock)
-        self._zones: Mapping[str, ZoneInfo] = zones(settings)
-        self.maker = Maker(rows, self.waiting, self.at, self._zones, analyze, clock)
+        self.tenants = tenants = Tenants(rows.store, self.parts, timezone)
+        timetable = Timetable(settings.rollup_schedule, settings.rollup_jitter_s, tenants.zone)
+        self.waiting = Waiting(rows, settings, clock, timetable, tenants.paused)
+        self.sweeps = Sweeps(rows, self.waiting, self.at, tenants.zone, clock)
+        self.maker = Maker(rows, self.waiting, self.at, tenants.zone, analyze, clock)
         self._nodes: dict[bytes, NodeRow | None] = {}
         for key, _ in list(rows.store.scan("meta", _RESETTING)):
             self.reset(key[-1])
-        self._move_days()
+        tenants.begin(self.sweeps, (name for part in self.parts for name in rows.tenants(part)))
 
     def apply(self, part: int, entries: Sequence[Entry]) -> None:
         """Apply entries in order; what was applied before is passed over."""
@@ -211,27 +223,21 @@ class Summarizer:
         """Sessions whose segments are to be closed. From any thread."""
         return [k for k, raw in self.rows.store.scan("closing", b"") if msgspec.msgpack.decode(raw, type=int) <= now_ms]
 
-    def _move_days(self) -> None:
-        """Another time zone is set than last time: segments of these tenants may lie on other days."""
-        now = {tenant: zone.key for tenant, zone in self._zones.items()}
-        raw = self.rows.store.get("meta", _ZONES)
-        was = msgspec.msgpack.decode(raw, type=dict[str, str]) if raw else now
-        tenants = {tenant_of(key) for key, _ in self.rows.store.scan("sessions", b"")} if was != now else set()
-        for tenant in sorted(tenants):
-            if was.get(tenant, was[""]) != now.get(tenant, now[""]):
-                self._move(tenant)
-        if raw is None or was != now:
-            self._note(_ZONES, encode(now))
+    # --- what tenants set
 
-    def _move(self, tenant: str) -> None:
+    def told(self, news: Sequence[Told]) -> None:
+        """What tenants set has changed; whose days are others now has its nodes filed anew, by and by."""
+        self.tenants.take(news, self.sweeps, self.waiting)
+
+    def remake(self, tenant: str, first: date | None) -> None:
+        """Have a tenant's nodes made again, from a day on or all, by and by."""
         batch = self.rows.store.batch()
-        since = self.at[prefix(tenant)[0]]
-        for node, row in self.rows.nodes(tenant):
-            if node.depth == _SEGMENT_DEPTH:
-                self.waiting.want(batch, node_key(tenant, node), since, place=row.place)
-        for place, segment in self.rows.segments(tenant):
-            self._want(batch, session_of_segment(place), {place: segment.anchor}, since)
-        self.rows.store.write(batch, sync=False)
+        self.sweeps.begin(batch, tenant, first)
+        self.rows.store.write(batch, sync=True)
+
+    def some(self, seconds: float) -> bool:
+        """Make nodes that are due for so long, what is to be made of many first; False when nothing is due."""
+        return self.sweeps.some(seconds) or self.maker.some(seconds)
 
     # --- erasing
 

@@ -6,7 +6,7 @@ anywhere. Equal content is not published again, whatever moved: a rebuild is qui
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -36,27 +36,27 @@ class Made(NamedTuple):
 
 
 class Maker:
-    """Writer thread only. `at` is where each partition is; the process changes it."""
+    """Writer thread only. `at` is where each partition is; the process changes it.
+
+    Attributes:
+        zone: Whose days a tenant's days are.
+    """
 
     def __init__(
         self,
         rows: Rows,
         waiting: Waiting,
         at: Mapping[int, Head],
-        zones: Mapping[str, ZoneInfo],
+        zone: Callable[[str], ZoneInfo],
         analyze: Analyzer,
         clock: Clock,
     ) -> None:
         self._rows = rows
         self._waiting = waiting
         self._at = at
-        self._zones = zones
+        self.zone = zone
         self._analyze = analyze
         self._clock = clock
-
-    def zone(self, tenant: str) -> ZoneInfo:
-        """Whose days a tenant's days are."""
-        return self._zones.get(tenant) or self._zones[""]
 
     def some(self, seconds: float) -> bool:
         """Make what is due, for so long; False when nothing is."""
@@ -98,6 +98,15 @@ class Maker:
         self._write(key, row, core.encoded(said), wanted, began)
         metrics.summarized.labels(node.level).inc()
 
+    def differs(self, key: bytes, place: bytes = b"") -> bool:
+        """Whether a node would say something else if it were made now; nothing is written."""
+        tenant, node = node_of(key)
+        old = self._rows.node(key)
+        made = self._now(tenant, node, place or (old.place if old else b""))
+        if old is None or old.summary is None or made.row is None:
+            return (old is not None and old.summary is not None) != (made.row is not None)
+        return core.digest(core.published(node, made.row, 0, made.children, made.session)) != old.digest
+
     def _drop(self, key: bytes, began: float) -> None:
         batch = self._rows.store.batch()
         self._waiting.made(batch, key, self._clock.monotonic() - began)
@@ -114,7 +123,7 @@ class Maker:
         self._waiting.made(batch, key, self._clock.monotonic() - began)
         above = calendar.parent_of(node)
         if above is not None:
-            self._waiting.want(batch, node_key(tenant, above), wanted.since, urgent=wanted.urgent)
+            self._waiting.want(batch, node_key(tenant, above), wanted.since, urgent=wanted.urgent, asked=wanted.asked)
         self._rows.store.write(batch, sync=False)
         crashpoint("summarize:after-node")
 

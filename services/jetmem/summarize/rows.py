@@ -26,7 +26,7 @@ FORMAT: Final = 1
 #: events: EventRow by (tenant, rseq) · segments: Segment by (session, lane, anchor) · sessions: SessionRow ·
 #: closing: when a session's open segment is closed · nodes: NodeRow by (tenant, level, day, ULID) · dirty: Wanted by
 #: node: to be made · outbox: OutboxRow by node: to be published, or not yet back · published: node by (tenant, rseq of
-#: its newest entry) · meta: checkpoints, zones, what is half done.
+#: its newest entry) · meta: checkpoints, what tenants set, firings, what is half done.
 FAMILIES: Final = ("events", "segments", "sessions", "closing", "nodes", "dirty", "outbox", "published", "meta")
 AT: Final = b"at:"
 _LANE: Final = (b"\0", b"\1")
@@ -56,13 +56,15 @@ class Wanted(msgspec.Struct, frozen=True, array_like=True):
     """A node that must be made.
 
     `place`: of a segment's node, the key of its segment, b"" if none is known. `since`: the last entry before the
-    change. `again`: publish it whatever it says. `urgent`: without delay; something was erased.
+    change. `again`: publish it whatever it says. `urgent`: without delay; something was erased. `asked`: without delay
+    too, by command.
     """
 
     place: bytes
     since: Head
     again: bool = False
     urgent: bool = False
+    asked: bool = False
 
 
 class NodeRow(msgspec.Struct, frozen=True, array_like=True):
@@ -205,9 +207,9 @@ class Rows:
         for _, raw in self.store.scan("segments", lane_key(session, late), start=before, back=True):
             yield _segment(raw)
 
-    def segments(self, tenant: str) -> Iterator[tuple[bytes, Segment]]:
-        """All of a tenant with their keys."""
-        for key, raw in self.store.scan("segments", prefix(tenant)):
+    def segments(self, tenant: str, after: bytes = b"") -> Iterator[tuple[bytes, Segment]]:
+        """Segments of a tenant behind a key, with their keys."""
+        for key, raw in self.store.scan("segments", prefix(tenant), start=after + b"\0" if after else None):
             yield key, _segment(raw)
 
     def node(self, key: bytes) -> NodeRow | None:
@@ -220,10 +222,10 @@ class Rows:
         raw = self.store.get("nodes", key)
         return raw is not None and _recorded(raw).recorded >= 0
 
-    def nodes(self, tenant: str) -> Iterator[tuple[NodeId, NodeRow]]:
-        """All nodes of a tenant, those that are gone too."""
-        for key, raw in self.store.scan("nodes", prefix(tenant)):
-            yield node_of(key)[1], _node(raw)
+    def nodes(self, tenant: str, depth: int, after: bytes = b"") -> Iterator[tuple[bytes, NodeRow]]:
+        """Nodes of one level of a tenant behind a key, in order; those that are gone too."""
+        for key, raw in self.store.scan("nodes", _level(tenant, depth), start=after + b"\0" if after else None):
+            yield key, _node(raw)
 
     def children(self, tenant: str, node: NodeId) -> list[tuple[NodeId, NodeRow]]:
         """A node's children that are not gone, in order."""
@@ -245,6 +247,10 @@ class Rows:
         """What of a node is on its way."""
         raw = self.store.get("outbox", key)
         return _outbox(raw) if raw else None
+
+    def tenants(self, part: int) -> list[str]:
+        """Tenants of a partition of whom something is held."""
+        return sorted({tenant_of(key) for key, _ in self.store.scan("sessions", keys.partition(part))})
 
     def waiting(self, start: bytes = b"") -> Iterator[tuple[bytes, OutboxRow]]:
         """All that is on its way."""

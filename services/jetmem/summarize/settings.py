@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated
-from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta
 
 from jetmem.runtime.settings import Count, Seconds, Threads
+from jetmem.summarize.timetable import checked
 
 
 class SummarizeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,8 +20,9 @@ class SummarizeSettings(msgspec.Struct, frozen=True, kw_only=True):
         open_every_s: A segment that grows is made again this often, at most.
         rollup_every_s: … and a day, week, month or year.
         jitter: Both are longer by up to this share, so that not all are made at once.
-        timezone: Whose days a tenant's days are: an IANA name.
-        timezones: Tenants with another one: `acme=Europe/Amsterdam,beta=Asia/Tokyo`.
+        rollup_schedule: When days that changed are made again, and what is above them: five cron fields in the tenant's
+            time zone, like `*/15 * * * *` or `30 0 * * *`; empty for as they change. Segments are made as they change.
+        rollup_jitter_s: Each tenant is so much later than the schedule, at most; always by the same part of it.
         sessions_max: Sessions held in memory; others are loaded when something is said in them.
         read_threads: Questions answered at once.
     """
@@ -30,32 +31,11 @@ class SummarizeSettings(msgspec.Struct, frozen=True, kw_only=True):
     open_every_s: Seconds = 10.0
     rollup_every_s: Seconds = 5.0
     jitter: Annotated[float, Meta(ge=0, le=1)] = 0.2
-    timezone: str = "UTC"
-    timezones: str = ""
+    rollup_schedule: str = ""
+    rollup_jitter_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
     sessions_max: Count = 4_096
     read_threads: Threads = 1
 
     def __post_init__(self) -> None:
-        zones(self)
-
-
-def zones(settings: SummarizeSettings) -> dict[str, ZoneInfo]:
-    """The zone of each tenant that has its own, and under "" that of all others.
-
-    Raises:
-        ValueError: There is no such zone, or the text is not `tenant=zone,tenant=zone`.
-    """
-    found = {"": _zone(settings.timezone)}
-    for pair in filter(None, (part.strip() for part in settings.timezones.split(","))):
-        tenant, equals, name = pair.partition("=")
-        if not equals or not tenant.strip():
-            raise ValueError(f"{pair!r} is not tenant=zone")
-        found[tenant.strip()] = _zone(name.strip())
-    return found
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is no time zone like Europe/Amsterdam") from error
+        if self.rollup_schedule:
+            checked(self.rollup_schedule)

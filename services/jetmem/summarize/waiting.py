@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from jetmem.domain import keys
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.store import WriteSet
 from jetmem.summarize.rows import Rows, Wanted, decode_wanted, encode, node_of, tenant_of
 from jetmem.summarize.settings import SummarizeSettings
+from jetmem.summarize.timetable import Timetable
 from jetmem_schemas.internal import Head
 
 #: A node that took long is made again only after so many times as long, so that a day of thousands of segments does
@@ -18,6 +21,9 @@ _TIMES: Final = 10.0
 #: When so many nodes were made, those whose rest is over are forgotten.
 _MADE_MAX: Final = 10_000
 _SEGMENT_DEPTH: Final = 4
+_DAY_DEPTH: Final = 3
+#: A tenant's next firing, in `meta`.
+_FIRES: Final = b"fires:"
 
 
 class Waiting:
@@ -29,7 +35,14 @@ class Waiting:
         sent: Versions that MEMORY has acknowledged, with their sequences there; not yet back.
     """
 
-    def __init__(self, rows: Rows, settings: SummarizeSettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        settings: SummarizeSettings,
+        clock: Clock,
+        timetable: Timetable,
+        paused: Callable[[str], bool],
+    ) -> None:
         self.wanted: dict[bytes, Wanted] = {}
         self.unsent: dict[bytes, int] = {}
         self.sent: dict[bytes, tuple[int, int]] = {}
@@ -41,20 +54,34 @@ class Waiting:
         self._due_at: dict[bytes, float] = {}
         self._rests: dict[bytes, float] = {}
         self._since: dict[str, dict[bytes, Head]] = {}
+        self._timetable = timetable
+        self._paused = paused
+        self._stopped: dict[str, set[bytes]] = {}
+        self._held: dict[str, set[bytes]] = {}
+        self._firings: list[tuple[int, str]] = []
+        self._fires_at: dict[str, int] = {}
         self.load()
 
     def load(self) -> None:
         """Begin with what the store holds: all of it is due."""
         for held in (self.wanted, self.unsent, self.sent, self._due_at, self._rests, self._since):
             held.clear()
+        for kept in (self._stopped, self._held, self._fires_at):
+            kept.clear()
         self._due.clear()
+        self._firings.clear()
+        batch = self._rows.store.batch()
         for key, row in self._rows.waiting():
             self.unsent[key] = row.version
             self._of(key)[key] = row.since
         for key, raw in self._rows.store.scan("dirty", b""):
             wanted = self.wanted[key] = decode_wanted(raw)
             self._of(key).setdefault(key, wanted.since)
-            self._schedule(key, urgent=True)
+            if self._waits(key, wanted):
+                self._hold(batch, key, loading=True)
+            else:
+                self._schedule(key, urgent=True)
+        self._rows.store.write(batch, sync=False)
 
     def want(
         self,
@@ -65,18 +92,65 @@ class Waiting:
         place: bytes = b"",
         again: bool = False,
         urgent: bool = False,
+        asked: bool = False,
     ) -> None:
         """Have a node made. As of `Wanted`; what was wanted of it before stays so."""
         old = self.wanted.get(key)
         if old is not None:
             since = min(old.since, since, key=lambda head: head.rseq)
-            place, again, urgent = place or old.place, again or old.again, urgent or old.urgent
-        wanted = Wanted(place, since, again, urgent)
+            place, again = place or old.place, again or old.again
+            urgent, asked = urgent or old.urgent, asked or old.asked
+        wanted = Wanted(place, since, again, urgent, asked)
         if wanted != old:
             self.wanted[key] = wanted
             batch.put("dirty", key, encode(wanted))
         self._of(key).setdefault(key, since)
-        self._schedule(key, urgent)
+        if self._waits(key, wanted):
+            self._hold(batch, key)
+        else:
+            self._schedule(key, urgent or asked)
+
+    def ask(self, batch: WriteSet, nodes: Iterable[bytes]) -> None:
+        """Those of these nodes that wait anyway wait no longer."""
+        for key in nodes:
+            if key in self.wanted:
+                self.want(batch, key, self.wanted[key].since, asked=True)
+
+    def _waits(self, key: bytes, wanted: Wanted) -> bool:
+        """Whether it waits for the schedule: a day, and by that what is above it."""
+        if not self._timetable or wanted.urgent or wanted.asked:
+            return False
+        return node_of(key)[1].depth == _DAY_DEPTH
+
+    def _hold(self, batch: WriteSet, key: bytes, *, loading: bool = False) -> None:
+        """Until the tenant's next firing, which is a row: one that passes while nobody runs is made up for."""
+        tenant = tenant_of(key)
+        self._held.setdefault(tenant, set()).add(key)
+        if tenant in self._fires_at:
+            return
+        at = self._timetable.after(tenant, self._clock.now_ms())
+        row = _FIRES + tenant.encode()
+        noted = self._rows.store.get("meta", row) if loading else None
+        at = min(at, keys.from_u64(noted)) if noted else at
+        batch.put("meta", row, keys.u64(max(0, at)))
+        self._fires_at[tenant] = at
+        heapq.heappush(self._firings, (at, tenant))
+
+    def _fire(self) -> None:
+        now_ms = self._clock.now_ms()
+        while self._firings and self._firings[0][0] <= now_ms:
+            _, tenant = heapq.heappop(self._firings)
+            del self._fires_at[tenant]
+            for key in self._held.pop(tenant):
+                if key in self.wanted:
+                    self._schedule(key, urgent=False)
+
+    def resume(self) -> None:
+        """Somebody is paused no more."""
+        for tenant in [tenant for tenant in self._stopped if not self._paused(tenant)]:
+            for key in self._stopped.pop(tenant):
+                if key in self.wanted:
+                    self._schedule(key, urgent=False)
 
     def _schedule(self, key: bytes, urgent: bool) -> None:
         now = self._clock.monotonic()
@@ -87,12 +161,16 @@ class Waiting:
 
     def next(self) -> bytes | None:
         """The node that is due first, if one is; segments before what is above them."""
+        self._fire()
         now = self._clock.monotonic()
         while self._due and self._due[0][0] <= now:
             due, _, key = heapq.heappop(self._due)
             if self._due_at.get(key) == due and key in self.wanted:
                 del self._due_at[key]
-                return key
+                tenant = tenant_of(key)
+                if self.wanted[key].urgent or not self._paused(tenant):
+                    return key
+                self._stopped.setdefault(tenant, set()).add(key)
         return None
 
     def postpone(self, key: bytes, seconds: float) -> None:
@@ -167,6 +245,15 @@ class Waiting:
     def urgent(self, tenant: str) -> bool:
         """Whether a node must still be made without what was erased. Writer thread only."""
         return any(self.wanted[key].urgent for key in self._since.get(tenant, ()) if key in self.wanted)
+
+    def is_asked(self, key: bytes) -> bool:
+        """Whether a command asked for a node that is not yet made."""
+        return key in self.wanted and self.wanted[key].asked
+
+    def asked(self, tenant: str) -> int:
+        """Nodes that a command asked for and that are not yet made. From any thread."""
+        wanted = [self.wanted.get(key) for key in list(self._since.get(tenant, ()))]
+        return sum(1 for each in wanted if each is not None and each.asked)
 
     def keys_of(self, tenant: str) -> list[bytes]:
         """Nodes of a tenant that are behind. Writer thread only."""

@@ -1,0 +1,113 @@
+"""`jetmem tenant set|show|list`: what holds for one tenant, durable and known to every stage that it concerns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from jetmem.console.calling import LOCAL, NO_TENANT, AsJson, Creds, Server, Tenant, call, fail, for_people
+
+if TYPE_CHECKING:
+    from jetmem.adapters.tenant_settings import Bucket
+    from jetmem.client import Client
+
+T = TypeVar("T")
+Pairs = Annotated[
+    list[str], typer.Argument(metavar="KEY=VALUE", help="`timezone=Europe/Amsterdam`; `timezone=` unsets.")
+]
+
+tenant_app = typer.Typer(help="Settings of tenants.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(tenant_app, name="tenant")
+
+
+@tenant_app.command("set")
+def set_(tenant: Tenant, pairs: Pairs, as_json: AsJson = False, server: Server = LOCAL, creds: Creds = "") -> None:
+    """Change settings of a tenant; running stages follow at once, nodes move to their new days by and by."""
+    from jetmem_schemas import tenants
+    from jetmem_schemas.errors import SchemaError
+
+    try:
+        changes = tenants.parsed(pairs)
+    except SchemaError as error:
+        fail(f"{error.code}: {error.message}", 2)
+    value, revision = in_bucket(server, creds, tenant, lambda bucket: bucket.change(tenant, changes))
+    _show(tenant, value, revision, as_json)
+
+
+@tenant_app.command()
+def show(tenant: Tenant, as_json: AsJson = False, server: Server = LOCAL, creds: Creds = "") -> None:
+    """Show the settings of a tenant."""
+    value, revision = in_bucket(server, creds, tenant, lambda bucket: bucket.get(tenant))
+    _show(tenant, value, revision, as_json)
+
+
+@tenant_app.command("list")
+def list_(as_json: AsJson = False, server: Server = LOCAL, creds: Creds = "") -> None:
+    """List tenants with settings of their own; as JSON one object a line. `_` is what holds for all."""
+    found = in_bucket(server, creds, NO_TENANT, lambda bucket: bucket.every())
+    if not for_people(as_json):
+        for tenant, value in found.items():
+            typer.echo(json.dumps({"tenant": tenant, "settings": _known(value)}))
+        return
+    from jetmem.console import tables
+
+    table = tables.lines("tenant", *_columns())
+    for tenant, value in found.items():
+        table.add_row(tenant, *(tables.clean(_told(_known(value).get(name))) for name in _columns()))
+    tables.console().print(table if found else "no tenant has settings of its own")
+
+
+def in_bucket(server: str, creds: str, tenant: str, work: Callable[[Bucket], Awaitable[T]]) -> T:
+    """Do something with the settings of tenants; what goes wrong is one sentence."""
+
+    async def run(client: Client) -> T:
+        from jetmem.adapters.tenant_settings import Bucket
+        from jetmem.client.errors import of_reply
+        from jetmem.runtime.errors import RequestFailed
+        from jetmem_schemas.errors import SchemaError
+
+        try:
+            return await work(Bucket(client.nats))
+        except (RequestFailed, SchemaError) as error:
+            raise of_reply(error.code, error.message) from error
+
+    return call(server, creds, tenant, run)
+
+
+def _columns() -> tuple[str, ...]:
+    from jetmem_schemas.tenants import TenantSettings
+
+    return TenantSettings.__struct_fields__
+
+
+def _known(value: bytes) -> dict[str, Any]:
+    """What is set, also by a newer version; unreadable ones as they are."""
+    try:
+        found: dict[str, Any] = json.loads(value or b"{}")
+    except ValueError:
+        return {"unreadable": value.decode(errors="backslashreplace")}
+    return found
+
+
+def _told(value: Any) -> str:
+    return "" if value is None else json.dumps(value) if not isinstance(value, str) else value
+
+
+def _show(tenant: str, value: bytes, revision: int, as_json: bool) -> None:
+    known = _known(value)
+    if not for_people(as_json):
+        typer.echo(json.dumps({"tenant": tenant, "revision": revision, "settings": known}))
+        return
+    from jetmem.console import tables
+
+    table = tables.lines("setting", "value")
+    for name in dict.fromkeys((*_columns(), *known)):
+        table.add_row(tables.clean(name), tables.clean(_told(known[name])) if name in known else "default")
+    tables.console().print(table)

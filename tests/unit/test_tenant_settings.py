@@ -1,0 +1,99 @@
+"""What can be set of a tenant: what is refused, and what of others' writing is kept."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+
+from jetmem.query.times import span_in
+from jetmem.query.zones import FixedZones, here
+from jetmem.runtime.settings import Common, SettingsError, load
+from jetmem_schemas import subjects, tenants
+from jetmem_schemas.errors import SchemaError
+from jetmem_schemas.tenants import TenantSettings
+
+AMSTERDAM = ZoneInfo("Europe/Amsterdam")
+
+
+def test_pairs_become_changes():
+    assert tenants.parsed(["timezone=Europe/Amsterdam"]) == {"timezone": "Europe/Amsterdam"}
+    assert tenants.parsed(["timezone="]) == {"timezone": ""}
+    assert tenants.parsed([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("pair", "told", "field"),
+    [
+        ("colour=red", "no setting 'colour'; there is timezone", "colour"),
+        ("toc_paused=true", "no setting 'toc_paused'; there is timezone", "toc_paused"),
+        ("timezone", "'timezone' is not timezone=value", "timezone"),
+        ("timezone=Mars/Phobos", "timezone must be an IANA name like Europe/Amsterdam, not 'Mars/Phobos'", "timezone"),
+        ("timezone=../etc/passwd", "not '../etc/passwd'", "timezone"),
+        ("timezone=Europe", "not 'Europe'", "timezone"),
+    ],
+)
+def test_what_cannot_be_set_is_a_sentence(pair, told, field):
+    with pytest.raises(SchemaError) as caught:
+        tenants.parsed([pair])
+    assert told in caught.value.message
+    assert (caught.value.code, caught.value.field) == ("bad_field", field)
+
+
+def test_a_change_leaves_what_a_newer_version_wrote():
+    newer = b'{"retention":{"segment":"30d"},"timezone":"Asia/Tokyo","x":[1,2]}'
+    assert tenants.decode(newer) == TenantSettings(timezone="Asia/Tokyo")
+    made = tenants.changed(newer, {"toc_paused": True})
+    assert msgspec.json.decode(made) == {
+        "retention": {"segment": "30d"}, "timezone": "Asia/Tokyo", "x": [1, 2], "toc_paused": True
+    }  # fmt: skip
+    assert tenants.changed(made, {"toc_paused": False, "timezone": ""}) == b'{"retention":{"segment":"30d"},"x":[1,2]}'
+    assert tenants.changed(b"", {}) == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [(b"{", "bad_json"), (b"\xff", "bad_json"), (b"[]", "bad_field"), (b'{"timezone":3}', "bad_field"),
+     (b'{"timezone":"Mars"}', "bad_field")],
+)  # fmt: skip
+def test_what_others_wrote_wrongly_is_refused(value, code):
+    with pytest.raises(SchemaError) as caught:
+        tenants.decode(value)
+    assert caught.value.code == code
+
+
+def test_the_bucket_names_tenants():
+    assert subjects.settings_tenant(subjects.tenant_settings("acme")) == "acme"
+    assert subjects.settings_tenant(subjects.tenant_settings(tenants.EVERYONE)) == "_"
+    assert subjects.settings_tenant("$KV.TENANTS.a.b") == ""
+
+
+def test_the_default_zone_is_checked_where_settings_are():
+    assert load({"": Common}, environ={"JETMEM_TIMEZONE": "Asia/Tokyo"})[""].timezone == "Asia/Tokyo"
+    with pytest.raises(SettingsError, match="JETMEM_TIMEZONE is Mars/Phobos; .*IANA name like Europe/Amsterdam"):
+        load({"": Common}, environ={"JETMEM_TIMEZONE": "Mars/Phobos"})
+
+
+class Zones(FixedZones):
+    """acme has its own."""
+
+    def own(self, tenant):
+        return AMSTERDAM if tenant == "acme" else None
+
+
+def test_a_question_is_understood_where_the_tenant_is():
+    noon = datetime(2026, 5, 5, 12, tzinfo=UTC)
+    tokyo = noon.astimezone(timezone(timedelta(hours=9)))
+    zones = Zones(default=ZoneInfo("America/New_York"))
+    assert here(zones, "acme", tokyo).tzinfo is AMSTERDAM
+    assert here(zones, "other", tokyo) is tokyo
+    assert here(zones, "other", noon).tzinfo is zones.default
+    assert here(FixedZones(), "other", noon) == noon
+
+
+@pytest.mark.parametrize(("now", "hours"), [("2026-03-30", 23), ("2026-10-26", 25), ("2026-05-05", 24)])
+def test_yesterday_is_as_long_as_the_clocks_made_it(now, hours):
+    asked = here(Zones(), "acme", datetime.fromisoformat(f"{now}T10:00:00+00:00"))
+    span = span_in("what was said yesterday?", asked)
+    assert span.until - span.since == hours * 3_600_000
+    assert datetime.fromtimestamp(span.until / 1000, AMSTERDAM) == datetime.fromisoformat(now).replace(tzinfo=AMSTERDAM)
