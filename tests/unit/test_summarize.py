@@ -4,9 +4,10 @@ import msgspec
 import pytest
 
 from harness.toc_record import PART, TENANT, Record, Stage
+from jetmem.domain import summaries
 from jetmem.runtime.settings import SettingsError, load
 from jetmem.summarize import core
-from jetmem.summarize.rows import FAMILIES, NodeRow, prefix
+from jetmem.summarize.rows import FAMILIES, prefix
 from jetmem.summarize.settings import SummarizeSettings, zones
 from jetmem_schemas import toc
 
@@ -359,4 +360,5 @@ def test_a_day_of_thousands_of_segments_is_chosen_from_fewer_bullets(record, sta
     trimmed = core.trimmed(children)
     assert len(trimmed) == 30
     assert sum(len(s.bullets) for s in trimmed) == 10
-    assert isinstance(core.rollup_row(children, str.split), NodeRow)
+    row = core.rollup_row(children, summaries.roll_up(trimmed, {}, str.split))
+    assert row.events == 30

@@ -22,8 +22,9 @@ from jetmem.summarize.handler import Summarizer
 from jetmem.summarize.publisher import Publisher
 from jetmem.summarize.rows import FAMILIES, FORMAT, Rows
 from jetmem.summarize.settings import SummarizeSettings
+from jetmem.summarize.vectors import Vectors
 from jetmem_schemas import subjects
-from jetmem_schemas.internal import Counts, Entry, Head
+from jetmem_schemas.internal import Counts, Entry, EntryVectorsReply, EntryVectorsRequest, Head
 
 ARM: Final = "toc"
 #: Nodes are made for so long before other work of the writer gets its turn.
@@ -35,6 +36,8 @@ _CLOSE_EVERY_S: Final = 5.0
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
 _ACK_S: Final = 5.0
+#: Longer than an index takes that imports meanwhile; nothing waits for it.
+_VECTORS_S: Final = 10.0
 
 
 def build(
@@ -63,6 +66,7 @@ class Summarize:
 
     def __init__(self, shell: Shell, settings: SummarizeSettings, store: Store) -> None:
         self.shell = shell
+        self.settings = settings
         parts = shell.partitions(subjects.PARTITIONS)
         self.summarizer = Summarizer(Rows(store), settings, parts, analyze, shell.clock)
 
@@ -74,6 +78,10 @@ class Summarize:
         self.shell.loop("publish", publisher.run)
         self.shell.loop("close", self._close)
         self.shell.loop("purge", self._purge)
+        it, rest_s = self.summarizer, self.settings.vectors_rest_s
+        ask, clock = self._entry_vectors, self.shell.clock
+        vectors = Vectors(it.rows, it.maker, process.in_reader, process.in_writer, ask, clock, rest_s)
+        self.shell.loop("vectors", vectors.run)
         process.wire({})
 
     # --- what the process asks of us (adapters.projection_process.Projected)
@@ -123,6 +131,13 @@ class Summarize:
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise Retryable(f"a node was not acknowledged: {error or type(error).__name__}") from error
         return ack.seq
+
+    async def _entry_vectors(self, tenant: str, rseqs: list[int]) -> EntryVectorsReply:
+        subject = subjects.service("index", subjects.partition_of(tenant), "entry_vectors")
+        reply: EntryVectorsReply = await self.shell.ask(
+            subject, EntryVectorsRequest(tenant, rseqs), EntryVectorsReply, _VECTORS_S
+        )
+        return reply
 
     async def _close(self) -> None:
         while True:

@@ -165,6 +165,7 @@ class Summarizer:
             batch.delete("published", start + keys.u64(row.rseq))
         if on_its_way is not None and told.version >= on_its_way:
             self.waiting.back(batch, key)
+        batch.delete("theirs", key)
         if told.gone and row.summary is None:
             self._put_node(batch, key, None)
             return
@@ -175,6 +176,8 @@ class Summarizer:
             if digest != row.digest or row.summary is None:
                 # of another life, or ours was not taken: what is right now must be recorded after it
                 self.waiting.want(batch, key, self.at[key[0]], again=row.summary is not None)
+                if digest:
+                    batch.put("theirs", key, entry.body)
             kept = row.digest if row.summary is not None else digest
             fresh = msgspec.structs.replace(fresh, version=told.version, digest=kept)
         self._put_node(batch, key, fresh)
@@ -279,6 +282,8 @@ class Summarizer:
 
         What is neither recorded with erased sources nor behind was made of none of them.
         """
+        batch.delete("theirs", key)
+        batch.delete("vectors", key)
         row = self._node(key)
         if row is not None and row.summary is not None:
             self._put_node(batch, key, msgspec.structs.replace(row, summary=None, grips=[]))

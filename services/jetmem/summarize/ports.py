@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from jetmem_schemas.internal import EntryVectorsReply
+
 
 class Analyzer(Protocol):
     """Text to words as the word index takes them, so that questions and nodes agree."""
 
     def __call__(self, text: str) -> list[str]:
         """Stems in order, without stop words."""
+
+
+class EntryVectors(Protocol):
+    """Asks index for the vectors of a tenant's entries."""
+
+    async def __call__(self, tenant: str, rseqs: list[int]) -> EntryVectorsReply:
+        """At most `limits.VECTORS_AT_ONCE`; none tells up to where there are any.
+
+        Raises:
+            RequestFailed: index does not answer.
+        """
 
 
 class Publish(Protocol):

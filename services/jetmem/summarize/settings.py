@@ -19,6 +19,8 @@ class SummarizeSettings(msgspec.Struct, frozen=True, kw_only=True):
             A change counts for what comes afterwards.
         open_every_s: A segment that grows is made again this often, at most.
         rollup_every_s: … and a day, week, month or year.
+        vectors_rest_s: A segment that is still open and did not change for so long is made again with vectors, like a
+            closed one.
         jitter: Both are longer by up to this share, so that not all are made at once.
         timezone: Whose days a tenant's days are: an IANA name.
         timezones: Tenants with another one: `acme=Europe/Amsterdam,beta=Asia/Tokyo`.
@@ -29,6 +31,7 @@ class SummarizeSettings(msgspec.Struct, frozen=True, kw_only=True):
     lateness_days: Annotated[float, Meta(gt=0, le=36_500)] = 7.0
     open_every_s: Seconds = 10.0
     rollup_every_s: Seconds = 5.0
+    vectors_rest_s: Seconds = 300.0
     jitter: Annotated[float, Meta(ge=0, le=1)] = 0.2
     timezone: str = "UTC"
     timezones: str = ""
