@@ -24,6 +24,13 @@ toc_waiting = Gauge("jetmem_toc_waiting", "nodes to be made, published or still 
 toc_without_vectors = Gauge(
     "jetmem_toc_without_vectors", "segments made without vectors, in the last look", registry=REGISTRY
 )
+told = Counter(
+    "jetmem_told_total", "questions to the summary endpoint, by what came of them", ["code"], registry=REGISTRY
+)
+told_dropped = Counter(
+    "jetmem_told_dropped_total", "bullets of the summary endpoint whose quotes are not in the events", registry=REGISTRY
+)
+told_tokens = Counter("jetmem_told_tokens_total", "tokens that the summary endpoint says it took", registry=REGISTRY)
 embedded = Counter("jetmem_embedded_total", "texts encoded", ["kind"], registry=REGISTRY)
 scanned = Counter("jetmem_scanned_total", "entries read by scan instead of live", ["stage"], registry=REGISTRY)
 resets = Counter("jetmem_projection_resets_total", "partitions begun again from 0", ["stage"], registry=REGISTRY)

@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 import nats.errors
 import nats.js.errors
 
+from jetmem.adapters.chat_endpoint import ChatEndpoint
 from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.projection_process import ProjectionProcess, own_folder
 from jetmem.adapters.rocks import Rocks
 from jetmem.adapters.tantivy_text import analyze
-from jetmem.runtime.clock import Clock
+from jetmem.runtime.clock import Clock, SystemClock
 from jetmem.runtime.errors import Retryable
-from jetmem.runtime.settings import Common
+from jetmem.runtime.settings import Common, SettingsError, secret
 from jetmem.runtime.store import Store
 from jetmem.summarize.handler import Summarizer
+from jetmem.summarize.ports import Endpoint
 from jetmem.summarize.publisher import Publisher
-from jetmem.summarize.rows import FAMILIES, FORMAT, Rows
+from jetmem.summarize.rows import FAMILIES, FORMAT, Rows, prefix
 from jetmem.summarize.settings import SummarizeSettings
+from jetmem.summarize.teller import Teller
 from jetmem.summarize.vectors import Vectors
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import Counts, Entry, EntryVectorsReply, EntryVectorsRequest, Head
@@ -36,6 +40,8 @@ _CLOSE_EVERY_S: Final = 5.0
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
 _ACK_S: Final = 5.0
+#: Rows that a status counts, at most: some 10 ms.
+_COUNTED_MAX: Final = 10_000
 #: Longer than an index takes that imports meanwhile; nothing waits for it.
 _VECTORS_S: Final = 10.0
 
@@ -45,6 +51,7 @@ def build(
     settings: SummarizeSettings,
     *,
     store: Store | None = None,
+    endpoint: Endpoint | None = None,
     clock: Clock | None = None,
     broker: Any = None,
 ) -> Shell:
@@ -52,19 +59,37 @@ def build(
 
     Raises:
         Broken: The store is in use, damaged or of a newer format.
+        SettingsError: An endpoint without a model, or whose key cannot be had.
     """
+    endpoint = endpoint or _endpoint(settings, clock or SystemClock())
     folder = own_folder(common, "summarize")
     shell = Shell("summarize", common, clock=clock, broker=broker)
     held = store or Rocks(folder / "rows", FAMILIES, format_version=FORMAT)
-    process = Summarize(shell, settings, held)
+    process = Summarize(shell, settings, held, endpoint)
     process.wire(ProjectionProcess(shell, process, folder, read_threads=settings.read_threads))
     return shell
+
+
+def _endpoint(settings: SummarizeSettings, clock: Clock) -> Endpoint | None:
+    if not settings.endpoint_url:
+        return None
+    if not settings.endpoint_model:
+        raise SettingsError("summarize.endpoint_url is set, so summarize.endpoint_model must be")
+    return ChatEndpoint(
+        settings.endpoint_url,
+        settings.endpoint_model,
+        secret(settings.endpoint_key_file, settings.endpoint_key_variable),
+        reply=settings.endpoint_reply,
+        timeout_s=settings.endpoint_timeout_s,
+        clock=clock,
+    )
 
 
 class Summarize:
     """The running stage: a projection's process, and loops that make, publish, close and purge."""
 
-    def __init__(self, shell: Shell, settings: SummarizeSettings, store: Store) -> None:
+    def __init__(self, shell: Shell, settings: SummarizeSettings, store: Store, endpoint: Endpoint | None) -> None:
+        self.endpoint = endpoint
         self.shell = shell
         self.settings = settings
         parts = shell.partitions(subjects.PARTITIONS)
@@ -82,6 +107,10 @@ class Summarize:
         ask, clock = self._entry_vectors, self.shell.clock
         vectors = Vectors(it.rows, it.maker, process.in_reader, process.in_writer, ask, clock, rest_s)
         self.shell.loop("vectors", vectors.run)
+        if self.endpoint is not None:
+            teller = Teller(self.shell, it, self.settings, self.endpoint, process.in_reader, process.in_writer)
+            self.shell.loop("teller", teller.run)
+            self.shell.on_stop(self.endpoint.close)
         process.wire({})
 
     # --- what the process asks of us (adapters.projection_process.Projected)
@@ -110,7 +139,11 @@ class Summarize:
         """What waits to be purged, made or recorded."""
         erased = self.summarizer.erased
         purging = int(tenant in erased) if tenant else len(erased)
-        return {"purging": purging, "pending_nodes": self.summarizer.waiting.count(tenant)}
+        counts: Counts = {"purging": purging, "pending_nodes": self.summarizer.waiting.count(tenant)}
+        if tenant:
+            lacking = self.summarizer.rows.store.scan("lacking", prefix(tenant))
+            counts["without_vectors"] = sum(1 for _ in islice(lacking, _COUNTED_MAX))
+        return counts
 
     def close(self) -> None:
         """Close the store."""

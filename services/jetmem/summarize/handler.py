@@ -72,7 +72,8 @@ class Summarizer:
         self.sessions = Sessions(rows, rules, settings.sessions_max)
         self.waiting = Waiting(rows, settings, clock)
         self._zones: Mapping[str, ZoneInfo] = zones(settings)
-        self.maker = Maker(rows, self.waiting, self.at, self._zones, analyze, clock)
+        tells = bool(settings.endpoint_url)
+        self.maker = Maker(rows, self.waiting, self.at, self._zones, analyze, clock, tells=tells)
         self._nodes: dict[bytes, NodeRow | None] = {}
         for key, _ in list(rows.store.scan("meta", _RESETTING)):
             self.reset(key[-1])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+from jetmem.adapters.chat_endpoint import Reply
 from jetmem_schemas.internal import EntryVectorsReply
 
 
@@ -23,6 +25,22 @@ class EntryVectors(Protocol):
         Raises:
             RequestFailed: index does not answer.
         """
+
+
+class Endpoint(Protocol):
+    """A model behind an OpenAI-compatible endpoint (`adapters.chat_endpoint.ChatEndpoint`)."""
+
+    async def ask(self, messages: Sequence[dict[str, str]], schema: dict[str, Any], tokens_max: int) -> Reply:
+        """The reply to one question.
+
+        Raises:
+            EndpointBusy: Later.
+            EndpointRefused: Not as it is set up.
+            BadReply: What came is no reply.
+        """
+
+    async def close(self) -> None:
+        """Let go."""
 
 
 class Publish(Protocol):

@@ -122,10 +122,9 @@ class Lacking(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Untold(msgspec.Struct, frozen=True, array_like=True):
-    """A node that the endpoint has not told: since when it is as it is, epoch ms, and how often it was asked."""
+    """A node that the endpoint has not told: since when it is as it is, epoch ms."""
 
     since_ms: int
-    asked: int = 0
 
 
 class OutboxRow(msgspec.Struct, frozen=True, array_like=True):

@@ -97,13 +97,16 @@ class Vectors:
         return [(key, decode_lacking(raw)) for key, raw in islice(found, _SLICE)]
 
     async def _bring(self, tenant: str, rows: Sequence[tuple[bytes, Lacking]]) -> int:
-        at = (await self._ask(tenant, [])).at
         rested = self._clock.now_ms() - self._rest_ms
+        rows = [(key, lacking) for key, lacking in rows if not lacking.open or lacking.since_ms <= rested]
+        if not rows:
+            return 0
+        at = (await self._ask(tenant, [])).at
         made = 0
         lot: list[bytes] = []
         events = 0
         for key, lacking in rows:
-            if lacking.last > at.rseq or (lacking.open and lacking.since_ms > rested):
+            if lacking.last > at.rseq:
                 continue
             lot.append(key)
             events += lacking.events
