@@ -251,19 +251,25 @@ class Rows:
 
     def children(self, tenant: str, node: NodeId) -> list[tuple[NodeId, NodeRow]]:
         """A node's children that are not gone, in order."""
+        rows = ((child, _node(raw)) for child, raw in self._below("nodes", tenant, node))
+        return [(child, row) for child, row in rows if row.summary is not None]
+
+    def untold_below(self, tenant: str, node: NodeId) -> bool:
+        """Whether a child of this node is still to be told."""
+        return any(True for _ in self._below("untold", tenant, node))
+
+    def _below(self, family: str, tenant: str, node: NodeId) -> Iterator[tuple[NodeId, bytes]]:
+        """Rows of a node's children, in order."""
         depth = node.depth + 1
         first, last = calendar.days_of(node)
         start = _level(tenant, depth)
-        found = []
         # a week begins within its month, a month within its year though its first week may begin before
-        for key, raw in self.store.scan("nodes", start, start=start + keys.u64(min(first, node.first).toordinal())):
+        for key, raw in self.store.scan(family, start, start=start + keys.u64(min(first, node.first).toordinal())):
             child = node_of(key)[1]
             if child.first > last:
-                break
-            row = _node(raw)
-            if row.summary is not None and calendar.parent_of(child) == node:
-                found.append((child, row))
-        return found
+                return
+            if calendar.parent_of(child) == node:
+                yield child, raw
 
     def vectors(self, wanted: Sequence[bytes]) -> list[VectorsRow | None]:
         """The vectors of these nodes' bullets."""

@@ -102,7 +102,7 @@ class Teller:
         after = b""
         while rows := await self._in_reader(partial(self._slice, after)):
             after = rows[-1][0] + b"\0"
-            ready = [key for key, untold in rows if self._may_be_told(key, untold)]
+            ready = [key for key, may in rows if may]
             for start in range(0, len(ready), self._settings.endpoint_at_once):
                 some = ready[start : start + self._settings.endpoint_at_once]
                 results = await asyncio.gather(*(self._tell(key) for key in some), return_exceptions=True)
@@ -113,14 +113,20 @@ class Teller:
                     raise error
         return asked
 
-    def _slice(self, after: bytes) -> list[tuple[bytes, Untold]]:
+    def _slice(self, after: bytes) -> list[tuple[bytes, bool]]:
+        """Keys, and whether each may be told now."""
         found = self._rows.store.scan("untold", b"", start=after)
-        return [(key, decode_untold(raw)) for key, raw in islice(found, _SLICE)]
+        return [(key, self._may_be_told(key, decode_untold(raw))) for key, raw in islice(found, _SLICE)]
 
     def _may_be_told(self, key: bytes, untold: Untold) -> bool:
-        """A segment at once, what is above it when it did not change for a while; neither if it is made anew."""
-        rest_ms = self._settings.endpoint_rest_s * 1000 if node_of(key)[1].level != "segment" else 0
-        return untold.since_ms + rest_ms <= self._shell.clock.now_ms() and key not in self._it.waiting.wanted
+        """A segment at once, what is above it when nothing below is to be told and it did not change for a while."""
+        tenant, node = node_of(key)
+        if key in self._it.waiting.wanted:
+            return False
+        if node.level == "segment":
+            return True
+        rested_ms = self._shell.clock.now_ms() - self._settings.endpoint_rest_s * 1000
+        return untold.since_ms <= rested_ms and not self._rows.untold_below(tenant, node)
 
     async def _tell(self, key: bytes) -> None:
         """Ask of one node, a few times if need be.
@@ -233,6 +239,7 @@ class Teller:
                 metrics.told.labels("told" if used else "outdated").inc()
                 return
             await asyncio.sleep(_LATER_S)
+        metrics.told.labels("outdated").inc()
 
     def _give_up(self, key: bytes) -> None:
         """It stays extractive until it changes."""
