@@ -198,7 +198,12 @@ async def _read(memory: Client) -> Tree:
 async def _events(memory: Client, node: NodeItem) -> list[Said]:
     """Events of a segment's time in its session; no other segment of LoCoMo's sessions is there."""
     held = memory.timeline_all(
-        agent=node.agents[0], session=node.session, since=_ms(node.start), until=_ms(node.end) + 1, limit=100
+        agent=node.agents[0],
+        session=node.session,
+        since=_ms(node.start),
+        until=_ms(node.end) + 1,
+        limit=100,
+        order="asc",
     )
     return [_said(item) async for item in held]
 
