@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,7 @@ from jetmem.summarize.app import build
 from jetmem.summarize.rows import prefix
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem.summarize.teller import Teller, _Paused
+from jetmem.tasks import end
 from jetmem_schemas.internal import StageStatus
 
 DAY_1 = 1_767_607_200_000
@@ -50,13 +52,18 @@ class Told:
         self.stage.settle()
 
     async def lap(self, timeout_s=5.0):
-        stage, key = self.stage, KEY
-        endpoint = ChatEndpoint(self.stub.url, "m", key, reply="json_schema", timeout_s=timeout_s, clock=stage.clock)
-        health = Health("summarize", stage.clock)
-        shell = SimpleNamespace(clock=stage.clock, health=health, log=logger())
-        try:
-            teller = Teller(shell, stage.it, stage.settings, endpoint, at_once, at_once)
+        async with self.teller(timeout_s) as teller:
             return await teller.lap()
+
+    @asynccontextmanager
+    async def teller(self, timeout_s=5.0):
+        stage = self.stage
+        endpoint = ChatEndpoint(self.stub.url, "m", KEY, timeout_s=timeout_s, clock=stage.clock)
+        self.health = Health("summarize", stage.clock)
+        self.health.ready = True
+        shell = SimpleNamespace(clock=stage.clock, health=self.health, log=logger())
+        try:
+            yield Teller(shell, stage.it, stage.settings, endpoint, at_once, at_once)
         finally:
             await endpoint.close()
 
@@ -122,7 +129,7 @@ def test_after_one_bad_reply_it_asks_again(stub, how):
     assert len(stub.asked) == 2
 
 
-@pytest.mark.parametrize("how", ["garbage", "not_json", "invented", "empty", "huge", "unanswerable"])
+@pytest.mark.parametrize("how", ["garbage", "not_json", "invented", "empty", "huge"])
 def test_who_never_answers_well_leaves_the_node_in_its_own_words(stub, how):
     told = Told(stub)
     stub.script = [how] * 3
@@ -181,13 +188,23 @@ def test_retry_after_is_a_number_or_a_date(stub, said, seconds):
     assert asyncio.run(ask()) == seconds
 
 
-def test_a_wrong_key_is_said_without_the_key(stub):
+@pytest.mark.parametrize(("how", "status"), [("denied", 401), ("unanswerable", 400)])
+def test_a_wrong_set_up_is_said_without_the_key_and_gives_no_node_up(stub, how, status):
     told = Told(stub)
-    stub.script = ["denied"]
+    stub.script = [how]
     with pytest.raises(_Paused) as paused:
         asyncio.run(told.lap())
-    assert str(paused.value) == "the endpoint answered 401"
+    assert str(paused.value) == f"the endpoint answered {status}"
     assert told.untold() == 5
+
+
+def test_one_question_that_cannot_be_answered_is_given_up(stub):
+    told = Told(stub, later=True, endpoint_at_once=1)
+    stub.script = ["good", *["unanswerable"] * 3]
+    asyncio.run(told.lap())
+    told.stage.settle(hours=0)
+    assert sorted(node.by for node in told.record.nodes().values() if node.level == "segment") == ["endpoint", "words"]
+    assert len(stub.asked) == 4
 
 
 @pytest.mark.parametrize("reply", ["json_object", "text"])
@@ -235,6 +252,25 @@ def test_a_budget_that_is_spent_leaves_nodes_extractive_until_the_next_hour(stub
     told.stage.clock.now += 3_600
     asyncio.run(told.lap())
     assert len(stub.asked) > asked
+
+
+def test_health_says_why_nodes_are_extractive(stub):
+    told = Told(stub, endpoint_tokens_hour=2_000, later=True, endpoint_at_once=1)
+    stub.tokens = 1_900
+
+    async def body():
+        async with told.teller() as teller:
+            running = asyncio.create_task(teller.run())
+
+            async def said():
+                return told.health.note
+
+            note = await until_async(said, "health has a note")
+            assert note.startswith("the endpoint's 2000 tokens of this hour are spent; nodes are extractive for ")
+            assert told.health.verdict() == (True, note)
+            await end(running)
+
+    asyncio.run(body())
 
 
 def test_one_invented_bullet_is_dropped_and_counted(stub):

@@ -18,12 +18,15 @@ from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import Retryable
 
 Format: TypeAlias = Literal["json_schema", "json_object", "text"]
+#: How a request names the most tokens of its reply: models that reason take the second only.
+Limit: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
 #: A reply that is longer is not read to its end.
 REPLY_BYTES_MAX: Final = 1024 * 1024
 #: Statuses after which the same question may be answered later.
 _LATER: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-#: … and those that are about this question, not about who asks.
+#: … and those that are about this question, not about who asks; the first also about how it is asked.
 _UNANSWERABLE: Final = frozenset({400, 413, 422})
+_BAD_REQUEST: Final = 400
 
 
 class EndpointBusy(Retryable):
@@ -72,8 +75,20 @@ _decode = msgspec.json.Decoder(_Completion).decode
 class ChatEndpoint:
     """Asks `<base_url>/chat/completions`. Proxies and credentials of the environment are not used."""
 
-    def __init__(self, base_url: str, model: str, key: str, *, reply: Format, timeout_s: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        key: str,
+        *,
+        timeout_s: float,
+        clock: Clock,
+        reply: Format = "json_schema",
+        limit: Limit = "max_tokens",
+    ) -> None:
         self._clock = clock
+        self._limit = limit
+        self._worked = False
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._model = model
         self._format = reply
@@ -87,10 +102,11 @@ class ChatEndpoint:
         Raises:
             EndpointBusy: Later: time-out, connection, 429, 5xx.
             EndpointRefused: Any other refusal.
-            BadReply: Too long, no JSON, or empty; or the question cannot be answered (400, 413, 422).
+            BadReply: Too long, no JSON, or empty; or the question cannot be answered (413, 422, and 400 of an endpoint
+                that has answered others).
         """
         body: dict[str, Any] = {
-            "model": self._model, "messages": list(messages), "max_tokens": tokens_max, "temperature": 0,
+            "model": self._model, "messages": list(messages), self._limit: tokens_max,
         }  # fmt: skip
         if self._format == "json_schema":
             body["response_format"] = {
@@ -116,7 +132,7 @@ class ChatEndpoint:
                 raise EndpointBusy(
                     f"the endpoint answered {status}", self._after_s(response.headers.get("Retry-After"))
                 )
-            if status in _UNANSWERABLE:
+            if status in _UNANSWERABLE and (self._worked or status != _BAD_REQUEST):
                 raise BadReply(f"the endpoint answered {status}")
             if status != 200:
                 raise EndpointRefused(f"the endpoint answered {status}")
@@ -125,6 +141,7 @@ class ChatEndpoint:
                 held += chunk
                 if len(held) > REPLY_BYTES_MAX:
                     raise BadReply("the endpoint's reply is too long")
+            self._worked = True
             return bytes(held)
 
     def _after_s(self, said: str | None) -> float:

@@ -80,6 +80,7 @@ def _endpoint(settings: SummarizeSettings, clock: Clock) -> Endpoint | None:
         settings.endpoint_model,
         secret(settings.endpoint_key_file, settings.endpoint_key_variable),
         reply=settings.endpoint_reply,
+        limit=settings.endpoint_limit,
         timeout_s=settings.endpoint_timeout_s,
         clock=clock,
     )

@@ -118,7 +118,8 @@ class Maker:
         wanted = self._waiting.wanted[key]
         old = self._rows.node(key)
         theirs = betters.worth(self._rows.store.get("theirs", key), old)
-        made = self._now(tenant, node, wanted.place, came, old if theirs is None else None, old)
+        place = wanted.place or (old.place if old else b"")
+        made = self._now(tenant, node, place, came, old if theirs is None else None)
         if made.row is None and old is None:
             self._drop(key, began)
             return
@@ -192,11 +193,11 @@ class Maker:
             batch.delete("untold", key)
 
     def _now(
-        self, tenant: str, node: NodeId, place: bytes, came: Better | None, usable: NodeRow | None, old: NodeRow | None
+        self, tenant: str, node: NodeId, place: bytes, came: Better | None = None, usable: NodeRow | None = None
     ) -> Made:
         """The node as it is now. `usable`: what was made last, to be taken as it is if its inputs are the same."""
         if node.level == "segment":
-            return self._segment(tenant, node, place or (old.place if old else b""), came, usable)
+            return self._segment(tenant, node, place, came, usable)
         return self._rollup(tenant, node, came, usable)
 
     def _rollup(self, tenant: str, node: NodeId, came: Better | None, usable: NodeRow | None) -> Made:

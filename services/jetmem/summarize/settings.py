@@ -30,6 +30,7 @@ class SummarizeSettings(msgspec.Struct, frozen=True, kw_only=True):
         endpoint_key_file: File that holds its key, or "".
         endpoint_key_variable: … or the environment variable that does, or "".
         endpoint_reply: How it is asked for JSON: by schema, as an object, or by words alone.
+        endpoint_limit: How a request names `endpoint_reply_tokens`: models that reason take the second only.
         endpoint_timeout_s: A reply that is not whole by then has failed.
         endpoint_tries: Questions about one node, until it stays extractive.
         endpoint_at_once: Questions at the same time.
@@ -53,6 +54,7 @@ class SummarizeSettings(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_key_file: str = ""
     endpoint_key_variable: str = ""
     endpoint_reply: Literal["json_schema", "json_object", "text"] = "json_schema"
+    endpoint_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     endpoint_timeout_s: Seconds = 60.0
     endpoint_tries: Annotated[int, Meta(ge=1, le=10)] = 3
     endpoint_at_once: Annotated[int, Meta(ge=1, le=32)] = 2

@@ -7,14 +7,13 @@ written with the node; this loop keeps nothing, so it may end anywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import groupby, islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from jetmem.domain.extract import Floats
 from jetmem.domain.lanes import Item
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
@@ -24,7 +23,7 @@ from jetmem.summarize.better import Better
 from jetmem.summarize.nodes import Maker
 from jetmem.summarize.ports import EntryVectors
 from jetmem.summarize.rows import Lacking, Rows, decode_lacking, tenant_of
-from jetmem_schemas.internal import EntryVectorsReply, Head
+from jetmem_schemas.internal import Head
 
 #: Rows looked at in one read.
 _SLICE: Final = 512
@@ -122,10 +121,11 @@ class Vectors:
         starts = range(0, len(rseqs), limits.VECTORS_AT_ONCE)
         replies = [await self._ask(tenant, rseqs[start : start + limits.VECTORS_AT_ONCE]) for start in starts]
         model = {reply.model for reply in replies}
-        if len(model) != 1:
-            return 0  # it is changing
+        raws = [raw for reply in replies for raw in reply.vectors]
+        if len(model) != 1 or len(raws) != len(rseqs):
+            return 0  # it is changing, or of another age than we
         at = min((reply.at for reply in replies), key=lambda head: head.rseq)
-        held = _decoded(rseqs, replies)
+        held = {n: np.frombuffer(raw, dtype=np.float32) for n, raw in zip(rseqs, raws, strict=True) if raw}
         made = 0
         for each in wanted:
             if _there(each.items, at):
@@ -148,8 +148,3 @@ class Vectors:
 def _there(items: Sequence[Item], at: Head) -> bool:
     """Whether every event that ever gets a vector has it."""
     return max(item.seq for item in items) <= at.rseq
-
-
-def _decoded(rseqs: Sequence[int], replies: Sequence[EntryVectorsReply]) -> Mapping[int, Floats]:
-    raws = [raw for reply in replies for raw in reply.vectors]
-    return {rseq: np.frombuffer(raw, dtype=np.float32) for rseq, raw in zip(rseqs, raws, strict=True) if raw}
