@@ -1,15 +1,19 @@
 """A record in memory that takes nodes as persist does, and a summarizer over it that can be killed between writes."""
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import msgspec
 
 from jetmem.adapters.tantivy_text import analyze
+from jetmem.domain.extract import Bullet, Grip
 from jetmem.runtime import limits
 from jetmem.runtime.errors import RequestFailed
+from jetmem.summarize.better import Better, Told
 from jetmem.summarize.handler import Summarizer
 from jetmem.summarize.rows import FAMILIES, Rows
 from jetmem.summarize.settings import SummarizeSettings
+from jetmem.summarize.teller import Teller
 from jetmem.summarize.vectors import Vectors
 from jetmem.testing.encoder import FakeEncoder
 from jetmem.testing.store import FakeStore
@@ -206,6 +210,17 @@ class Stage:
     def bring(self):
         """Vectors, as far as index has them; how many segments were made with theirs."""
         return ran(self.vectors.lap())
+
+    def tell(self):
+        """An endpoint tells what may be told; it says the first thing of each node, and when."""
+        teller = Teller(SimpleNamespace(clock=self.clock), self.it, self.settings, None, at_once, at_once)
+        for key, _ in list(self.store.scan("untold", b"")):
+            asked = teller._prepare(key)
+            if asked is not None:
+                first = asked.sources[0]
+                grip = first.grip or Grip(first.text[:40], first.id, first.id, first.ts)
+                told = Told(f"Told at {self.clock.now}", [Bullet("Something was said.", [grip])])
+                self.it.maker.improve(key, Better(asked.inputs, told=told))
 
     def close(self):
         self.it.close(self.it.due(self.clock.now_ms()), self.clock.now_ms())

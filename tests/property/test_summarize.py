@@ -99,6 +99,8 @@ def act(stage, what, count):
     elif what == "embed":  # index has the vectors of what was said so far, but for the last few
         stage.index.at = max(stage.index.at, len(stage.record.entries) - count)
         stage.bring()
+    elif what == "tell":
+        stage.tell()
     elif what == "restart":
         stage.open()
     elif what == "kill":
@@ -213,6 +215,20 @@ def test_forgets_restarts_and_kills_change_nothing(history):
     check_tree(record)
     check_nothing_left(stage, record)
     check_rebuilt(record, lateness_days=10_000)
+
+
+@SLOW
+@given(histories(forgets, st.tuples(st.just("tell"), st.just(0))))
+def test_what_an_endpoint_told_is_kept_and_not_asked_again(history):
+    how = {"lateness_days": 10_000, "endpoint_url": "http://localhost", "endpoint_tokens_hour": 10**9}
+    record, stage = play(history, **how)
+    check_tree(record)
+    check_rebuilt(record, **how)
+    stage.tell()
+    stage.settle()
+    check_tree(record)
+    assert {node.by for node in record.nodes().values() if node.level == "segment" and node.bullets} <= {"endpoint"}
+    check_rebuilt(record, **how)
 
 
 @SLOW
