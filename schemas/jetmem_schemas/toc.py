@@ -18,6 +18,8 @@ from jetmem_schemas.events import Id, Time, decode_json, epoch_ms
 from jetmem_schemas.subjects import NODE, NONE, memory
 
 Level = Literal["year", "month", "week", "day", "segment"]
+#: How a node's words were chosen: among what was said by words or by vectors, or told by an endpoint.
+MadeBy = Literal["words", "vectors", "endpoint"]
 #: From the root down.
 LEVELS: Final[tuple[Level, ...]] = ("year", "month", "week", "day", "segment")
 NodeKind = Literal["observation", "preference", "procedure", "constraint", "definition"]
@@ -79,6 +81,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         kind: What most of it is.
         pinned: Kept whatever a retention says.
         open: Provisional: more is expected.
+        by: How its words were chosen.
         sources: Ranges of `rseq`, first and last, that hold all events it was made from, and maybe others.
     """
 
@@ -103,6 +106,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: NodeKind = "observation"
     pinned: bool = False
     open: bool = False
+    by: MadeBy = "words"
     sources: list[tuple[Rseq, Rseq]] = []
 
 

@@ -1,6 +1,8 @@
 """summarize alone: throughput of segments and of nodes over a record in memory, and where the time goes.
 
-`python tests/harness/measure_summarize.py EVENTS.jsonl.gz [COUNT] [--profile]`
+`python tests/harness/measure_summarize.py EVENTS.jsonl.gz [COUNT] [--vectors] [--profile]`
+
+With `--vectors` every entry has one beforehand, and segments that are closed are made again with theirs meanwhile.
 """
 
 import resource
@@ -9,15 +11,19 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness.measure_index import read
+from harness.toc_record import at_once, ran
 from jetmem.adapters.rocks import Rocks
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.runtime.clock import SystemClock
 from jetmem.summarize.handler import Summarizer
 from jetmem.summarize.rows import FAMILIES, FORMAT, Rows
 from jetmem.summarize.settings import SummarizeSettings
-from jetmem_schemas.internal import Entry
+from jetmem.summarize.vectors import Vectors
+from jetmem_schemas.internal import Entry, EntryVectorsReply, Head
 from jetmem_schemas.subjects import partition_of
 
 BATCH = 1_000
@@ -27,12 +33,25 @@ PART = partition_of("irc")
 class Run:
     """Entries of the file; nodes come back at once, numbered as the record would."""
 
-    def __init__(self, store, settings):
+    def __init__(self, store, settings, vectors=False):
         self.it = Summarizer(Rows(store), settings, [PART], analyze, SystemClock())
         self.rseq = 0
         self.nodes = 0
         self.bytes = 0
-        self.spent = {"segments": 0.0, "nodes": 0.0, "come back": 0.0}
+        self.spent = {"segments": 0.0, "nodes": 0.0, "come back": 0.0, "vectors": 0.0}
+        pool = np.random.default_rng(1).standard_normal((997, 384)).astype(np.float32)
+        self.pool = [row.tobytes() for row in pool / np.linalg.norm(pool, axis=1, keepdims=True)]
+        it, clock = self.it, SystemClock()
+        self.vectors = Vectors(it.rows, it.maker, at_once, at_once, self.ask, clock, 300.0) if vectors else None
+
+    async def ask(self, tenant, rseqs):
+        return EntryVectorsReply("random", [self.pool[rseq % len(self.pool)] for rseq in rseqs], Head(self.rseq))
+
+    def bring(self):
+        """A lap of the loop that brings vectors; the process takes one a second."""
+        if self.vectors is not None:
+            self.timed("vectors", lambda: ran(self.vectors.lap()))
+            self.come_back()
 
     def timed(self, what, work):
         began = time.perf_counter()
@@ -75,11 +94,14 @@ def measure(run, entries):
     for start in range(0, len(entries), BATCH):
         run.apply(entries[start : start + BATCH])
         run.make()
+        if start // BATCH % 10 == 9:
+            run.bring()
     applied = time.perf_counter() - began
     for key in list(run.it.waiting.wanted):
         run.it.waiting._schedule(key, urgent=True)
     while run.it.waiting.wanted:
         run.make()
+        run.bring()
         for key in list(run.it.waiting.wanted):
             run.it.waiting._schedule(key, urgent=True)
     took = time.perf_counter() - began
@@ -99,7 +121,7 @@ def main():
     ]
     folder = Path(tempfile.mkdtemp(prefix="jetmem-measure-"))
     store = Rocks(folder / "rows", FAMILIES, format_version=FORMAT)
-    run = Run(store, SummarizeSettings())
+    run = Run(store, SummarizeSettings(), "--vectors" in sys.argv)
     if "--profile" in sys.argv:
         import cProfile
         import pstats

@@ -1,17 +1,25 @@
 """A record in memory that takes nodes as persist does, and a summarizer over it that can be killed between writes."""
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import msgspec
 
 from jetmem.adapters.tantivy_text import analyze
-from jetmem.adapters.tenant_settings import Told
+from jetmem.adapters.tenant_settings import Told as Setting
+from jetmem.domain.extract import Bullet, Grip
+from jetmem.runtime import limits
+from jetmem.runtime.errors import RequestFailed
+from jetmem.summarize.better import Better, Told
 from jetmem.summarize.handler import Summarizer
 from jetmem.summarize.rows import FAMILIES, Rows
 from jetmem.summarize.settings import SummarizeSettings
+from jetmem.summarize.teller import Teller
+from jetmem.summarize.vectors import Vectors
+from jetmem.testing.encoder import FakeEncoder
 from jetmem.testing.store import FakeStore
 from jetmem_schemas import tenants, toc
-from jetmem_schemas.internal import Entry, Forgotten, encode
+from jetmem_schemas.internal import Entry, EntryVectorsReply, Forgotten, Head, encode
 from jetmem_schemas.subjects import partition_of
 
 TENANT = "acme"
@@ -117,6 +125,45 @@ class Record:
         return [e for e in self.entries if e.kind == "event"]
 
 
+class Index:
+    """Gives out vectors as index does: of entries up to `at`, all there are (None: of every entry)."""
+
+    def __init__(self, record):
+        self.record = record
+        self.encoder = FakeEncoder(dimensions=32)
+        self.at = 0
+        self.model = "fake"
+        self.down = False
+        self.asked = 0
+
+    async def entry_vectors(self, tenant, rseqs):
+        if self.down:
+            raise RequestFailed("unavailable", "index is down")
+        at = len(self.record.entries) if self.at is None else self.at
+        assert len(rseqs) <= limits.VECTORS_AT_ONCE
+        self.asked += len(rseqs)
+        return EntryVectorsReply(self.model, [self._vector(rseq) if rseq <= at else b"" for rseq in rseqs], Head(at))
+
+    def _vector(self, rseq):
+        entry = self.record.entries[rseq - 1]
+        text = msgspec.json.decode(entry.body).get("text", "") if entry.kind == "event" else ""
+        return self.encoder.encode([text])[0].tobytes() if text else b""
+
+
+async def at_once(work):
+    """In the place of a thread."""
+    return work()
+
+
+def ran(coroutine):
+    """The result of a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    raise AssertionError("it waits")
+
+
 class Stage:
     """summarize without its process: each loop is called by hand."""
 
@@ -125,17 +172,22 @@ class Stage:
         self.store = store or Store(FAMILIES)
         self.clock = clock or Clock()
         self.settings = SummarizeSettings(**settings)
+        self.index = Index(record)
         self.published = 0
         self.timezone = timezone
         self.open()
 
     def open(self):
         self.it = Summarizer(Rows(self.store), self.settings, [PART], analyze, self.clock, timezone=self.timezone)
+        ask, rest_s = self.index.entry_vectors, self.settings.vectors_rest_s
+        self.vectors = Vectors(
+            self.it.rows, self.it.maker, at_once, at_once, ask, self.clock, rest_s, self.it.tenants.paused
+        )
 
     def set(self, tenant=TENANT, **changes):
         """What the bucket tells of a tenant."""
         value = tenants.changed(self.it.tenants.values().get(tenant, b""), changes)
-        self.it.told([Told(tenant, value, tenants.decode(value))])
+        self.it.told([Setting(tenant, value, tenants.decode(value))])
 
     @property
     def at(self):
@@ -164,6 +216,21 @@ class Stage:
             self.it.waiting.acknowledged(key, version, seq)
         return bool(found)
 
+    def bring(self):
+        """Vectors, as far as index has them; how many segments were made with theirs."""
+        return ran(self.vectors.lap())
+
+    def tell(self):
+        """An endpoint tells what may be told; it says the first thing of each node, and when."""
+        teller = Teller(SimpleNamespace(clock=self.clock), self.it, self.settings, None, at_once, at_once)
+        for key, _ in list(self.store.scan("untold", b"")):
+            asked = teller._prepare(key)
+            if asked is not None:
+                first = asked.sources[0]
+                grip = first.grip or Grip(first.text[:40], first.id, first.id, first.ts)
+                told = Told(f"Told at {self.clock.now}", [Bullet("Something was said.", [grip])])
+                self.it.maker.improve(key, Better(asked.inputs, told=told))
+
     def close(self):
         self.it.close(self.it.due(self.clock.now_ms()), self.clock.now_ms())
 
@@ -177,6 +244,8 @@ class Stage:
             self.it.refused()
             self.close()
             self.make()
+            if self.bring():
+                continue
             if not self.publish() and not self.it.waiting.count() and self.at == len(self.record.entries):
                 return
         raise AssertionError(f"{self.it.waiting.count()} nodes still wait: {self.it.waiting.wanted}")

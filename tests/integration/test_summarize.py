@@ -140,3 +140,38 @@ def test_stopped_at_any_time_it_goes_on(tmp_path):
         assert found["toc:year:2026"].events == 66
 
     run(body, tmp_path)
+
+
+def test_vectors_of_index_choose_the_bullets_once_they_are_there(tmp_path):
+    settings = msgspec.structs.replace(QUICK, vectors_rest_s=0.2)
+
+    async def body():
+        async with pipeline(tmp_path) as line:
+            line.settings["summarize"] = settings
+            await line.start("persist", "summarize")
+            said = [f"copper lantern {n} hangs near the meadow of {'Bob' if n % 2 else 'Nora'}" for n in range(20)]
+            for n, text in enumerate(said):
+                await line.say(text, id=f"e{n}", ts=MAY_5)
+            await caught_up(line)
+            before = await tree(line)
+            assert {node.by for node in before.values()} == {"words"}, "index is not even there"
+            line.embed.start()
+            await line.start("index")
+            await until_async(lambda: lacks(line, 0), "vectors came")
+            await caught_up(line)
+            after = await tree(line)
+            check(after)
+            assert {node.by for node in after.values()} == {"vectors"}
+            await line.forget(ids=["e3"])
+            await caught_up(line)
+            await until_async(lambda: lacks(line, 0), "without the forgotten one")
+            await caught_up(line)
+            found = await tree(line)
+            check(found)
+            assert found["toc:year:2026"].events == 19
+
+    async def lacks(line, count):
+        status = await line.ask("summarize", "status", {"tenant": "acme"}, StageStatus)
+        return status.counts["without_vectors"] == count and status.counts["pending_nodes"] == 0
+
+    asyncio.run(body())

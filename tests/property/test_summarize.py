@@ -24,7 +24,7 @@ says = st.tuples(
     st.sampled_from([3, 3, 30, 900, 4_000]),
 )
 works = st.tuples(st.sampled_from(["work", "work", "overtaken"]), st.integers(0, 5))
-does = st.tuples(st.sampled_from(["read", "make", "publish", "restart", "kill", "close"]), st.integers(0, 5))
+does = st.tuples(st.sampled_from(["read", "make", "publish", "restart", "kill", "close", "embed"]), st.integers(0, 5))
 forgets = st.one_of(
     st.tuples(st.sampled_from(["forget", "race"]), st.sets(st.integers(0, 30), min_size=1, max_size=6)),
     st.tuples(st.just("forget last"), st.integers(1, 4)),
@@ -51,9 +51,13 @@ def text_of(number, length):
     return ". ".join(" ".join(said[n : n + 9]).capitalize() for n in range(0, length, 9))
 
 
-def play(history, **how):
+def play(history, *, vectors=True, **how):
     record = Record()
     stage = Stage(record, **how)
+    if vectors:
+        stage.index.at = 0
+    else:
+        stage.index.down = True
     now = START
     bucket = {}
     for number, step in enumerate(history):
@@ -88,6 +92,7 @@ def play(history, **how):
     stage.store.left = None
     bucket["toc_paused"] = False
     stage.set(**bucket)
+    stage.index.at = None
     stage.settle()
     return record, stage
 
@@ -120,6 +125,11 @@ def act(stage, what, count):
         stage.close()
         stage.make()
         stage.publish()
+    elif what == "embed":  # index has the vectors of what was said so far, but for the last few
+        stage.index.at = max(stage.index.at, len(stage.record.entries) - count)
+        stage.bring()
+    elif what == "tell":
+        stage.tell()
     elif what == "restart":
         stage.open()
     elif what == "kill":
@@ -170,14 +180,29 @@ def check_tree(record):
 
 
 def check_rebuilt(record, *, zone="", **how):
-    """From nothing, over the same record: the same tree, and nothing is published."""
+    """From nothing, over the same record: the same tree, and nothing is published, whether vectors come or not."""
     before = contents(record)
     again = Stage(record, **how)
     again.set(timezone=zone)
     again.clock.now = 10**7
+    again.index.down = True
     again.settle()
     assert contents(record) == before
     assert again.published == 0
+    again.index.down, again.index.at = False, None
+    again.settle()
+    assert contents(record) == before
+    assert again.published == 0
+
+
+def check_vectors(record, stage):
+    """With vectors all there, the tree that is made at once is the one that came bit by bit."""
+    held = dict(stage.store.scan("vectors", b""))
+    again = Stage(record)
+    again.clock.now = 10**7
+    again.index.at = None
+    again.settle()
+    assert dict(again.store.scan("vectors", b"")) == held
 
 
 def check_nothing_left(stage, record):
@@ -189,6 +214,8 @@ def check_nothing_left(stage, record):
     assert {key[0] for key, _ in stage.store.scan("nodes", b"")} <= {PART}
     assert len(list(stage.store.scan("nodes", b""))) == len(record.nodes())
     assert len(list(stage.store.scan("published", b""))) == len(record.nodes())
+    assert list(stage.store.scan("lacking", b"")) == list(stage.store.scan("theirs", b"")) == []
+    assert len(list(stage.store.scan("vectors", b""))) == len(record.nodes())
 
 
 @pytest.fixture(autouse=True, params=[2, 128], ids=["coarse sources", "fine sources"])
@@ -207,6 +234,7 @@ def test_late_events_restarts_and_kills_change_nothing(history):
     check_tree(record)
     check_nothing_left(stage, record)
     check_rebuilt(record)
+    check_vectors(record, stage)
 
 
 @SLOW
@@ -217,6 +245,20 @@ def test_forgets_restarts_and_kills_change_nothing(history):
     check_tree(record)
     check_nothing_left(stage, record)
     check_rebuilt(record, lateness_days=10_000)
+
+
+@SLOW
+@given(histories(forgets, st.tuples(st.just("tell"), st.just(0))))
+def test_what_an_endpoint_told_is_kept_and_not_asked_again(history):
+    how = {"lateness_days": 10_000, "endpoint_url": "http://localhost", "endpoint_tokens_hour": 10**9}
+    record, stage = play(history, **how)
+    check_tree(record)
+    check_rebuilt(record, **how)
+    stage.tell()
+    stage.settle()
+    check_tree(record)
+    assert {node.by for node in record.nodes().values() if node.level == "segment" and node.bullets} <= {"endpoint"}
+    check_rebuilt(record, **how)
 
 
 @SLOW

@@ -5,7 +5,7 @@ import pytest
 
 from jetmem import flow
 from jetmem.console import configuration
-from jetmem.runtime.settings import Common, SettingsError, environment, load
+from jetmem.runtime.settings import Common, SettingsError, environment, load, secret
 
 
 class Oven(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,3 +185,16 @@ def test_the_settings_file_is_the_given_one_or_that_of_the_data_folder(toml, tmp
     assert configuration.settings_file(None, tmp_path) == path
     with pytest.raises(SettingsError, match="does not exist"):
         configuration.settings_file(tmp_path / "other.toml", tmp_path)
+
+
+def test_a_secret_comes_from_a_file_or_a_variable_and_no_error_shows_one(tmp_path):
+    (tmp_path / "key").write_text(" sk-1\n")
+    assert secret(str(tmp_path / "key"), "") == "sk-1"
+    assert secret("", "MY_KEY", {"MY_KEY": "sk-2\n"}) == "sk-2"
+    assert secret("", "") == ""
+    with pytest.raises(SettingsError, match="MY_KEY is not set"):
+        secret("", "MY_KEY", {"OTHER": "sk-3"})
+    (tmp_path / "key").write_bytes(b"\xff sk-4")
+    with pytest.raises(SettingsError, match="cannot be read") as failed:
+        secret(str(tmp_path / "key"), "")
+    assert "sk-4" not in str(failed.value)

@@ -4,9 +4,10 @@ import msgspec
 import pytest
 
 from harness.toc_record import PART, TENANT, Record, Stage
+from jetmem.domain import summaries
 from jetmem.summarize import core
 from jetmem.summarize.places import segments_of
-from jetmem.summarize.rows import FAMILIES, NodeRow, prefix
+from jetmem.summarize.rows import FAMILIES, prefix
 from jetmem_schemas import toc
 
 DAY_1 = 1_767_607_200_000  # Monday 2026-01-05, 10:00 in UTC
@@ -356,7 +357,8 @@ def test_a_day_of_thousands_of_segments_is_chosen_from_fewer_bullets(record, sta
     trimmed = core.trimmed(children)
     assert len(trimmed) == 30
     assert sum(len(s.bullets) for s in trimmed) == 10
-    assert isinstance(core.rollup_row(children, str.split), NodeRow)
+    row = core.rollup_row(children, summaries.roll_up(trimmed, {}, str.split))
+    assert row.events == 30
 
 
 def places(stage, *rseqs, tenant=TENANT):

@@ -44,7 +44,7 @@ def test_random_is_the_same_each_time(baselines):
 
 
 def test_the_report_says_whether_the_goal_is_reached(baselines):
-    row = baselines.row(QUESTIONS, PICKS["ours"])
+    row = baselines.row(QUESTIONS, PICKS["ours, by words"])
     walked = toc.Walked(Coverage(0.5, 0.81, 0.9, 2), 12.0, spread([0.001, 0.002]), 0)
     report = toc.Report("x", 24, 2, {"year": 1}, {"cores": "2"}, {"stored": 0.1}, {"walk": walked}, {"ours": row})
     console = Console(record=True, width=120)

@@ -9,9 +9,10 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import uvloop
@@ -66,18 +67,21 @@ def environment() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def pipeline(prefix: str, tell: Callable[[str], None]) -> AsyncIterator[Pipeline]:
+async def pipeline(
+    prefix: str, tell: Callable[[str], None], more: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Pipeline]:
     """Start everything, wait until questions are answered, stop everything and remove the folder at the end.
 
     Args:
         prefix: Of the folder's name. After an error of ours the folder is kept for its logs.
         tell: Hears of processes that die.
+        more: Settings of this run, as in the environment.
 
     Raises:
         StartFailed: Not ready in time.
         KeyboardInterrupt: SIGINT or SIGTERM; everything was stopped first.
     """
-    environ = environment()
+    environ = environment() | dict(more)
     settings = configuration.load(None, environ)
     root = Path(tempfile.mkdtemp(prefix=prefix))
     plan = Plan(root=root, port=0, common=settings[""], nats=settings[configuration.NATS], environ=environ)

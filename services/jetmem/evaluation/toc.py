@@ -8,6 +8,7 @@ itself. Coverage is the share of a question's evidence turns that lie in the seg
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,17 +17,19 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from jetmem import client
+from jetmem.adapters.nats_ask import ask
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.client import Client
 from jetmem.console.ending import told
 from jetmem.console.temporary import Pipeline, pipeline, run
 from jetmem.domain import walk
-from jetmem.domain.extract import Said
+from jetmem.domain.extract import Floats, Said
 from jetmem.evaluation import conditions, locomo, metrics, toc_metrics
 from jetmem.evaluation import show as screen
 from jetmem.evaluation.locomo import Question
@@ -36,6 +39,8 @@ from jetmem.evaluation.toc_baselines import PICKS, Baselines, Row, Segment, stat
 from jetmem.evaluation.toc_metrics import Coverage
 from jetmem.loading import Loader, Source
 from jetmem.runtime.errors import Broken
+from jetmem_schemas import subjects
+from jetmem_schemas.internal import EncodeReply, EncodeRequest, StageStatus
 from jetmem_schemas.requests import Item
 from jetmem_schemas.shown import NodeItem
 
@@ -43,6 +48,11 @@ _NAME: Final = "jetmem eval-toc"
 _LOAD_S: Final = 120.0
 _WAIT_MS: Final = 30_000
 _NODES_MAX: Final = 300
+#: Everything was said long ago: segments need not rest before they are made with vectors.
+_QUICK: Final = {"JETMEM_SUMMARIZE_VECTORS_REST_S": "1"}
+_ASK_S: Final = 30.0
+_LOOK_S: Final = 1.0
+_TEXTS_AT_ONCE: Final = 32
 #: Makes `route` walk, whatever the question; none of its words is looked for.
 _EXPLORE: Final = "Tell me about: "
 GOAL: Final = 0.80
@@ -93,11 +103,13 @@ async def measure(data: Path, limit: int, say: Told) -> Report:
     questions = spread_evenly(locomo.questions_of(data), limit)
     found = conditions.machine()
     say.say("starting the pipeline (the first start on a machine prepares the model, about a minute)")
-    async with pipeline("jetmem-eval-toc-", say.say) as running:
+    async with pipeline("jetmem-eval-toc-", say.say, _QUICK) as running:
         async with client.connect(running.url, tenant="eval", name=_NAME) as memory:
             events, seconds = await _load(memory, data / locomo.EVENTS_FILE, say)
             say.say("reading the trees")
             trees = {tenant: await _read(memory.as_tenant(tenant)) for tenant in sorted({q.tenant for q in questions})}
+            segments = {tenant: list(tree.segments.values()) for tenant, tree in trees.items()}
+            meaning = await _encode(memory, Baselines.texts(segments, analyze), say)
             walks = {
                 "walk over toc and browse": _walk_all(trees, questions),
                 "route": await _route_all(memory, trees, questions, say),
@@ -105,7 +117,7 @@ async def measure(data: Path, limit: int, say: Told) -> Report:
         _whole(running)
         seconds["ready"] = running.ready_s
     say.say("bullets chosen otherwise, for comparison")
-    baselines = Baselines({tenant: list(tree.segments.values()) for tenant, tree in trees.items()}, analyze)
+    baselines = Baselines(segments, analyze, meaning)
     bullets = {name: baselines.row(questions, pick) for name, pick in PICKS.items()}
     found["load after"] = conditions.load()
     levels = {
@@ -139,7 +151,32 @@ async def _load(memory: Client, path: Path, say: Told) -> tuple[int, dict[str, f
                 break
             say.still(f"{tenant}: nodes are behind")
     seconds["all in the tree"] = time.perf_counter() - began
+    say.say("waiting until every segment was made with vectors")
+    for tenant in report.last_seqs:
+        subject = subjects.service("summarize", subjects.partition_of(tenant), "status")
+        while True:
+            status = await ask(memory.nats, subject, {"tenant": tenant}, StageStatus, _ASK_S)
+            if not status.counts["without_vectors"] and not status.counts["pending_nodes"]:
+                break
+            say.still(f"{tenant}: {status.counts['without_vectors']} segments wait for vectors")
+            await asyncio.sleep(_LOOK_S)
+    seconds["with vectors"] = time.perf_counter() - began
     return report.stored, seconds
+
+
+async def _encode(memory: Client, texts: Sequence[str], say: Told) -> dict[str, Floats]:
+    """Vectors of texts, as questions get them."""
+    found: dict[str, Floats] = {}
+    with progress(say, f"encoding {len(texts)} texts", len(texts)) as step:
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            some = list(texts[start : start + _TEXTS_AT_ONCE])
+            subject = subjects.service("embed", "any", "encode")
+            reply = await ask(memory.nats, subject, EncodeRequest(some), EncodeReply, _ASK_S)
+            for text, raw in zip(some, reply.vectors, strict=True):
+                if raw:
+                    found[text] = np.frombuffer(raw, dtype=np.float32)
+                step()
+    return found
 
 
 async def _read(memory: Client) -> Tree:
@@ -161,7 +198,12 @@ async def _read(memory: Client) -> Tree:
 async def _events(memory: Client, node: NodeItem) -> list[Said]:
     """Events of a segment's time in its session; no other segment of LoCoMo's sessions is there."""
     held = memory.timeline_all(
-        agent=node.agents[0], session=node.session, since=_ms(node.start), until=_ms(node.end) + 1, limit=100
+        agent=node.agents[0],
+        session=node.session,
+        since=_ms(node.start),
+        until=_ms(node.end) + 1,
+        limit=100,
+        order="asc",
     )
     return [_said(item) async for item in held]
 
@@ -235,10 +277,10 @@ def tables(report: Report) -> list[Table]:
         latency = (f"{each.latency.p50:.1f}", f"{each.latency.p95:.1f}")
         walks.add_row(name, *_figures(each.coverage), read, str(each.empty), *latency)
     bullets = Table(title="segments ranked by the words of their bullets alone", title_justify="left")
-    for name in ("bullets", "cover@1", "cover@3", "cover@5", "evidence quoted", "repeated words"):
+    for name in ("bullets", "cover@1", "cover@3", "cover@5", "evidence quoted", "repeated words", "alike"):
         bullets.add_column(name, justify="left" if name == "bullets" else "right")
     for name, row in report.bullets.items():
-        bullets.add_row(name, *_figures(row.coverage), f"{row.cited:.3f}", f"{row.repeated:.3f}")
+        bullets.add_row(name, *_figures(row.coverage), *(f"{v:.3f}" for v in (row.cited, row.repeated, row.alike)))
     return [walks, bullets]
 
 

@@ -10,13 +10,15 @@ from typing import Final
 import msgspec
 
 from jetmem.domain import extract, walk
-from jetmem.domain.extract import Analyze, Candidate, Said
+from jetmem.domain.extract import Analyze, Candidate, Floats, Said, Vectors
 from jetmem.evaluation import toc_metrics
 from jetmem.evaluation.locomo import Question
 from jetmem.evaluation.toc_metrics import Coverage
 
 #: Of a segment's candidates and how many are wanted: the places of those chosen.
 Pick = Callable[[Sequence[Candidate], int], Sequence[int]]
+#: Unit vectors by text.
+Meaning = Mapping[str, Floats]
 _SEED: Final = 1
 _OPENED_MAX: Final = toc_metrics.OPENED[-1]
 
@@ -24,16 +26,21 @@ PICKS: Final[dict[str, Pick]] = {
     "full text": lambda each, _: range(len(each)),
     "lead-k": lambda each, count: toc_metrics.lead(len(each), count),
     "random": lambda each, count: toc_metrics.at_random(len(each), count, _SEED),
-    "ours": lambda each, count: extract.choose(each, count, count),
+    "ours, by words": lambda each, count: extract.choose(_wordly(each), count, count),
+    "ours, with vectors": lambda each, count: extract.choose(each, count, count),
 }
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Coverage of the evidence; the share of it that a bullet quotes; how much a node's bullets repeat each other."""
+    """Coverage of the evidence; the share of it that a bullet quotes; how much a node's bullets repeat each other.
+
+    `repeated` by words, `alike` by meaning: 0 where no bullet was encoded.
+    """
 
     coverage: Coverage
     cited: float
     repeated: float
+    alike: float = 0.0
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -48,15 +55,30 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 class Baselines:
-    """Of all tenants; their segments are analysed once."""
+    """Of all tenants; their segments are analysed once. `texts` is all that a `Meaning` must know."""
 
-    def __init__(self, segments: Mapping[str, Sequence[Segment]], analyze: Analyze) -> None:
+    def __init__(
+        self, segments: Mapping[str, Sequence[Segment]], analyze: Analyze, meaning: Meaning | None = None
+    ) -> None:
         self._segments = segments
         self._analyze = analyze
+        self._meaning = meaning or {}
         self._candidates = {
-            tenant: [extract.said_candidates(each.events, {}, analyze) for each in held]
+            tenant: [extract.said_candidates(each.events, self._vectors(each), analyze) for each in held]
             for tenant, held in segments.items()
         }
+
+    def _vectors(self, segment: Segment) -> Vectors:
+        found = {event.id: self._meaning.get(spoken(event)) for event in segment.events}
+        return {name: vector for name, vector in found.items() if vector is not None}
+
+    @staticmethod
+    def texts(segments: Mapping[str, Sequence[Segment]], analyze: Analyze) -> list[str]:
+        """Of all events, and of all bullets that may be chosen."""
+        every = [each for held in segments.values() for each in held]
+        events = [spoken(event) for each in every for event in each.events if event.text]
+        bullets = [c.bullet.text for each in every for c in extract.said_candidates(each.events, {}, analyze)]
+        return list(dict.fromkeys(events + bullets))
 
     def row(self, questions: Sequence[Question], pick: Pick) -> Row:
         """How well bullets that were chosen so do."""
@@ -73,12 +95,25 @@ class Baselines:
             cited.append(toc_metrics.cited(quoted, evidence))
         every = [held for each in chosen.values() for held in each]
         repeated = [toc_metrics.repeated_words([frozenset(each.words) for each in held]) for held in every]
-        return Row(toc_metrics.mean(found), _mean(cited), _mean(repeated))
+        alike = [
+            toc_metrics.repeated_meaning([v for c in held if (v := self._meaning.get(c.bullet.text)) is not None])
+            for held in every
+        ]
+        return Row(toc_metrics.mean(found), _mean(cited), _mean(repeated), _mean(alike))
 
     @staticmethod
     def _picked(candidates: Sequence[Candidate], pick: Pick) -> list[Candidate]:
         wanted = extract.bullets_wanted(len(candidates), of_children=False)
         return [candidates[n] for n in pick(candidates, wanted)]
+
+
+def spoken(event: Said) -> str:
+    """What index has embedded of an event (decision 0005)."""
+    return f"{event.author}: {event.text}" if event.author else event.text
+
+
+def _wordly(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [msgspec.structs.replace(each, vector=None) for each in candidates]
 
 
 def _cards(chosen: Sequence[Sequence[Candidate]]) -> tuple[list[walk.Card], walk.Statistics]:

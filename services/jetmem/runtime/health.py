@@ -36,6 +36,7 @@ class Health:
 
     Attributes:
         dead_letters: How many DEAD holds; None where the stage does not know.
+        note: What works less well than it could while the stage is healthy; "" for nothing.
     """
 
     def __init__(self, stage: str, clock: Clock) -> None:
@@ -43,6 +44,7 @@ class Health:
         self.lag = 0
         self.ready = False
         self.broken = ""
+        self.note = ""
         self.dead_letters: int | None = None
         self.error: LastError | None = None
         self._clock = clock
@@ -99,7 +101,7 @@ class Health:
         silent_s = now - (now if self._heard_at is None else self._heard_at)
         if silent_s > PROGRESS_DEADLINE_S:
             return False, f"nothing was heard of its loop for {silent_s:.0f} s"
-        return True, "ok"
+        return True, self.note or "ok"
 
     def report(self) -> dict[str, Any]:
         """What `/healthz` says."""

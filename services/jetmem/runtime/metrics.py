@@ -21,6 +21,16 @@ retried = Counter("jetmem_retried_total", "attempts after a failure", ["stage"],
 indexed = Counter("jetmem_indexed_total", "events searchable, by arm", ["arm"], registry=REGISTRY)
 summarized = Counter("jetmem_summarized_total", "nodes made, by level", ["level"], registry=REGISTRY)
 toc_waiting = Gauge("jetmem_toc_waiting", "nodes to be made, published or still to come back", registry=REGISTRY)
+toc_without_vectors = Gauge(
+    "jetmem_toc_without_vectors", "segments made without vectors, in the last look", registry=REGISTRY
+)
+told = Counter(
+    "jetmem_told_total", "questions to the summary endpoint, by what came of them", ["code"], registry=REGISTRY
+)
+told_dropped = Counter(
+    "jetmem_told_dropped_total", "bullets of the summary endpoint whose quotes are not in the events", registry=REGISTRY
+)
+told_tokens = Counter("jetmem_told_tokens_total", "tokens that the summary endpoint says it took", registry=REGISTRY)
 embedded = Counter("jetmem_embedded_total", "texts encoded", ["kind"], registry=REGISTRY)
 scanned = Counter("jetmem_scanned_total", "entries read by scan instead of live", ["stage"], registry=REGISTRY)
 resets = Counter("jetmem_projection_resets_total", "partitions begun again from 0", ["stage"], registry=REGISTRY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,6 +98,27 @@ def load(
         if value is not None:
             raw[""][name] = (value, f"--{name.replace('_', '-')}")
     return {name: _convert(kind, raw[name]) for name, kind in sections.items()}
+
+
+def secret(file: str, variable: str, environ: Mapping[str, str] | None = None) -> str:
+    """A key or password, from a file or else an environment variable; "" if neither is named.
+
+    It is no setting itself, so that nothing that shows settings can show it.
+
+    Raises:
+        SettingsError: The file cannot be read, or the variable is not set; without what either holds.
+    """
+    if file:
+        try:
+            return Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{file} cannot be read: {type(error).__name__}") from None
+    if not variable:
+        return ""
+    try:
+        return (os.environ if environ is None else environ)[variable].strip()
+    except KeyError:
+        raise SettingsError(f"environment: {variable} is not set") from None
 
 
 #: By field: the value, and where it was given, as a sentence begins.

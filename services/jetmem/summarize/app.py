@@ -5,28 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 import nats.errors
 import nats.js.errors
 
+from jetmem.adapters.chat_endpoint import ChatEndpoint
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.projection_process import ProjectionProcess, own_folder
 from jetmem.adapters.rocks import Rocks
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.adapters.tenant_settings import TenantWatch, Told
-from jetmem.runtime.clock import Clock
+from jetmem.runtime.clock import Clock, SystemClock
 from jetmem.runtime.errors import Retryable
-from jetmem.runtime.settings import Common
+from jetmem.runtime.settings import Common, SettingsError, secret
 from jetmem.runtime.store import Store
 from jetmem.summarize.handler import Summarizer
 from jetmem.summarize.places import segments_of
+from jetmem.summarize.ports import Endpoint as Chat
 from jetmem.summarize.publisher import Publisher
 from jetmem.summarize.remaking import Remaking
-from jetmem.summarize.rows import FAMILIES, FORMAT, Rows
+from jetmem.summarize.rows import FAMILIES, FORMAT, Rows, prefix
 from jetmem.summarize.settings import SummarizeSettings
+from jetmem.summarize.teller import Teller
+from jetmem.summarize.vectors import Vectors
 from jetmem_schemas import subjects
-from jetmem_schemas.internal import Counts, Entry, Head
+from jetmem_schemas.internal import Counts, Entry, EntryVectorsReply, EntryVectorsRequest, Head
 from jetmem_schemas.placing import SegmentsReply, SegmentsRequest
 
 ARM: Final = "toc"
@@ -39,6 +44,10 @@ _CLOSE_EVERY_S: Final = 5.0
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
 _ACK_S: Final = 5.0
+#: Rows that a status counts, at most: some 10 ms.
+_COUNTED_MAX: Final = 10_000
+#: Longer than an index takes that imports meanwhile; nothing waits for it.
+_VECTORS_S: Final = 10.0
 
 
 def build(
@@ -46,6 +55,7 @@ def build(
     settings: SummarizeSettings,
     *,
     store: Store | None = None,
+    endpoint: Chat | None = None,
     clock: Clock | None = None,
     broker: Any = None,
 ) -> Shell:
@@ -53,20 +63,40 @@ def build(
 
     Raises:
         Broken: The store is in use, damaged or of a newer format.
+        SettingsError: An endpoint without a model, or whose key cannot be had.
     """
+    endpoint = endpoint or _endpoint(settings, clock or SystemClock())
     folder = own_folder(common, "summarize")
     shell = Shell("summarize", common, clock=clock, broker=broker)
     held = store or Rocks(folder / "rows", FAMILIES, format_version=FORMAT)
-    process = Summarize(shell, settings, held)
+    process = Summarize(shell, settings, held, endpoint)
     process.wire(ProjectionProcess(shell, process, folder, read_threads=settings.read_threads))
     return shell
+
+
+def _endpoint(settings: SummarizeSettings, clock: Clock) -> Chat | None:
+    if not settings.endpoint_url:
+        return None
+    if not settings.endpoint_model:
+        raise SettingsError("summarize.endpoint_url is set, so summarize.endpoint_model must be")
+    return ChatEndpoint(
+        settings.endpoint_url,
+        settings.endpoint_model,
+        secret(settings.endpoint_key_file, settings.endpoint_key_variable),
+        reply=settings.endpoint_reply,
+        limit=settings.endpoint_limit,
+        timeout_s=settings.endpoint_timeout_s,
+        clock=clock,
+    )
 
 
 class Summarize:
     """The running stage: a projection's process, and loops that make, publish, close and purge."""
 
-    def __init__(self, shell: Shell, settings: SummarizeSettings, store: Store) -> None:
+    def __init__(self, shell: Shell, settings: SummarizeSettings, store: Store, endpoint: Chat | None) -> None:
+        self.endpoint = endpoint
         self.shell = shell
+        self.settings = settings
         parts = shell.partitions(subjects.PARTITIONS)
         timezone = shell.common.timezone
         self.summarizer = Summarizer(Rows(store), settings, parts, analyze, shell.clock, timezone=timezone)
@@ -80,6 +110,16 @@ class Summarize:
         self.shell.loop("publish", publisher.run)
         self.shell.loop("close", self._close)
         self.shell.loop("purge", self._purge)
+        it, rest_s = self.summarizer, self.settings.vectors_rest_s
+        ask, clock = self._entry_vectors, self.shell.clock
+        vectors = Vectors(
+            it.rows, it.maker, process.in_reader, process.in_writer, ask, clock, rest_s, it.tenants.paused
+        )
+        self.shell.loop("vectors", vectors.run)
+        if self.endpoint is not None:
+            teller = Teller(self.shell, it, self.settings, self.endpoint, process.in_reader, process.in_writer)
+            self.shell.loop("teller", teller.run)
+            self.shell.on_stop(self.endpoint.close)
         own = {"segments_of": Endpoint(SegmentsRequest, self._segments_of)}
         process.wire({**own, **Remaking(process, self.summarizer).endpoints()})
 
@@ -115,6 +155,8 @@ class Summarize:
             counts["remaking"] = waiting.asked(tenant) + int(self.summarizer.sweeps.running(tenant))
             counts["remake_asked"] = self.summarizer.sweeps.asked[tenant]
             counts["paused"] = int(self.summarizer.tenants.paused(tenant))
+            lacking = self.summarizer.rows.store.scan("lacking", prefix(tenant))
+            counts["without_vectors"] = sum(1 for _ in islice(lacking, _COUNTED_MAX))
         return counts
 
     def close(self) -> None:
@@ -146,6 +188,13 @@ class Summarize:
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise Retryable(f"a node was not acknowledged: {error or type(error).__name__}") from error
         return ack.seq
+
+    async def _entry_vectors(self, tenant: str, rseqs: list[int]) -> EntryVectorsReply:
+        subject = subjects.service("index", subjects.partition_of(tenant), "entry_vectors")
+        reply: EntryVectorsReply = await self.shell.ask(
+            subject, EntryVectorsRequest(tenant, rseqs), EntryVectorsReply, _VECTORS_S
+        )
+        return reply
 
     async def _close(self) -> None:
         while True:

@@ -9,9 +9,9 @@ from typing import Final
 
 import msgspec
 
-from jetmem.domain import calendar, extract, segments, summaries
+from jetmem.domain import calendar, extract, segments
 from jetmem.domain.calendar import NodeId
-from jetmem.domain.extract import Analyze, Said
+from jetmem.domain.extract import Said
 from jetmem.domain.lanes import Item, Segment
 from jetmem.domain.summaries import Summary
 from jetmem.summarize.rows import EventRow, NodeRow
@@ -97,9 +97,8 @@ def segment_row(node: NodeId, place: bytes, segment: Segment, agent: str, summar
     )
 
 
-def rollup_row(children: Sequence[NodeRow], analyze: Analyze) -> NodeRow:
-    """The node above these, at least one, in order; not yet published."""
-    summary = summaries.roll_up(trimmed(children), {}, analyze)
+def rollup_row(children: Sequence[NodeRow], summary: Summary) -> NodeRow:
+    """The node above these, at least one, in order; not yet published. Its bullets' grips are theirs."""
     known = {(grip[0], grip[1], grip[2]): grip for child in reversed(children) for grip in child.grips}
     start, end = calendar.union((child.start, child.end) for child in children)
     return NodeRow(
@@ -171,6 +170,7 @@ def published(node: NodeId, row: NodeRow, seq: int, children: Sequence[str], ses
         salience=summary.salience,
         kind=summary.kind,
         open=row.open,
+        by=row.by,
         sources=row.sources,
     )
 
@@ -181,13 +181,20 @@ def encoded(node: toc.Node) -> bytes:
 
 
 def digest(node: toc.Node) -> bytes:
-    """Of what a node says, whatever its version."""
-    return blake2b(_encode(msgspec.structs.replace(node, version=0, seq=0)), digest_size=_DIGEST_BYTES).digest()
+    """Of what a node says, whatever its version, and however its words were chosen."""
+    bare = msgspec.structs.replace(node, version=0, seq=0, by="words")
+    return blake2b(_encode(bare), digest_size=_DIGEST_BYTES).digest()
+
+
+def full(body: bytes) -> toc.Node | None:
+    """A recorded node; None if it is none of ours."""
+    try:
+        return _full(body)
+    except msgspec.DecodeError:
+        return None
 
 
 def digest_of(body: bytes) -> bytes:
-    """The same of a recorded one; b"" if it is none of ours."""
-    try:
-        return digest(_full(body))
-    except msgspec.DecodeError:
-        return b""
+    """The digest of a recorded one; b"" if it is none of ours."""
+    node = full(body)
+    return digest(node) if node else b""

@@ -84,7 +84,8 @@ class Summarizer:
         timetable = Timetable(settings.rollup_schedule, settings.rollup_jitter_s, tenants.zone)
         self.waiting = Waiting(rows, settings, clock, timetable, tenants.paused)
         self.sweeps = Sweeps(rows, self.waiting, self.at, tenants.zone, clock)
-        self.maker = Maker(rows, self.waiting, self.at, tenants.zone, analyze, clock)
+        tells = bool(settings.endpoint_url)
+        self.maker = Maker(rows, self.waiting, self.at, tenants.zone, analyze, clock, tells=tells)
         self._nodes: dict[bytes, NodeRow | None] = {}
         for key, _ in list(rows.store.scan("meta", _RESETTING)):
             self.reset(key[-1])
@@ -177,6 +178,7 @@ class Summarizer:
             batch.delete("published", start + keys.u64(row.rseq))
         if on_its_way is not None and told.version >= on_its_way:
             self.waiting.back(batch, key)
+        batch.delete("theirs", key)
         if told.gone and row.summary is None:
             self._put_node(batch, key, None)
             return
@@ -187,6 +189,8 @@ class Summarizer:
             if digest != row.digest or row.summary is None:
                 # of another life, or ours was not taken: what is right now must be recorded after it
                 self.waiting.want(batch, key, self.at[key[0]], again=row.summary is not None)
+                if digest:
+                    batch.put("theirs", key, entry.body)
             kept = row.digest if row.summary is not None else digest
             fresh = msgspec.structs.replace(fresh, version=told.version, digest=kept)
         self._put_node(batch, key, fresh)
@@ -285,6 +289,8 @@ class Summarizer:
 
         What is neither recorded with erased sources nor behind was made of none of them.
         """
+        batch.delete("theirs", key)
+        batch.delete("vectors", key)
         row = self._node(key)
         if row is not None and row.summary is not None:
             self._put_node(batch, key, msgspec.structs.replace(row, summary=None, grips=[]))

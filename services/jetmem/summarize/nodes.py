@@ -6,7 +6,8 @@ anywhere. Equal content is not published again, whatever moved: a rebuild is qui
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -14,29 +15,51 @@ import msgspec
 
 from jetmem.domain import calendar, summaries
 from jetmem.domain.calendar import NodeId
+from jetmem.domain.extract import Said
+from jetmem.domain.lanes import Segment
+from jetmem.domain.summaries import Summary
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.store import WriteSet
+from jetmem.summarize import better as betters
 from jetmem.summarize import core
+from jetmem.summarize.better import Better
 from jetmem.summarize.ports import Analyzer
-from jetmem.summarize.rows import NodeRow, OutboxRow, Rows, Wanted, encode, node_key, node_of, session_of
+from jetmem.summarize.rows import (
+    Lacking,
+    NodeRow,
+    OutboxRow,
+    Rows,
+    Untold,
+    VectorsRow,
+    Wanted,
+    encode,
+    node_key,
+    node_of,
+    session_of,
+)
 from jetmem.summarize.waiting import Waiting
 from jetmem_schemas.internal import Head
 
 #: A version must be higher than the last; its own entry will make it so, or the next one.
 _POSTPONED_S: Final = 0.25
+#: Children whose vectors are in memory at once: some 9 kB each.
+_VECTORS_AT_ONCE: Final = 256
 
 
 class Made(NamedTuple):
-    """A node as it is now: its row (None: it is no more), children and session."""
+    """A node as it is now: its row (None: it is no more), children, session, and new vectors of its bullets, if any."""
 
     row: NodeRow | None
     children: list[str]
     session: str = ""
+    vectors: VectorsRow | None = None
+    below: Sequence[NodeRow] = ()
 
 
 class Maker:
-    """Writer thread only. `at` is where each partition is; the process changes it.
+    """Writer thread only. `at` is where each partition is; the process changes it. `tells`: an endpoint is asked.
 
     Attributes:
         zone: Whose days a tenant's days are.
@@ -50,6 +73,8 @@ class Maker:
         zone: Callable[[str], ZoneInfo],
         analyze: Analyzer,
         clock: Clock,
+        *,
+        tells: bool = False,
     ) -> None:
         self._rows = rows
         self._waiting = waiting
@@ -57,6 +82,7 @@ class Maker:
         self.zone = zone
         self._analyze = analyze
         self._clock = clock
+        self._tells = tells
 
     def some(self, seconds: float) -> bool:
         """Make what is due, for so long; False when nothing is."""
@@ -67,56 +93,86 @@ class Maker:
                 return True
         return False
 
-    def _make(self, key: bytes) -> None:
+    def improve(self, key: bytes, came: Better) -> bool:
+        """Make a node with what came for it; False: not now, the log must go on first.
+
+        What came for other inputs than the node has by now is not used. A node that holds no words just now is made
+        anew anyway.
+        """
+        old = self._rows.node(key)
+        at = self._at[key[0]]
+        if old is None or old.summary is None:
+            return True
+        if at.rseq <= old.version:
+            return False
+        batch = self._rows.store.batch()
+        self._waiting.want(batch, key, at)
+        self._rows.store.write(batch, sync=False)
+        self._make(key, came)
+        return True
+
+    def _make(self, key: bytes, came: Better | None = None) -> None:
         began = self._clock.monotonic()
         tenant, node = node_of(key)
         at = self._at[key[0]]
         wanted = self._waiting.wanted[key]
         old = self._rows.node(key)
-        made = self._now(tenant, node, wanted.place or (old.place if old else b""))
+        theirs = betters.worth(self._rows.store.get("theirs", key), old)
+        place = wanted.place or (old.place if old else b"")
+        made = self._now(tenant, node, place, came, _usable(old, asked=wanted.asked) if theirs is None else None)
         if made.row is None and old is None:
             self._drop(key, began)
             return
         row = msgspec.structs.replace(made.row or NodeRow(0), version=at.rseq)
         said = core.published(node, row, at.seq, made.children, made.session)
+        taken = betters.adopted(theirs, said, row, made.below) if theirs is not None else None
+        if taken is not None:
+            row = taken
+            said = core.published(node, row, at.seq, made.children, made.session)
         digest = core.digest(said)
         settled = old is not None and (old.recorded == old.version or self._waiting.on_its_way(key))
         if old is not None and settled and not wanted.again and old.digest == digest:
-            if made.row is None or old.summary is not None:
+            if made.row is None or (old.summary is not None and _same(old, row)):
                 self._drop(key, began)
-            else:  # of a life before, and still right
+            else:  # of a life before and still right, or made of other things with the same end
                 kept = msgspec.structs.replace(
                     row, version=old.version, digest=digest, rseq=old.rseq, recorded=old.recorded
                 )
-                self._write(key, kept, b"", wanted, began)
+                self._write(key, kept, b"", wanted, began, made.vectors)
             return
         if old is not None and at.rseq <= old.version:
             self._waiting.postpone(key, _POSTPONED_S)
             return
         rseq, recorded = (old.rseq, old.recorded) if old else (0, -1)
         row = msgspec.structs.replace(row, digest=digest, rseq=rseq, recorded=recorded)
-        self._write(key, row, core.encoded(said), wanted, began)
+        self._write(key, row, core.encoded(said), wanted, began, made.vectors)
         metrics.summarized.labels(node.level).inc()
 
     def differs(self, key: bytes, place: bytes = b"") -> bool:
         """Whether a node would say something else if it were made now; nothing is written."""
         tenant, node = node_of(key)
         old = self._rows.node(key)
-        made = self._now(tenant, node, place or (old.place if old else b""))
+        usable = _usable(old, asked=True)
+        made = self._now(tenant, node, place or (old.place if old else b""), usable=usable)
         if old is None or old.summary is None or made.row is None:
             return (old is not None and old.summary is not None) != (made.row is not None)
         return core.digest(core.published(node, made.row, 0, made.children, made.session)) != old.digest
 
     def _drop(self, key: bytes, began: float) -> None:
         batch = self._rows.store.batch()
+        batch.delete("theirs", key)
         self._waiting.made(batch, key, self._clock.monotonic() - began)
         self._rows.store.write(batch, sync=False)
 
-    def _write(self, key: bytes, row: NodeRow, body: bytes, wanted: Wanted, began: float) -> None:
+    def _write(
+        self, key: bytes, row: NodeRow, body: bytes, wanted: Wanted, began: float, vectors: VectorsRow | None
+    ) -> None:
         """Keep a node, have its parent made, and publish it unless `body` is empty."""
         batch = self._rows.store.batch()
         tenant, node = node_of(key)
         batch.put("nodes", key, encode(row))
+        batch.delete("theirs", key)
+        self._note_wishes(batch, key, row, vectors)
         if body:
             since = self._waiting.send(key, row.version)
             batch.put("outbox", key, encode(OutboxRow(row.version, since, body)))
@@ -127,21 +183,99 @@ class Maker:
         self._rows.store.write(batch, sync=False)
         crashpoint("summarize:after-node")
 
-    def _now(self, tenant: str, node: NodeId, place: bytes) -> Made:
+    def _note_wishes(self, batch: WriteSet, key: bytes, row: NodeRow, vectors: VectorsRow | None) -> None:
+        """Keep vectors with the node; note what would make it better."""
+        if not row.meaning:
+            batch.delete("vectors", key)
+        elif vectors is not None:
+            batch.put("vectors", key, encode(vectors))
+        now_ms = self._clock.now_ms()
+        wishes = row.summary is not None and row.by != "endpoint"
+        segment = self._rows.segment(row.place) if wishes and not row.meaning else None
+        if segment is not None:
+            last = max(item.seq for item in segment.items)
+            batch.put("lacking", key, encode(Lacking(last, len(segment.items), now_ms, row.open)))
+        else:
+            batch.delete("lacking", key)
+        if self._tells and wishes and not row.open:
+            batch.put("untold", key, encode(Untold(now_ms)))
+        else:
+            batch.delete("untold", key)
+
+    def _now(
+        self, tenant: str, node: NodeId, place: bytes, came: Better | None = None, usable: NodeRow | None = None
+    ) -> Made:
+        """The node as it is now. `usable`: what was made last, to be taken as it is if its inputs are the same."""
         if node.level == "segment":
-            return self._segment(tenant, node, place)
+            return self._segment(tenant, node, place, came, usable)
+        return self._rollup(tenant, node, came, usable)
+
+    def _rollup(self, tenant: str, node: NodeId, came: Better | None, usable: NodeRow | None) -> Made:
         children = self._rows.children(tenant, node)
         if not children:
             return Made(None, [])
-        return Made(core.rollup_row([row for _, row in children], self._analyze), [str(child) for child, _ in children])
+        ids = [str(child) for child, _ in children]
+        below = [row for _, row in children]
+        inputs = betters.rollup_inputs(children)
+        if came is not None and came.inputs != inputs:
+            came = None
+        if came is None and usable is not None and usable.summary is not None and usable.inputs == inputs:
+            return Made(usable, ids, below=below)
+        trimmed = core.trimmed(below)
+        lacks = any(row.lacks for row in below)
+        meant = [] if lacks else [node_key(tenant, child) for child, row in children if row.meaning]
+        model, vectors = betters.joined(betters.needed(trimmed), self._vectors(meant))
+        summary = summaries.roll_up(trimmed, vectors, self._analyze)
+        if came is not None and came.told is not None:
+            row = core.rollup_row(below, betters.with_told(summary, came.told))
+            return Made(msgspec.structs.replace(row, inputs=inputs, by="endpoint"), ids, below=below)
+        row = msgspec.structs.replace(core.rollup_row(below, summary), inputs=inputs, lacks=lacks)
+        made = Made(row, ids, below=below)
+        return made if lacks else self._meant(made, summary, Better(inputs, model, vectors))
 
-    def _segment(self, tenant: str, node: NodeId, place: bytes) -> Made:
+    def _vectors(self, wanted: Sequence[bytes]) -> Iterator[VectorsRow | None]:
+        left = iter(wanted)
+        while some := list(islice(left, _VECTORS_AT_ONCE)):
+            yield from self._rows.vectors(some)
+
+    @staticmethod
+    def _meant(made: Made, summary: Summary, came: Better) -> Made:
+        """It was chosen by vectors."""
+        kept = betters.kept(summary, came.model, came.vectors or {})
+        by = "vectors" if came.vectors else "words"
+        row = msgspec.structs.replace(made.row or NodeRow(0), by=by, meaning=betters.meaning(kept), lacks=False)
+        return made._replace(row=row, vectors=kept)
+
+    def _segment(self, tenant: str, node: NodeId, place: bytes, came: Better | None, usable: NodeRow | None) -> Made:
         segment = self._rows.segment(place)
         zone = self.zone(tenant)
         if segment is None or calendar.segment_node(segment, zone) != node:
             return Made(None, [])
-        held = self._rows.events(tenant, [item.seq for item in segment.items])
-        said = [event.said for event in held if event is not None]
         _, agent, session = session_of(place)
-        summary = summaries.summarize(said, {}, self._analyze, zone)
-        return Made(core.segment_row(node, place, segment, agent, summary), [], session)
+        inputs = betters.segment_inputs(segment, zone.key)
+        if came is not None and came.inputs != inputs:
+            came = None
+        outdone = came is None or (came.told is None and usable is not None and usable.by == "endpoint")
+        if outdone and usable is not None and usable.summary is not None and usable.inputs == inputs:
+            return Made(usable, [], session)
+        vectors = came.vectors if came is not None and came.vectors is not None else {}
+        summary = summaries.summarize(self._said(tenant, segment), vectors, self._analyze, zone)
+        if came is not None and came.told is not None:
+            row = core.segment_row(node, place, segment, agent, betters.with_told(summary, came.told))
+            return Made(msgspec.structs.replace(row, inputs=inputs, by="endpoint"), [], session)
+        row = core.segment_row(node, place, segment, agent, summary)
+        made = Made(msgspec.structs.replace(row, inputs=inputs, lacks=not segment.open), [], session)
+        return made if came is None else self._meant(made, summary, came)
+
+    def _said(self, tenant: str, segment: Segment) -> list[Said]:
+        held = self._rows.events(tenant, [item.seq for item in segment.items])
+        return [event.said for event in held if event is not None]
+
+
+def _same(old: NodeRow, row: NodeRow) -> bool:
+    return (old.inputs, old.meaning, old.by, old.lacks) == (row.inputs, row.meaning, row.by, row.lacks)
+
+
+def _usable(old: NodeRow | None, *, asked: bool) -> NodeRow | None:
+    """What was made last, if it may stand where its inputs are the same; who asks for a rebuild wants words anew."""
+    return None if asked and old is not None and old.by == "words" else old

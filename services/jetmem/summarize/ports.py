@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from jetmem.adapters.chat_endpoint import Reply
+from jetmem_schemas.internal import EntryVectorsReply
 
 
 class Analyzer(Protocol):
@@ -10,6 +14,33 @@ class Analyzer(Protocol):
 
     def __call__(self, text: str) -> list[str]:
         """Stems in order, without stop words."""
+
+
+class EntryVectors(Protocol):
+    """Asks index for the vectors of a tenant's entries."""
+
+    async def __call__(self, tenant: str, rseqs: list[int]) -> EntryVectorsReply:
+        """At most `limits.VECTORS_AT_ONCE`; none tells up to where there are any.
+
+        Raises:
+            RequestFailed: index does not answer.
+        """
+
+
+class Endpoint(Protocol):
+    """A model behind an OpenAI-compatible endpoint (`adapters.chat_endpoint.ChatEndpoint`)."""
+
+    async def ask(self, messages: Sequence[dict[str, str]], schema: dict[str, Any], tokens_max: int) -> Reply:
+        """The reply to one question.
+
+        Raises:
+            EndpointBusy: Later.
+            EndpointRefused: Not as it is set up.
+            BadReply: What came is no reply.
+        """
+
+    async def close(self) -> None:
+        """Let go."""
 
 
 class Publish(Protocol):

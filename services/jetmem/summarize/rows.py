@@ -19,6 +19,7 @@ from jetmem.domain.extract import Said
 from jetmem.domain.lanes import Item, Segment
 from jetmem.domain.summaries import Summary
 from jetmem.runtime.store import Store, WriteSet
+from jetmem_schemas import toc
 from jetmem_schemas.internal import Head
 from jetmem_schemas.subjects import partition_of
 
@@ -26,8 +27,14 @@ FORMAT: Final = 1
 #: events: EventRow by (tenant, rseq) · segments: Segment by (session, lane, anchor) · sessions: SessionRow ·
 #: closing: when a session's open segment is closed · nodes: NodeRow by (tenant, level, day, ULID) · dirty: Wanted by
 #: node: to be made · outbox: OutboxRow by node: to be published, or not yet back · published: node by (tenant, rseq of
-#: its newest entry) · meta: checkpoints, what tenants set, firings, what is half done.
-FAMILIES: Final = ("events", "segments", "sessions", "closing", "nodes", "dirty", "outbox", "published", "meta")
+#: its newest entry) · vectors: VectorsRow by node · lacking: Lacking by segment's node: to be made again with vectors ·
+#: untold: Untold by node: to be told by the endpoint · theirs: a recorded node that another life of this store made, as
+#: it is, by node, until it is made here · meta: checkpoints, what tenants set, firings,
+#: what is half done.
+FAMILIES: Final = (
+    "events", "segments", "sessions", "closing", "nodes", "dirty", "outbox", "published",
+    "vectors", "lacking", "untold", "theirs", "meta",
+)  # fmt: skip
 AT: Final = b"at:"
 _LANE: Final = (b"\0", b"\1")
 _ORDINAL_BYTES: Final = 8
@@ -72,7 +79,9 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True):
 
     `summary` is None of a node that is gone, or that was recorded and is not ours. `grips`: ids by excerpt, first and
     last event. `digest` is of the content; `version` of the last publication; `rseq` of its newest entry, 0 if none;
-    `recorded`: the version of that entry.
+    `recorded`: the version of that entry. `inputs` is a digest of what it was made of, `by` how its words were chosen,
+    `meaning` a digest of its row of vectors, b"" if it was made without; `lacks`: it or a segment below it
+    is closed, or was recorded with vectors, and still is to get them.
     """
 
     version: int
@@ -88,6 +97,37 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True):
     sources: list[tuple[int, int]] = []
     rseq: int = 0
     recorded: int = -1
+    inputs: bytes = b""
+    by: toc.MadeBy = "words"
+    meaning: bytes = b""
+    lacks: bool = False
+
+
+class VectorsRow(msgspec.Struct, frozen=True, array_like=True):
+    """Of a node's bullets, the vectors of their first events: ids, and for each a vector of half floats."""
+
+    model: str
+    ids: list[str]
+    halves: bytes
+
+
+class Lacking(msgspec.Struct, frozen=True, array_like=True):
+    """A segment that was made without vectors.
+
+    `last`: its last entry; index may be asked when it has come so far. `events`: how many. `since_ms`: when it was
+    made, epoch ms. `open`: more is expected, so that it must rest before it is worth another version.
+    """
+
+    last: int
+    events: int
+    since_ms: int
+    open: bool
+
+
+class Untold(msgspec.Struct, frozen=True, array_like=True):
+    """A node that the endpoint has not told: since when it is as it is, epoch ms."""
+
+    since_ms: int
 
 
 class OutboxRow(msgspec.Struct, frozen=True, array_like=True):
@@ -111,6 +151,9 @@ _recorded: Callable[[bytes], Any] = msgspec.msgpack.Decoder(
     )
 ).decode
 _outbox = msgspec.msgpack.Decoder(OutboxRow).decode
+_vectors = msgspec.msgpack.Decoder(VectorsRow).decode
+decode_lacking = msgspec.msgpack.Decoder(Lacking).decode
+decode_untold = msgspec.msgpack.Decoder(Untold).decode
 decode_wanted = msgspec.msgpack.Decoder(Wanted).decode
 
 
@@ -229,19 +272,29 @@ class Rows:
 
     def children(self, tenant: str, node: NodeId) -> list[tuple[NodeId, NodeRow]]:
         """A node's children that are not gone, in order."""
+        rows = ((child, _node(raw)) for child, raw in self._below("nodes", tenant, node))
+        return [(child, row) for child, row in rows if row.summary is not None]
+
+    def untold_below(self, tenant: str, node: NodeId) -> bool:
+        """Whether a child of this node is still to be told."""
+        return any(True for _ in self._below("untold", tenant, node))
+
+    def _below(self, family: str, tenant: str, node: NodeId) -> Iterator[tuple[NodeId, bytes]]:
+        """Rows of a node's children, in order."""
         depth = node.depth + 1
         first, last = calendar.days_of(node)
         start = _level(tenant, depth)
-        found = []
         # a week begins within its month, a month within its year though its first week may begin before
-        for key, raw in self.store.scan("nodes", start, start=start + keys.u64(min(first, node.first).toordinal())):
+        for key, raw in self.store.scan(family, start, start=start + keys.u64(min(first, node.first).toordinal())):
             child = node_of(key)[1]
             if child.first > last:
-                break
-            row = _node(raw)
-            if row.summary is not None and calendar.parent_of(child) == node:
-                found.append((child, row))
-        return found
+                return
+            if calendar.parent_of(child) == node:
+                yield child, raw
+
+    def vectors(self, wanted: Sequence[bytes]) -> list[VectorsRow | None]:
+        """The vectors of these nodes' bullets."""
+        return [_vectors(raw) if raw else None for raw in self._many("vectors", list(wanted))]
 
     def outbox(self, key: bytes) -> OutboxRow | None:
         """What of a node is on its way."""

@@ -181,6 +181,7 @@ class Waiting:
     def made(self, batch: WriteSet, key: bytes, took_s: float) -> None:
         """It is made; the next time not before its rest is over."""
         del self.wanted[key]
+        self._due_at.pop(key, None)  # it may have been made before it was due
         batch.delete("dirty", key)
         settings = self._settings
         is_segment = node_of(key)[1].depth == _SEGMENT_DEPTH

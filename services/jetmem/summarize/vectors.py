@@ -1,0 +1,155 @@
+"""Brings vectors to the segments at rest that were made without them, as index comes to have them.
+
+Nothing waits for it: a segment is made by words, and again when its vectors are there. What is lacking are rows,
+written with the node; this loop keeps nothing, so it may end anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from itertools import groupby, islice
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from jetmem.domain.lanes import Item
+from jetmem.runtime import limits, metrics
+from jetmem.runtime.clock import Clock
+from jetmem.runtime.errors import RequestFailed
+from jetmem.summarize import better
+from jetmem.summarize.better import Better
+from jetmem.summarize.nodes import Maker
+from jetmem.summarize.ports import EntryVectors
+from jetmem.summarize.rows import Lacking, Rows, decode_lacking, tenant_of
+from jetmem_schemas.internal import Head
+
+#: Rows looked at in one read.
+_SLICE: Final = 512
+#: Segments are brought together until they have so many events: a few MB of vectors, or one segment's.
+_EVENTS_AT_ONCE: Final = 1_000
+#: From lap to lap: at least so long, so that a segment that was just closed soon has its vectors …
+_REST_S: Final = 1.0
+#: … and so many times as long as the lap took, so that a million that wait for embed take no processor's time.
+_TIMES: Final = 10.0
+_REST_MAX_S: Final = 60.0
+
+_Work = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+
+class _Wanted(NamedTuple):
+    """A segment's node, what it is made of now, and its events."""
+
+    key: bytes
+    inputs: bytes
+    items: list[Item]
+
+
+class Vectors:
+    """`ask` index; what it does not tell now is asked in the next lap. Open segments must have rested for `rest_s`.
+
+    Of tenants that are `paused` nothing is made.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        maker: Maker,
+        in_reader: _Work,
+        in_writer: _Work,
+        ask: EntryVectors,
+        clock: Clock,
+        rest_s: float,
+        paused: Callable[[str], bool],
+    ) -> None:
+        self._clock = clock
+        self._rest_ms = rest_s * 1000
+        self._paused = paused
+        self._rows = rows
+        self._maker = maker
+        self._in_reader = in_reader
+        self._in_writer = in_writer
+        self._ask = ask
+
+    async def run(self) -> None:
+        """Lap after lap, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            made = await self.lap()
+            took_s = loop.time() - began
+            await asyncio.sleep(_REST_S if made else min(_REST_MAX_S, max(_REST_S, _TIMES * took_s)))
+
+    async def lap(self) -> int:
+        """Look at all that lack vectors, once; how many were made with theirs."""
+        made = seen = 0
+        after = b""
+        while rows := await self._in_reader(partial(self._slice, after)):
+            after = rows[-1][0] + b"\0"
+            seen += len(rows)
+            for tenant, of_tenant in groupby(rows, key=lambda row: tenant_of(row[0])):
+                try:
+                    made += await self._bring(tenant, list(of_tenant))
+                except RequestFailed:
+                    continue  # index is away, or slow: the words stand
+        metrics.toc_without_vectors.set(seen - made)
+        return made
+
+    def _slice(self, after: bytes) -> list[tuple[bytes, Lacking]]:
+        found = self._rows.store.scan("lacking", b"", start=after)
+        return [(key, decode_lacking(raw)) for key, raw in islice(found, _SLICE)]
+
+    async def _bring(self, tenant: str, rows: Sequence[tuple[bytes, Lacking]]) -> int:
+        rested = self._clock.now_ms() - self._rest_ms
+        rows = [(key, lacking) for key, lacking in rows if not lacking.open or lacking.since_ms <= rested]
+        if not rows or self._paused(tenant):
+            return 0
+        at = (await self._ask(tenant, [])).at
+        made = 0
+        lot: list[bytes] = []
+        events = 0
+        for key, lacking in rows:
+            if lacking.last > at.rseq:
+                continue
+            lot.append(key)
+            events += lacking.events
+            if events >= _EVENTS_AT_ONCE:
+                made += await self._lot(tenant, lot)
+                lot, events = [], 0
+        return made + await self._lot(tenant, lot)
+
+    async def _lot(self, tenant: str, lot: Sequence[bytes]) -> int:
+        """Fetch the vectors of a few segments, and have these made; how many were."""
+        wanted: list[_Wanted] = await self._in_reader(partial(self._inputs, tenant, lot))
+        rseqs = sorted({item.seq for each in wanted for item in each.items})
+        starts = range(0, len(rseqs), limits.VECTORS_AT_ONCE)
+        replies = [await self._ask(tenant, rseqs[start : start + limits.VECTORS_AT_ONCE]) for start in starts]
+        model = {reply.model for reply in replies}
+        raws = [raw for reply in replies for raw in reply.vectors]
+        if len(model) != 1 or len(raws) != len(rseqs):
+            return 0  # it is changing, or of another age than we
+        at = min((reply.at for reply in replies), key=lambda head: head.rseq)
+        held = {n: np.frombuffer(raw, dtype=np.float32) for n, raw in zip(rseqs, raws, strict=True) if raw}
+        made = 0
+        for each in wanted:
+            if _there(each.items, at):
+                vectors = {item.id: held[item.seq] for item in each.items if item.seq in held}
+                came = Better(each.inputs, min(model), vectors)
+                made += await self._in_writer(partial(self._maker.improve, each.key, came))
+        return made
+
+    def _inputs(self, tenant: str, lot: Sequence[bytes]) -> list[_Wanted]:
+        zone = self._maker.zone(tenant).key
+        wanted = []
+        for key in lot:
+            row = self._rows.node(key)
+            segment = self._rows.segment(row.place) if row is not None and row.summary is not None else None
+            if segment is not None:
+                wanted.append(_Wanted(key, better.segment_inputs(segment, zone), segment.items))
+        return wanted
+
+
+def _there(items: Sequence[Item], at: Head) -> bool:
+    """Whether every event that ever gets a vector has it."""
+    return max(item.seq for item in items) <= at.rseq
