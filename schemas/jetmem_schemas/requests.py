@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from jetmem_schemas.events import Id, Scalar, Time
-from jetmem_schemas.shown import Budget, GripItem, NodeItem, Tried
+from jetmem_schemas.shown import Budget, GripItem, NodeItem, RelatedTopic, SegmentItem, TopicItem, Tried
 from jetmem_schemas.subjects import TOKEN_PATTERN
 
 LIMIT_MAX: Final = 1000
@@ -134,6 +134,24 @@ class Route(Request, frozen=True, kw_only=True, omit_defaults=True):
     now: Time | None = None
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
     budget: Budget = Budget()
+
+
+class Topics(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Topics, the most important first; with filters, those that have a segment which fits."""
+
+    limit: Limit = 20
+    cursor: Cursor | None = None
+    agent: Token | None = None
+    since: Time | None = None
+    until: Time | None = None
+
+
+class Topic(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """One topic, or the one that it was merged into, its segments (the latest first, paged), and topics like it."""
+
+    id: Id
+    limit: Limit = 20
+    cursor: Cursor | None = None
 
 
 class Status(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -265,6 +283,22 @@ class RouteReply(Reply, frozen=True, kw_only=True):
     until: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class TopicsReply(Reply, frozen=True, kw_only=True):
+    """Topics, the most important first."""
+
+    topics: list[TopicItem]
+    cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class TopicReply(Reply, frozen=True, kw_only=True):
+    """One topic, a page of its segments, the latest first, and at most 5 related topics."""
+
+    topic: TopicItem
+    segments: list[SegmentItem]
+    related: list[RelatedTopic]
+    cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class SessionItem(msgspec.Struct, frozen=True, kw_only=True):
     """One session; `id` is its token."""
 
@@ -357,6 +391,8 @@ VERBS: Final[dict[str, tuple[type[Request], type[Reply]]]] = {
     "toc": (Toc, TocReply),
     "browse": (Browse, BrowseReply),
     "route": (Route, RouteReply),
+    "topics": (Topics, TopicsReply),
+    "topic": (Topic, TopicReply),
     "status": (Status, StatusReply),
     "forget": (ForgetRequest, ForgetReply),
 }

@@ -15,7 +15,7 @@ from jetmem.client.link import Link, Lost
 from jetmem_schemas import requests, subjects
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import decode_json
-from jetmem_schemas.shown import NodeItem
+from jetmem_schemas.shown import NodeItem, TopicItem
 
 R = TypeVar("R", bound=requests.Reply)
 After = int | Literal["mine"]
@@ -79,6 +79,14 @@ class Questions:
         """Events or nodes by the strategy that suits the question, and why; fields of `requests.Route`."""
         return await self._typed("route", {"query": query, **fields}, requests.RouteReply)
 
+    async def topics(self, **fields: Any) -> requests.TopicsReply:
+        """One page of topics, the most important first; fields of `requests.Topics`."""
+        return await self._typed("topics", fields, requests.TopicsReply)
+
+    async def topic(self, topic_id: str, **fields: Any) -> requests.TopicReply:
+        """One topic with a page of its segments, and related topics; fields of `requests.Topic`."""
+        return await self._typed("topic", {"id": topic_id, **fields}, requests.TopicReply)
+
     async def timeline(self, **fields: Any) -> requests.EventsReply:
         """One page of events in the order of their time; fields of `requests.Timeline`."""
         return await self._typed("timeline", fields, requests.EventsReply)
@@ -116,6 +124,12 @@ class Questions:
         """Children of a node, of all pages."""
         async for page in self._pages("browse", {"node": node, **fields}, requests.BrowseReply):
             for item in page.nodes:
+                yield item
+
+    async def topics_all(self, **fields: Any) -> AsyncIterator[TopicItem]:
+        """Topics of all pages."""
+        async for page in self._pages("topics", fields, requests.TopicsReply):
+            for item in page.topics:
                 yield item
 
     async def timeline_all(self, **fields: Any) -> AsyncIterator[requests.Item]:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from jetmem.query import contents, core
+from jetmem.query import contents, core, topics
 from jetmem.query.core import Standing
 from jetmem.query.discovery import Tally
 from jetmem.query.forgetting import forget
@@ -60,6 +60,10 @@ from jetmem_schemas.requests import (
     Timeline,
     Toc,
     TocReply,
+    Topic,
+    TopicReply,
+    Topics,
+    TopicsReply,
 )
 
 _encode = msgspec.json.Encoder().encode
@@ -90,6 +94,8 @@ class Query:
             "toc": self._toc,
             "browse": self._browse,
             "route": self._route,
+            "topics": self._topics,
+            "topic": self._topic,
             "status": self._status,
             "forget": self._forget,
         }
@@ -186,6 +192,12 @@ class Query:
 
     async def _route(self, tenant: str, request: Route, standing: Standing, patience: Patience) -> RouteReply:
         return await route(self._stages, self._settings, self._clock, tenant, request, standing, patience)
+
+    async def _topics(self, tenant: str, request: Topics, standing: Standing, patience: Patience) -> TopicsReply:
+        return await topics.listed(self._stages, tenant, request, standing, patience)
+
+    async def _topic(self, tenant: str, request: Topic, standing: Standing, patience: Patience) -> TopicReply:
+        return await topics.opened(self._stages, tenant, request, standing, patience)
 
     async def _expand(self, tenant: str, request: Expand, standing: Standing, patience: Patience) -> ExpandReply:
         if request.id is None:

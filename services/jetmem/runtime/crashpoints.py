@@ -23,6 +23,7 @@ POINTS: Final = (
     "summarize:after-store",
     "summarize:after-node",
     "summarize:after-publish",
+    "summarize:after-topics",
     "embed:before-encode",
     "embed:before-ack",
 )

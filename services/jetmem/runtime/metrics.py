@@ -21,6 +21,8 @@ retried = Counter("jetmem_retried_total", "attempts after a failure", ["stage"],
 indexed = Counter("jetmem_indexed_total", "events searchable, by arm", ["arm"], registry=REGISTRY)
 summarized = Counter("jetmem_summarized_total", "nodes made, by level", ["level"], registry=REGISTRY)
 toc_waiting = Gauge("jetmem_toc_waiting", "nodes to be made, published or still to come back", registry=REGISTRY)
+topics_placed = Counter("jetmem_topics_placed_total", "segments placed among topics", registry=REGISTRY)
+topics_grouped = Counter("jetmem_topics_grouped_total", "times that a tenant's topics were grouped", registry=REGISTRY)
 embedded = Counter("jetmem_embedded_total", "texts encoded", ["kind"], registry=REGISTRY)
 scanned = Counter("jetmem_scanned_total", "entries read by scan instead of live", ["stage"], registry=REGISTRY)
 resets = Counter("jetmem_projection_resets_total", "partitions begun again from 0", ["stage"], registry=REGISTRY)

@@ -10,7 +10,8 @@ from typing import Any, Final
 import nats.errors
 import nats.js.errors
 
-from jetmem.adapters.nats_shell import Shell
+from jetmem.adapters.density_clusters import grouped
+from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.projection_process import ProjectionProcess, own_folder
 from jetmem.adapters.rocks import Rocks
 from jetmem.adapters.tantivy_text import analyze
@@ -19,11 +20,16 @@ from jetmem.runtime.errors import Retryable
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
 from jetmem.summarize.handler import Summarizer
+from jetmem.summarize.index_vectors import IndexVectors
+from jetmem.summarize.ports import Group
 from jetmem.summarize.publisher import Publisher
 from jetmem.summarize.rows import FAMILIES, FORMAT, Rows
 from jetmem.summarize.settings import SummarizeSettings
+from jetmem.summarize.topic_answers import Answers
+from jetmem.summarize.topic_loops import Placer, Topicker
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import Counts, Entry, Head
+from jetmem_schemas.topics import TopicFound, TopicRequest, TopicsFound, TopicsRequest
 
 ARM: Final = "toc"
 #: Nodes are made for so long before other work of the writer gets its turn.
@@ -44,6 +50,7 @@ def build(
     store: Store | None = None,
     clock: Clock | None = None,
     broker: Any = None,
+    group: Group = grouped,
 ) -> Shell:
     """Build the process; nothing is connected before `run`, the store is opened at once.
 
@@ -53,7 +60,7 @@ def build(
     folder = own_folder(common, "summarize")
     shell = Shell("summarize", common, clock=clock, broker=broker)
     held = store or Rocks(folder / "rows", FAMILIES, format_version=FORMAT)
-    process = Summarize(shell, settings, held)
+    process = Summarize(shell, settings, held, group)
     process.wire(ProjectionProcess(shell, process, folder, read_threads=settings.read_threads))
     return shell
 
@@ -61,8 +68,10 @@ def build(
 class Summarize:
     """The running stage: a projection's process, and loops that make, publish, close and purge."""
 
-    def __init__(self, shell: Shell, settings: SummarizeSettings, store: Store) -> None:
+    def __init__(self, shell: Shell, settings: SummarizeSettings, store: Store, group: Group) -> None:
         self.shell = shell
+        self._group = group
+        self._every_s = settings.topics_every_s
         parts = shell.partitions(subjects.PARTITIONS)
         self.summarizer = Summarizer(Rows(store), settings, parts, analyze, shell.clock)
 
@@ -74,7 +83,14 @@ class Summarize:
         self.shell.loop("publish", publisher.run)
         self.shell.loop("close", self._close)
         self.shell.loop("purge", self._purge)
-        process.wire({})
+        topics = self.summarizer.topics
+        self.placer = Placer(self.shell, topics, IndexVectors(self.shell), process.in_writer)
+        topicker = Topicker(self.shell, topics, self._group, process.in_writer, self._every_s)
+        self.answers = Answers(topics.rows, self.shell.clock)
+        self.shell.loop("place", self.placer.run)
+        self.shell.loop("topics", topicker.make)
+        self.shell.loop("group", topicker.group)
+        process.wire({"topics": Endpoint(TopicsRequest, self._topics), "topic": Endpoint(TopicRequest, self._topic)})
 
     # --- what the process asks of us (adapters.projection_process.Projected)
 
@@ -102,11 +118,32 @@ class Summarize:
         """What waits to be purged, made or recorded."""
         erased = self.summarizer.erased
         purging = int(tenant in erased) if tenant else len(erased)
-        return {"purging": purging, "pending_nodes": self.summarizer.waiting.count(tenant)}
+        return {
+            "purging": purging,
+            "pending_nodes": self.summarizer.waiting.count(tenant),
+            "pending_topics": self.summarizer.topics.count(tenant),
+            "topics": "stand still: index cannot be asked" if self.placer.still else "ok",
+        }
 
     def close(self) -> None:
         """Close the store."""
         self.summarizer.rows.store.close()
+
+    # --- endpoints
+
+    async def _topics(self, part: int, request: TopicsRequest) -> TopicsFound:
+        at, still = self._topics_at(request.tenant)
+        return await self.process.in_reader(partial(self.answers.topics, request, at, still))
+
+    async def _topic(self, part: int, request: TopicRequest) -> TopicFound:
+        at, still = self._topics_at(request.tenant)
+        return await self.process.in_reader(partial(self.answers.topic, request, at, still))
+
+    def _topics_at(self, tenant: str) -> tuple[Head, bool]:
+        """Up to where topics are, and whether they stand still there. Before the rows: what comes meanwhile is more."""
+        topics = self.summarizer.topics
+        at = topics.at(tenant, self.process.at(tenant)[ARM])
+        return at, self.placer.still and topics.count(tenant) > 0
 
     # --- loops
 

@@ -34,6 +34,7 @@ from jetmem.summarize.rows import (
 )
 from jetmem.summarize.sessions import Sessions
 from jetmem.summarize.settings import SummarizeSettings, zones
+from jetmem.summarize.topics import Topics
 from jetmem.summarize.waiting import Waiting
 from jetmem_schemas.internal import Entry, Forgotten, Head
 
@@ -58,6 +59,7 @@ class Summarizer:
         erased: Per tenant, the last forget whose words may still be in files.
         maker: Makes the nodes that wait.
         waiting: What waits.
+        topics: Groups of segments.
     """
 
     def __init__(
@@ -72,7 +74,8 @@ class Summarizer:
         self.sessions = Sessions(rows, rules, settings.sessions_max)
         self.waiting = Waiting(rows, settings, clock)
         self._zones: Mapping[str, ZoneInfo] = zones(settings)
-        self.maker = Maker(rows, self.waiting, self.at, self._zones, analyze, clock)
+        self.topics = Topics(rows, analyze)
+        self.maker = Maker(rows, self.waiting, self.at, self._zones, analyze, clock, self.topics)
         self._nodes: dict[bytes, NodeRow | None] = {}
         for key, _ in list(rows.store.scan("meta", _RESETTING)):
             self.reset(key[-1])
@@ -258,6 +261,7 @@ class Summarizer:
                 self.waiting.want(batch, key, behind or since, again=True, urgent=True)
             elif key in self.waiting.wanted:
                 self.waiting.want(batch, key, since, urgent=True)
+        self.topics.forgotten(batch, tenant)
         if sessions or blanked:
             batch.put("meta", _ERASED + tenant.encode(), keys.u64(entry.rseq))
             self.erased[tenant] = entry.rseq
@@ -279,6 +283,7 @@ class Summarizer:
 
         What is neither recorded with erased sources nor behind was made of none of them.
         """
+        self.topics.emptied(batch, key)
         row = self._node(key)
         if row is not None and row.summary is not None:
             self._put_node(batch, key, msgspec.structs.replace(row, summary=None, grips=[]))
@@ -308,6 +313,7 @@ class Summarizer:
                 self._wipe(family, keys.partition(part))
         self.sessions.clear()
         self.waiting.load()
+        self.topics.load()
         batch = self.rows.store.batch()
         batch.delete("meta", mark)
         self._write(batch, part, Head())

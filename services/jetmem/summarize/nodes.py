@@ -20,6 +20,7 @@ from jetmem.runtime.crashpoints import crashpoint
 from jetmem.summarize import core
 from jetmem.summarize.ports import Analyzer
 from jetmem.summarize.rows import NodeRow, OutboxRow, Rows, Wanted, encode, node_key, node_of, session_of
+from jetmem.summarize.topics import Topics
 from jetmem.summarize.waiting import Waiting
 from jetmem_schemas.internal import Head
 
@@ -46,6 +47,7 @@ class Maker:
         zones: Mapping[str, ZoneInfo],
         analyze: Analyzer,
         clock: Clock,
+        topics: Topics,
     ) -> None:
         self._rows = rows
         self._waiting = waiting
@@ -53,6 +55,7 @@ class Maker:
         self._zones = zones
         self._analyze = analyze
         self._clock = clock
+        self._topics = topics
 
     def zone(self, tenant: str) -> ZoneInfo:
         """Whose days a tenant's days are."""
@@ -112,6 +115,7 @@ class Maker:
             since = self._waiting.send(key, row.version)
             batch.put("outbox", key, encode(OutboxRow(row.version, since, body)))
         self._waiting.made(batch, key, self._clock.monotonic() - began)
+        self._topics.made(batch, key, row, wanted.since)
         above = calendar.parent_of(node)
         if above is not None:
             self._waiting.want(batch, node_key(tenant, above), wanted.since, urgent=wanted.urgent)

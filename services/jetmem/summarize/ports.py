@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetmem_schemas.internal import EntryVectorsReply
 
 
 class Analyzer(Protocol):
@@ -20,4 +26,26 @@ class Publish(Protocol):
 
         Raises:
             Retryable: It was refused, or nobody answered.
+        """
+
+
+class EntryVectors(Protocol):
+    """Vectors of what was said; see `index_vectors.IndexVectors`."""
+
+    async def of(self, tenant: str, rseqs: Sequence[int]) -> EntryVectorsReply:
+        """Vectors of at most `limits.VECTORS_AT_ONCE` entries.
+
+        Raises:
+            RequestFailed: Index does not answer.
+        """
+
+
+class Group(Protocol):
+    """Finds groups of vectors; see `adapters.density_clusters.grouped`."""
+
+    async def __call__(self, vectors: NDArray[np.float32]) -> list[int]:
+        """The number of each row's group; negative for none.
+
+        Raises:
+            Retryable: Not now.
         """

@@ -26,8 +26,11 @@ FORMAT: Final = 1
 #: events: EventRow by (tenant, rseq) · segments: Segment by (session, lane, anchor) · sessions: SessionRow ·
 #: closing: when a session's open segment is closed · nodes: NodeRow by (tenant, level, day, ULID) · dirty: Wanted by
 #: node: to be made · outbox: OutboxRow by node: to be published, or not yet back · published: node by (tenant, rseq of
-#: its newest entry) · meta: checkpoints, zones, what is half done.
-FAMILIES: Final = ("events", "segments", "sessions", "closing", "nodes", "dirty", "outbox", "published", "meta")
+#: its newest entry) · those of `topic_rows` · meta: checkpoints, zones, what is half done.
+FAMILIES: Final = (
+    "events", "segments", "sessions", "closing", "nodes", "dirty", "outbox", "published",
+    "topics", "members", "placed", "vectors", "unplaced", "remake", "tallies", "meta",
+)  # fmt: skip
 AT: Final = b"at:"
 _LANE: Final = (b"\0", b"\1")
 _ORDINAL_BYTES: Final = 8

@@ -20,6 +20,7 @@ class SummarizeSettings(msgspec.Struct, frozen=True, kw_only=True):
         open_every_s: A segment that grows is made again this often, at most.
         rollup_every_s: … and a day, week, month or year.
         jitter: Both are longer by up to this share, so that not all are made at once.
+        topics_every_s: Topics of a tenant are grouped again this often, at most, and if enough is new.
         timezone: Whose days a tenant's days are: an IANA name.
         timezones: Tenants with another one: `acme=Europe/Amsterdam,beta=Asia/Tokyo`.
         sessions_max: Sessions held in memory; others are loaded when something is said in them.
@@ -30,6 +31,7 @@ class SummarizeSettings(msgspec.Struct, frozen=True, kw_only=True):
     open_every_s: Seconds = 10.0
     rollup_every_s: Seconds = 5.0
     jitter: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    topics_every_s: Seconds = 60.0
     timezone: str = "UTC"
     timezones: str = ""
     sessions_max: Count = 4_096
