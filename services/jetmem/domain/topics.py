@@ -25,8 +25,9 @@ Floats: TypeAlias = NDArray[np.float32]
 DAY_MS: Final = 24 * 3_600_000
 #: A segment that ended so long ago weighs half of what it did.
 HALF_LIFE_MS: Final = 30 * DAY_MS
-#: A segment joins a topic whose centroid is no further from it than from this share of the topic's own segments. One
-#: cosine for all would fit one model and one kind of talk: among LoCoMo's segments 0.6 leaves nobody out.
+#: A segment joins a topic if its cosine with the centroid lies no more than twice as far below the topic's median as
+#: that of the nearest of this share of its own segments, the farthest ones, does. One cosine for all would fit one
+#: model and one kind of talk: among LoCoMo's segments 0.6 leaves nobody out.
 _FAR_SHARE: Final = 0.1
 #: Clustering is worth it from so many segments on, and again when so many came or went, or found no topic.
 FRESH_LEAST: Final = 20
@@ -82,8 +83,14 @@ class Centre(NamedTuple):
 
 def centre(vectors: Floats) -> Centre:
     """The centre of a topic's segments, at least one."""
-    centroid = unit(vectors)
-    return Centre(centroid, float(np.quantile(vectors @ centroid, _FAR_SHARE)))
+    if len(vectors) == 1:
+        return Centre(unit(vectors), 1.0)
+    total = vectors.sum(axis=0, dtype=np.float64)
+    shares = vectors @ total
+    # each compared with the others alone, as one that is to join will be: cosine of v with (total - v)
+    apart = np.sqrt(np.maximum(total @ total - 2 * shares + 1, 1e-12))
+    far, middle = np.quantile((shares - 1) / apart, [_FAR_SHARE, 0.5])
+    return Centre(unit(vectors), float(2 * far - middle))
 
 
 def nearest(vectors: Floats, centres: Sequence[Centre]) -> list[int]:
