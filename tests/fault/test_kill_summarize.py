@@ -175,9 +175,12 @@ def test_killed_while_topics_are_made(tmp_path, count):
         line.embed.start()
         await line.start("index")
         process = summarize(JETMEM_CRASH=f"{TOPICS}:{count}", JETMEM_SUMMARIZE_TOPICS_EVERY_S="0.2")
+        line.embed.open.clear()
         for n in range(13):
             for kind, text in said.items():
                 await line.say(f"{text} {kind}{n}", id=f"{kind}{n}", session=kind, ts=MAY_MS + n * 3_600_000)
+        await caught_up(line)
+        line.embed.open.set()
         dies = f"summarize dies at {TOPICS}"
         await asyncio.to_thread(until, lambda: process.ended() is not None, dies, GROUPED_S)
         assert process.ended() == -signal.SIGKILL

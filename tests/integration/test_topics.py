@@ -1,6 +1,7 @@
 """Topics as agents ask for them: broker, persist, index, summarize and query, all real but embed."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -42,6 +43,15 @@ async def talk(line, kind, first, count):
         await line.say(text, id=f"{kind}{n}", session=kind, ts=START_MS + n * HOUR, author="Ann")
 
 
+@contextlib.asynccontextmanager
+async def at_once(line):
+    """Vectors come when all is said, so that all of it is grouped together."""
+    line.embed.open.clear()
+    yield
+    await caught_up(line)
+    line.embed.open.set()
+
+
 async def sizes(memory, *wanted):
     """Topics by title, once they have so many segments."""
     found = []
@@ -64,8 +74,9 @@ def of(found, word):
 
 def test_topics_come_grow_forget_and_stay(tmp_path):
     async def body(line, memory):
-        await talk(line, "sea", 0, 15)
-        await talk(line, "cake", 0, 12)
+        async with at_once(line):
+            await talk(line, "sea", 0, 15)
+            await talk(line, "cake", 0, 12)
         found = await sizes(memory, 14, 11)
         sea, cake = of(found, "harbour"), of(found, "cake")
         assert (sea.events, sea.agents, sea.first) == (14, ["alice"], "2026-05-05T10:00:00.000Z")
@@ -96,12 +107,12 @@ def test_topics_come_grow_forget_and_stay(tmp_path):
 
 def test_no_topic_says_what_was_forgotten_and_no_file_holds_it(tmp_path):
     async def body(line, memory):
-        await talk(line, "sea", 0, 15)
-        await talk(line, "cake", 0, 15)
-        for n in range(15, 25):
-            await line.say(
-                "zanzibarian whispers of zanzibarian ghosts", id=f"z{n}", session="z", ts=START_MS + n * HOUR
-            )
+        async with at_once(line):
+            await talk(line, "sea", 0, 15)
+            await talk(line, "cake", 0, 15)
+            for n in range(15, 25):
+                text = "zanzibarian whispers of zanzibarian ghosts"
+                await line.say(text, id=f"z{n}", session="z", ts=START_MS + n * HOUR)
         found = await sizes(memory, 14, 14, 9)
         ghost = of(found, "zanzibarian")
         reply = await memory.forget(ids=[f"z{n}" for n in range(15, 24)])
@@ -127,8 +138,9 @@ def test_no_topic_says_what_was_forgotten_and_no_file_holds_it(tmp_path):
 
 def test_with_index_down_topics_stand_still_and_say_so(tmp_path):
     async def body(line, memory):
-        await talk(line, "sea", 0, 15)
-        await talk(line, "cake", 0, 10)
+        async with at_once(line):
+            await talk(line, "sea", 0, 15)
+            await talk(line, "cake", 0, 10)
         await sizes(memory, 14, 9)
         await line.stop("index")
         await talk(line, "sea", 15, 2)
