@@ -167,7 +167,7 @@ async def topics(line, tenant="acme"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2, 4, 6])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])  # placed, moved, counted, made
 def test_killed_while_topics_are_made(tmp_path, count):
     said = {"sea": "the harbour lighthouse keeper watches ships", "cake": "lemon cake needs butter and eggs"}
 
