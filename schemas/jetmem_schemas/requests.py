@@ -13,7 +13,18 @@ from msgspec import Meta
 
 from jetmem_schemas.events import Id, Scalar, Time
 from jetmem_schemas.ranking import Rank
-from jetmem_schemas.shown import Budget, GripItem, NodeItem, Tried
+from jetmem_schemas.shown import (
+    AgentItem,
+    Budget,
+    GripItem,
+    NodeItem,
+    RelatedTopic,
+    SegmentItem,
+    SessionItem,
+    StageItem,
+    TopicItem,
+    Tried,
+)
 from jetmem_schemas.subjects import TOKEN_PATTERN
 from jetmem_schemas.toc import Level
 
@@ -143,6 +154,24 @@ class Route(Request, frozen=True, kw_only=True, omit_defaults=True):
     now: Time | None = None
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
     budget: Budget = Budget()
+
+
+class Topics(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Topics, the most important first; with filters, those that have a segment which fits."""
+
+    limit: Limit = 20
+    cursor: Cursor | None = None
+    agent: Token | None = None
+    since: Time | None = None
+    until: Time | None = None
+
+
+class Topic(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """One topic, or the one that it was merged into, its segments (the latest first, paged), and topics like it."""
+
+    id: Id
+    limit: Limit = 20
+    cursor: Cursor | None = None
 
 
 class Status(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -290,14 +319,20 @@ class RouteReply(Reply, frozen=True, kw_only=True):
     until: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class SessionItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One session; `id` is its token."""
+class TopicsReply(Reply, frozen=True, kw_only=True):
+    """Topics, the most important first."""
 
-    id: str
-    agent: str
-    events: int
-    first: str
-    last: str
+    topics: list[TopicItem]
+    cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class TopicReply(Reply, frozen=True, kw_only=True):
+    """One topic, a page of its segments, the latest first, and at most 5 related topics."""
+
+    topic: TopicItem
+    segments: list[SegmentItem]
+    related: list[RelatedTopic]
+    cursor: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class SessionsReply(Reply, frozen=True, kw_only=True):
@@ -307,34 +342,11 @@ class SessionsReply(Reply, frozen=True, kw_only=True):
     cursor: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class AgentItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent; `id` is its token."""
-
-    id: str
-    events: int
-    sessions: int
-    first: str
-    last: str
-
-
 class AgentsReply(Reply, frozen=True, kw_only=True):
     """Agents, the latest first."""
 
     agents: list[AgentItem]
     cursor: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class StageItem(msgspec.Struct, frozen=True, kw_only=True):
-    """How one process of a stage is doing.
-
-    `state`: ok, behind (work waits, of any tenant), paused (by command, for this tenant or all), degraded or down.
-    """
-
-    id: str
-    stage: str
-    state: str
-    detail: str
-    last_error: str = ""
 
 
 class StatusReply(Reply, frozen=True, kw_only=True):
@@ -367,14 +379,6 @@ class ForgetReply(Reply, frozen=True, kw_only=True):
     waiting: list[str]
 
 
-class Failure(msgspec.Struct, frozen=True):
-    """The body of an error reply."""
-
-    code: str
-    message: str
-    field: str = ""
-
-
 VERBS: Final[dict[str, tuple[type[Request], type[Reply]]]] = {
     "search": (Search, SearchReply),
     "get": (Get, EventsReply),
@@ -385,8 +389,8 @@ VERBS: Final[dict[str, tuple[type[Request], type[Reply]]]] = {
     "toc": (Toc, TocReply),
     "browse": (Browse, BrowseReply),
     "route": (Route, RouteReply),
+    "topics": (Topics, TopicsReply),
+    "topic": (Topic, TopicReply),
     "status": (Status, StatusReply),
     "forget": (ForgetRequest, ForgetReply),
 }
-ERROR_HEADER: Final = "Nats-Service-Error"
-ERROR_CODE_HEADER: Final = "Nats-Service-Error-Code"

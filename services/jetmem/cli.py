@@ -21,6 +21,7 @@ from jetmem.console import (
     server_commands,
     tenant_commands,
     toc_command,
+    topic_command,
 )
 
 app = typer.Typer(
@@ -31,8 +32,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for commands in (
-    server_commands, query_commands, toc_command, load_command, tenant_commands, operator_commands, demo_command,
-):  # fmt: skip
+    server_commands,
+    query_commands,
+    toc_command,
+    topic_command,
+    load_command,
+    tenant_commands,
+    operator_commands,
+    demo_command,
+):
     commands.register(app)
 
 

@@ -29,7 +29,7 @@ from jetmem.runtime.errors import Broken
 from jetmem.runtime.settings import Common
 from jetmem.tasks import end
 from jetmem_schemas import subjects
-from jetmem_schemas.requests import ERROR_CODE_HEADER
+from jetmem_schemas.failures import ERROR_CODE_HEADER
 
 BROKER: Final = "nats-server"
 #: A tenant of nobody, asked to see whether questions are answered.

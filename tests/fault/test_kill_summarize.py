@@ -21,9 +21,13 @@ from jetmem.adapters.tenant_settings import Bucket
 from jetmem.index.settings import IndexSettings
 from jetmem.runtime.crashpoints import POINTS
 from jetmem.runtime.errors import RequestFailed
+from jetmem_schemas.topics import TopicFound, TopicRequest, TopicsFound, TopicsRequest
 
 SEED = int(os.environ.get("JETMEM_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
-OWN_POINTS = [point for point in POINTS if point.startswith("summarize:")]
+TOPICS = "summarize:after-topics"
+#: Grouping starts a process of the lowest priority that imports scikit-learn: on a busy machine that takes its time.
+GROUPED_S = 120.0
+OWN_POINTS = [point for point in POINTS if point.startswith("summarize:") and point != TOPICS]
 MAY_MS = 1_777_900_000_000
 QUICK = {"JETMEM_SUMMARIZE_OPEN_EVERY_S": "0.3", "JETMEM_SUMMARIZE_ROLLUP_EVERY_S": "0.1"}
 TENANTS = ("acme", "zoo")
@@ -157,6 +161,48 @@ def test_killed_at_a_named_point(tmp_path, point, count):
         summarize()
         await loading
         await judged(line, load, again)
+
+    run(tmp_path, body)
+
+
+async def topics(line, tenant="acme"):
+    """Segments of each topic by its sessions, as summarize has them."""
+    found = await line.ask("summarize", "topics", TopicsRequest(tenant, 100), TopicsFound, tenant=tenant)
+    sizes = {}
+    for each in found.topics:
+        opened = await line.ask("summarize", "topic", TopicRequest(tenant, each.id, 100), TopicFound, tenant=tenant)
+        assert {s.session for s in opened.segments} == {opened.segments[0].session}
+        sizes[opened.segments[0].session] = (each.segments, len(opened.segments), bool(each.title))
+    return sizes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2, 3, 4])  # placed, moved, counted, made
+def test_killed_while_topics_are_made(tmp_path, count):
+    said = {"sea": "the harbour lighthouse keeper watches ships", "cake": "lemon cake needs butter and eggs"}
+
+    async def body(line, summarize, again):
+        line.embed.start()
+        await line.start("index")
+        process = summarize(JETMEM_CRASH=f"{TOPICS}:{count}", JETMEM_SUMMARIZE_TOPICS_EVERY_S="0.2")
+        line.embed.open.clear()
+        for n in range(13):
+            for kind, text in said.items():
+                await line.say(f"{text} {kind}{n}", id=f"{kind}{n}", session=kind, ts=MAY_MS + n * 3_600_000)
+        await caught_up(line)
+        line.embed.open.set()
+        dies = f"summarize dies at {TOPICS}"
+        await asyncio.to_thread(until, lambda: process.ended() is not None, dies, GROUPED_S)
+        assert process.ended() == -signal.SIGKILL
+        summarize(JETMEM_SUMMARIZE_TOPICS_EVERY_S="0.2")
+
+        async def whole():
+            try:
+                return await topics(line) == {"sea": (12, 12, True), "cake": (12, 12, True)}
+            except nats.errors.Error:
+                return False
+
+        await until_async(whole, "topics hold every closed segment", GROUPED_S)
 
     run(tmp_path, body)
 

@@ -30,7 +30,8 @@ from jetmem.client.questions import FORGET_ANSWER_S
 from jetmem.loading import Loader, Source, wait_fresh
 from jetmem.query.settings import QuerySettings
 from jetmem.runtime.settings import Common
-from jetmem_schemas import requests, subjects
+from jetmem_schemas import subjects
+from jetmem_schemas.failures import ERROR_CODE_HEADER, Failure
 
 
 @pytest.fixture
@@ -365,7 +366,7 @@ def test_my_own_writes_are_waited_for(broker):
 
 
 def test_errors_of_questions_are_typed(broker):
-    failure = requests.Failure("bad_cursor", "the cursor is not one of ours", "cursor")
+    failure = Failure("bad_cursor", "the cursor is not one of ours", "cursor")
 
     async def run():
         async with connect(broker.url, tenant="acme", answer_s=0.3) as client:
@@ -375,7 +376,7 @@ def test_errors_of_questions_are_typed(broker):
                 await client.search("x", limit=0)
             with pytest.raises(RequestRefused) as misspelt:
                 await client.timeline(sesion="x")
-            async with _answering(broker, failure, {requests.ERROR_CODE_HEADER: "bad_cursor"}):
+            async with _answering(broker, failure, {ERROR_CODE_HEADER: "bad_cursor"}):
                 with pytest.raises(RequestRefused) as remote:
                     await client.timeline(cursor="zzz")
             async with _raw(broker) as nc:
@@ -459,11 +460,11 @@ def test_waiting_for_an_arm_ends_when_it_is_fresh(broker):
     [("unavailable", Unavailable), ("busy", Busy), ("timeout", TimedOut), ("internal", RequestRefused)],
 )
 def test_one_condition_has_one_type_whoever_noticed_it(broker, code, kind):
-    failure = requests.Failure(code, "stage persist is not running")
+    failure = Failure(code, "stage persist is not running")
 
     async def run():
         async with (
-            _answering(broker, failure, {requests.ERROR_CODE_HEADER: code}),
+            _answering(broker, failure, {ERROR_CODE_HEADER: code}),
             connect(broker.url, tenant="acme") as client,
         ):
             with pytest.raises(ClientError) as error:
@@ -486,8 +487,8 @@ def test_waiting_for_an_arm_goes_on_while_persist_is_restarted(broker):
 
         async def answer(msg):
             code = next(codes)
-            body = requests.Failure(code, f"it is {code}") if code else found
-            headers = {requests.ERROR_CODE_HEADER: code} if code else None
+            body = Failure(code, f"it is {code}") if code else found
+            headers = {ERROR_CODE_HEADER: code} if code else None
             await nc.publish(msg.reply, msgspec.json.encode(body), headers=headers)
 
         await nc.subscribe(subjects.QUERY_ALL, cb=answer)

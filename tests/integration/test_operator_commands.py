@@ -11,9 +11,10 @@ import pytest
 
 from harness.broker import Broker
 from jetmem.console import operator_commands
-from jetmem_schemas import requests, subjects
+from jetmem_schemas import subjects
+from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER, Failure
 
-BUSY = requests.Failure("busy", "too many requests wait")
+BUSY = Failure("busy", "too many requests wait")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ class Stages:
         verb = msg.subject.rsplit(".", 1)[-1]
         self.events.append(verb)
         if self.refusal is not None:
-            headers = {requests.ERROR_CODE_HEADER: self.refusal.code, requests.ERROR_HEADER: "x"}
+            headers = {ERROR_CODE_HEADER: self.refusal.code, ERROR_HEADER: "x"}
             await self.nc.publish(msg.reply, msgspec.json.encode(self.refusal), headers=headers)
             return
         if verb == "status" and self.told:
@@ -65,7 +66,7 @@ class Stages:
         self.events.append("asked")
         turn = self.events.count("asked")
         if turn == 1:
-            headers = {requests.ERROR_CODE_HEADER: BUSY.code, requests.ERROR_HEADER: BUSY.message}
+            headers = {ERROR_CODE_HEADER: BUSY.code, ERROR_HEADER: BUSY.message}
             await self.nc.publish(msg.reply, msgspec.json.encode(BUSY), headers=headers)
             return
         state = "behind" if turn == 2 else "ok"
@@ -107,7 +108,7 @@ def test_rebuild_waits_until_the_stage_has_gone_and_come_back_and_caught_up(brok
 def test_a_stages_refusal_is_one_sentence(broker):
     async def main():
         async with stages(broker) as made:
-            made.refusal = requests.Failure("internal", "the request failed by a fault of ours")
+            made.refusal = Failure("internal", "the request failed by a fault of ours")
             code, out, err = await jetmem("rebuild", "index", "--server", broker.url)
             assert (code, out) == (1, "")
             assert err.strip() == "jetmem: internal: the request failed by a fault of ours"

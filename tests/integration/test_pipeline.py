@@ -18,7 +18,8 @@ from harness.wire import raw_request
 from jetmem import client
 from jetmem.console.temporary import model_cache
 from jetmem_schemas import subjects
-from jetmem_schemas.requests import ERROR_CODE_HEADER, ERROR_HEADER, VERBS
+from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER
+from jetmem_schemas.requests import VERBS
 
 START_S = 240.0
 

@@ -14,6 +14,7 @@ from jetmem.cli import app
 from jetmem.console import tables, toc_command
 from jetmem.console.moments import moment
 from jetmem_schemas import requests
+from jetmem_schemas.shown import StageItem
 
 ITEM = {"agent": "a", "session": "s", "ts": "2026-01-15T09:30:00.000Z", "at": "x", "seq": 1, "kind": "message"}
 REPLY = {"fresh": {"text": 5}, "degraded": ["vector"], "stale": True, "took_ms": 1.25}
@@ -130,7 +131,7 @@ def test_ago_is_before_now():
 
 
 def test_a_stage_that_is_behind_is_not_called_ok():
-    stages = [requests.StageItem(id="index-0", stage="index", state="behind", detail="ok")]
+    stages = [StageItem(id="index-0", stage="index", state="behind", detail="ok")]
     counts = dict.fromkeys(("events", "sessions", "agents", "pending_vectors", "dead_letters", "purging"), 1)
     shown = _shown(tables.show_status, requests.StatusReply(**REPLY, **counts, stages=stages))
     assert "work waits" in shown and "ok" not in shown

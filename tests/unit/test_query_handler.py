@@ -475,7 +475,7 @@ def test_a_forget_waits_for_every_projection() -> None:
 
 def test_a_verb_of_the_contract_that_nobody_answers_is_noticed_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     stages = stages_with()
-    monkeypatch.setitem(VERBS, "topics", VERBS["status"])
+    monkeypatch.setitem(VERBS, "dreams", VERBS["status"])
     with pytest.raises(Broken, match="every verb"):
         Query(stages, QuerySettings(), stages.clock, Tally())
 

@@ -9,7 +9,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from jetmem.runtime.errors import RequestFailed
-from jetmem_schemas.requests import ERROR_CODE_HEADER, Failure
+from jetmem_schemas.failures import ERROR_CODE_HEADER, Failure
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -29,8 +29,8 @@ from jetmem.runtime.logs import logger
 from jetmem.runtime.settings import Common
 from jetmem.tasks import end
 from jetmem_schemas.errors import SchemaError
+from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER, Failure
 from jetmem_schemas.internal import Counts, StageStatus
-from jetmem_schemas.requests import ERROR_CODE_HEADER, ERROR_HEADER, Failure
 
 _encode_json = msgspec.json.Encoder().encode
 _encode = msgspec.msgpack.Encoder().encode

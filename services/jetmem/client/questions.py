@@ -15,7 +15,8 @@ from jetmem.client.link import Link, Lost
 from jetmem_schemas import requests, subjects
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import decode_json
-from jetmem_schemas.shown import NodeItem
+from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER, Failure
+from jetmem_schemas.shown import AgentItem, NodeItem, SessionItem, TopicItem
 
 R = TypeVar("R", bound=requests.Reply)
 After = int | Literal["mine"]
@@ -30,7 +31,7 @@ _MAYBE_FORGOTTEN: Final = (
     "purged, or `jetmem forget --state SEQ` if its sequence is known"
 )
 _encode: Final = msgspec.json.Encoder().encode
-_failure: Final = msgspec.json.Decoder(requests.Failure).decode
+_failure: Final = msgspec.json.Decoder(Failure).decode
 
 
 class Questions:
@@ -79,6 +80,14 @@ class Questions:
         """Events or nodes by the strategy that suits the question, and why; fields of `requests.Route`."""
         return await self._typed("route", {"query": query, **fields}, requests.RouteReply)
 
+    async def topics(self, **fields: Any) -> requests.TopicsReply:
+        """One page of topics, the most important first; fields of `requests.Topics`."""
+        return await self._typed("topics", fields, requests.TopicsReply)
+
+    async def topic(self, topic_id: str, **fields: Any) -> requests.TopicReply:
+        """One topic with a page of its segments, and related topics; fields of `requests.Topic`."""
+        return await self._typed("topic", {"id": topic_id, **fields}, requests.TopicReply)
+
     async def timeline(self, **fields: Any) -> requests.EventsReply:
         """One page of events in the order of their time; fields of `requests.Timeline`."""
         return await self._typed("timeline", fields, requests.EventsReply)
@@ -118,19 +127,25 @@ class Questions:
             for item in page.nodes:
                 yield item
 
+    async def topics_all(self, **fields: Any) -> AsyncIterator[TopicItem]:
+        """Topics of all pages."""
+        async for page in self._pages("topics", fields, requests.TopicsReply):
+            for item in page.topics:
+                yield item
+
     async def timeline_all(self, **fields: Any) -> AsyncIterator[requests.Item]:
         """Events of all pages."""
         async for page in self._pages("timeline", fields, requests.EventsReply):
             for item in page.events:
                 yield item
 
-    async def sessions_all(self, **fields: Any) -> AsyncIterator[requests.SessionItem]:
+    async def sessions_all(self, **fields: Any) -> AsyncIterator[SessionItem]:
         """Sessions of all pages."""
         async for page in self._pages("sessions", fields, requests.SessionsReply):
             for item in page.sessions:
                 yield item
 
-    async def agents_all(self, **fields: Any) -> AsyncIterator[requests.AgentItem]:
+    async def agents_all(self, **fields: Any) -> AsyncIterator[AgentItem]:
         """Agents of all pages."""
         async for page in self._pages("agents", fields, requests.AgentsReply):
             for item in page.agents:
@@ -232,7 +247,7 @@ def _checked(msg: Msg, verb: str) -> bytes:
     headers = msg.headers or {}
     if headers.get("Status") == "503":
         raise Unavailable(f"nobody answers {verb}: the query service is not running, or not on this broker")
-    if requests.ERROR_CODE_HEADER in headers or requests.ERROR_HEADER in headers:
+    if ERROR_CODE_HEADER in headers or ERROR_HEADER in headers:
         raise _refusal(msg, headers)
     return bytes(msg.data)
 
@@ -241,7 +256,7 @@ def _refusal(msg: Msg, headers: dict[str, str]) -> ClientError:
     try:
         failure = _failure(msg.data)
     except msgspec.MsgspecError:
-        failure = requests.Failure("internal", headers.get(requests.ERROR_HEADER, "an error without a body"))
+        failure = Failure("internal", headers.get(ERROR_HEADER, "an error without a body"))
     return of_reply(failure.code, failure.message, failure.field)
 
 

@@ -18,8 +18,8 @@ from jetmem.client.errors import of_reply
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas import subjects
 from jetmem_schemas.events import rfc3339
+from jetmem_schemas.failures import Failure
 from jetmem_schemas.internal import DropLetter, LetterDropped
-from jetmem_schemas.requests import Failure
 
 _ORIGINAL: Final = "Jetmem-Original-"
 #: Headers that mean something to the broker would make it deduplicate or batch the letter.

@@ -12,6 +12,7 @@ from jetmem.adapters.nats_streams import configuration
 from jetmem.docs import schemas
 from jetmem.runtime.settings import Common
 from jetmem_schemas import internal, requests, subjects
+from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER, Failure
 from jetmem_schemas.tenants import TenantSettings
 
 _REF: Final = "#/components/schemas/{name}"
@@ -138,10 +139,10 @@ def _messages() -> dict[str, Any]:
     for verb, (request, reply) in requests.VERBS.items():
         found[f"{verb}_request"] = _message(request)
         found[f"{verb}_reply"] = _message(reply)
-    found["failure"] = _message(requests.Failure)
+    found["failure"] = _message(Failure)
     found["failure"]["headers"] = {
         "type": "object",
-        "properties": {name: {"type": "string"} for name in (requests.ERROR_HEADER, requests.ERROR_CODE_HEADER)},
+        "properties": {name: {"type": "string"} for name in (ERROR_HEADER, ERROR_CODE_HEADER)},
     }
     found["notification"] = {"payload": {"$ref": _REF.format(name="Notification")}}
     for _, held in _STREAMS.values():
@@ -161,7 +162,7 @@ def _message(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    kinds: list[Any] = [*schemas.EVENTS.values(), *schemas.DERIVED.values(), requests.Failure]
+    kinds: list[Any] = [*schemas.EVENTS.values(), *schemas.DERIVED.values(), Failure]
     kinds += [kind for pair in requests.VERBS.values() for kind in pair]
     kinds += [kind for _, held in _STREAMS.values() for kind in held.values() if kind is not None]
     return schemas.components(kinds, _REF) | {"Notification": schemas.NOTIFICATION}

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from jetmem_schemas import events, requests, toc
+from jetmem_schemas.failures import Failure
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 #: What may be published, by kind and version; a changed event is a new version beside the old one.
@@ -42,7 +43,7 @@ def documents() -> dict[str, dict[str, Any]]:
     for verb, (request, reply) in requests.VERBS.items():
         kinds[f"query.{verb}.request"] = request
         kinds[f"query.{verb}.reply"] = reply
-    kinds["failure"] = requests.Failure
+    kinds["failure"] = Failure
     found = {name: _document(name, kind) for name, kind in kinds.items()}
     found["notify.dead_letter"] = {"$schema": DIALECT, "$id": "urn:jetmem:notify.dead_letter", **NOTIFICATION}
     return found

@@ -21,6 +21,7 @@ from jetmem.index.corrections import corrected_id
 from jetmem.runtime import limits
 from jetmem.runtime.errors import Broken
 from jetmem_schemas import subjects
+from jetmem_schemas.failures import ERROR_CODE_HEADER
 from jetmem_schemas.internal import (
     EncodeReply,
     EncodeRequest,
@@ -34,7 +35,6 @@ from jetmem_schemas.internal import (
     decode_entry,
     encode,
 )
-from jetmem_schemas.requests import ERROR_CODE_HEADER
 
 T = TypeVar("T")
 _ANSWER_S: Final = 20.0

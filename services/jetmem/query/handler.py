@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from jetmem.query import contents, core
+from jetmem.query import contents, core, topics
 from jetmem.query.core import Standing
 from jetmem.query.discovery import Tally
 from jetmem.query.forgetting import forget
@@ -37,7 +37,6 @@ from jetmem_schemas.internal import (
 )
 from jetmem_schemas.requests import (
     VERBS,
-    AgentItem,
     Agents,
     AgentsReply,
     Browse,
@@ -53,7 +52,6 @@ from jetmem_schemas.requests import (
     RouteReply,
     Search,
     SearchReply,
-    SessionItem,
     Sessions,
     SessionsReply,
     Status,
@@ -61,7 +59,12 @@ from jetmem_schemas.requests import (
     Timeline,
     Toc,
     TocReply,
+    Topic,
+    TopicReply,
+    Topics,
+    TopicsReply,
 )
+from jetmem_schemas.shown import AgentItem, SessionItem
 
 _encode = msgspec.json.Encoder().encode
 #: `get` asks persist for so many at once; 1,000 ids of long events would make it read for nothing.
@@ -94,6 +97,8 @@ class Query:
             "toc": self._toc,
             "browse": self._browse,
             "route": self._route,
+            "topics": self._topics,
+            "topic": self._topic,
             "status": self._status,
             "forget": self._forget,
         }
@@ -190,6 +195,12 @@ class Query:
 
     async def _route(self, tenant: str, request: Route, standing: Standing, patience: Patience) -> RouteReply:
         return await route(self._stages, self._settings, self._clock, self._zones, tenant, request, standing, patience)
+
+    async def _topics(self, tenant: str, request: Topics, standing: Standing, patience: Patience) -> TopicsReply:
+        return await topics.listed(self._stages, tenant, request, standing, patience)
+
+    async def _topic(self, tenant: str, request: Topic, standing: Standing, patience: Patience) -> TopicReply:
+        return await topics.opened(self._stages, tenant, request, standing, patience)
 
     async def _expand(self, tenant: str, request: Expand, standing: Standing, patience: Patience) -> ExpandReply:
         if request.id is None:

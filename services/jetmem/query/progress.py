@@ -15,7 +15,8 @@ from jetmem.query.ports import Stages
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import AppliedReply, AppliedRequest, Counts, StageStatus
-from jetmem_schemas.requests import StageItem, Status, StatusReply
+from jetmem_schemas.requests import Status, StatusReply
+from jetmem_schemas.shown import StageItem
 
 #: Answers for itself.
 _SELF: Final = "query"

@@ -24,6 +24,7 @@ POINTS: Final = (
     "summarize:after-node",
     "summarize:after-sweep",
     "summarize:after-publish",
+    "summarize:after-topics",
     "embed:before-encode",
     "embed:before-ack",
 )

@@ -12,6 +12,7 @@ import nats.errors
 import nats.js.errors
 
 from jetmem.adapters.chat_endpoint import ChatEndpoint
+from jetmem.adapters.density_clusters import grouped
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.projection_process import ProjectionProcess, own_folder
 from jetmem.adapters.rocks import Rocks
@@ -22,17 +23,22 @@ from jetmem.runtime.errors import Retryable
 from jetmem.runtime.settings import Common, SettingsError, secret
 from jetmem.runtime.store import Store
 from jetmem.summarize.handler import Summarizer
+from jetmem.summarize.index_vectors import IndexVectors
 from jetmem.summarize.places import segments_of
 from jetmem.summarize.ports import Endpoint as Chat
+from jetmem.summarize.ports import Group
 from jetmem.summarize.publisher import Publisher
 from jetmem.summarize.remaking import Remaking
 from jetmem.summarize.rows import FAMILIES, FORMAT, Rows, prefix
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem.summarize.teller import Teller
+from jetmem.summarize.topic_answers import Answers
+from jetmem.summarize.topic_loops import Placer, Topicker
 from jetmem.summarize.vectors import Vectors
 from jetmem_schemas import subjects
-from jetmem_schemas.internal import Counts, Entry, EntryVectorsReply, EntryVectorsRequest, Head
+from jetmem_schemas.internal import Counts, Entry, Head
 from jetmem_schemas.placing import SegmentsReply, SegmentsRequest
+from jetmem_schemas.topics import TopicFound, TopicRequest, TopicsFound, TopicsRequest
 
 ARM: Final = "toc"
 #: Nodes are made for so long before other work of the writer gets its turn.
@@ -46,8 +52,6 @@ _PURGE_DELAY_S: Final = 5.0
 _ACK_S: Final = 5.0
 #: Rows that a status counts, at most: some 10 ms.
 _COUNTED_MAX: Final = 10_000
-#: Longer than an index takes that imports meanwhile; nothing waits for it.
-_VECTORS_S: Final = 10.0
 
 
 def build(
@@ -58,6 +62,7 @@ def build(
     endpoint: Chat | None = None,
     clock: Clock | None = None,
     broker: Any = None,
+    group: Group = grouped,
 ) -> Shell:
     """Build the process; nothing is connected before `run`, the store is opened at once.
 
@@ -69,7 +74,7 @@ def build(
     folder = own_folder(common, "summarize")
     shell = Shell("summarize", common, clock=clock, broker=broker)
     held = store or Rocks(folder / "rows", FAMILIES, format_version=FORMAT)
-    process = Summarize(shell, settings, held, endpoint)
+    process = Summarize(shell, settings, held, endpoint, group)
     process.wire(ProjectionProcess(shell, process, folder, read_threads=settings.read_threads))
     return shell
 
@@ -93,10 +98,13 @@ def _endpoint(settings: SummarizeSettings, clock: Clock) -> Chat | None:
 class Summarize:
     """The running stage: a projection's process, and loops that make, publish, close and purge."""
 
-    def __init__(self, shell: Shell, settings: SummarizeSettings, store: Store, endpoint: Chat | None) -> None:
+    def __init__(
+        self, shell: Shell, settings: SummarizeSettings, store: Store, endpoint: Chat | None, group: Group
+    ) -> None:
         self.endpoint = endpoint
         self.shell = shell
         self.settings = settings
+        self._group = group
         parts = shell.partitions(subjects.PARTITIONS)
         timezone = shell.common.timezone
         self.summarizer = Summarizer(Rows(store), settings, parts, analyze, shell.clock, timezone=timezone)
@@ -110,18 +118,34 @@ class Summarize:
         self.shell.loop("publish", publisher.run)
         self.shell.loop("close", self._close)
         self.shell.loop("purge", self._purge)
-        it, rest_s = self.summarizer, self.settings.vectors_rest_s
-        ask, clock = self._entry_vectors, self.shell.clock
-        vectors = Vectors(
-            it.rows, it.maker, process.in_reader, process.in_writer, ask, clock, rest_s, it.tenants.paused
-        )
+        self._wire_better(process)
+        self._wire_topics(process)
+        own = {
+            "segments_of": Endpoint(SegmentsRequest, self._segments_of),
+            "topics": Endpoint(TopicsRequest, self._topics),
+            "topic": Endpoint(TopicRequest, self._topic),
+        }
+        process.wire({**own, **Remaking(process, self.summarizer).endpoints()})
+
+    def _wire_better(self, process: ProjectionProcess) -> None:
+        """What makes nodes better than words at once can."""
+        it = self.summarizer
+        work = (process.in_reader, process.in_writer)
+        rest_s, paused = self.settings.vectors_rest_s, it.tenants.paused
+        vectors = Vectors(it.rows, it.maker, *work, IndexVectors(self.shell), self.shell.clock, rest_s, paused)
         self.shell.loop("vectors", vectors.run)
         if self.endpoint is not None:
-            teller = Teller(self.shell, it, self.settings, self.endpoint, process.in_reader, process.in_writer)
-            self.shell.loop("teller", teller.run)
+            self.shell.loop("teller", Teller(self.shell, it, self.settings, self.endpoint, *work).run)
             self.shell.on_stop(self.endpoint.close)
-        own = {"segments_of": Endpoint(SegmentsRequest, self._segments_of)}
-        process.wire({**own, **Remaking(process, self.summarizer).endpoints()})
+
+    def _wire_topics(self, process: ProjectionProcess) -> None:
+        topics = self.summarizer.topics
+        self.placer = Placer(self.shell, topics, IndexVectors(self.shell), process.in_writer)
+        topicker = Topicker(self.shell, topics, self._group, process.in_writer, self.settings.topics_every_s)
+        self.answers = Answers(topics.rows, self.shell.clock)
+        self.shell.loop("place", self.placer.run)
+        self.shell.loop("topics", topicker.make)
+        self.shell.loop("group", topicker.group)
 
     # --- what the process asks of us (adapters.projection_process.Projected)
 
@@ -151,6 +175,8 @@ class Summarize:
         purging = int(tenant in erased) if tenant else len(erased)
         waiting = self.summarizer.waiting
         counts: Counts = {"purging": purging, "pending_nodes": waiting.count(tenant)}
+        counts["pending_topics"] = self.summarizer.topics.count(tenant)
+        counts["topics"] = "stand still: index cannot be asked" if self.placer.still else "ok"
         if tenant:
             counts["remaking"] = waiting.asked(tenant) + int(self.summarizer.sweeps.running(tenant))
             counts["remake_asked"] = self.summarizer.sweeps.asked[tenant]
@@ -170,6 +196,20 @@ class Summarize:
         find = partial(segments_of, self.summarizer.rows, zone, request.tenant, request.rseqs)
         return SegmentsReply(await self.process.in_reader(find))
 
+    async def _topics(self, part: int, request: TopicsRequest) -> TopicsFound:
+        at, still = self._topics_at(request.tenant)
+        return await self.process.in_reader(partial(self.answers.topics, request, at, still))
+
+    async def _topic(self, part: int, request: TopicRequest) -> TopicFound:
+        at, still = self._topics_at(request.tenant)
+        return await self.process.in_reader(partial(self.answers.topic, request, at, still))
+
+    def _topics_at(self, tenant: str) -> tuple[Head, bool]:
+        """Up to where topics are, and whether they stand still there. Before the rows: what comes meanwhile is more."""
+        topics = self.summarizer.topics
+        at = topics.at(tenant, self.process.at(tenant)[ARM])
+        return at, self.placer.still and topics.count(tenant) > 0
+
     # --- loops
 
     async def _told(self, news: Sequence[Told]) -> None:
@@ -188,13 +228,6 @@ class Summarize:
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise Retryable(f"a node was not acknowledged: {error or type(error).__name__}") from error
         return ack.seq
-
-    async def _entry_vectors(self, tenant: str, rseqs: list[int]) -> EntryVectorsReply:
-        subject = subjects.service("index", subjects.partition_of(tenant), "entry_vectors")
-        reply: EntryVectorsReply = await self.shell.ask(
-            subject, EntryVectorsRequest(tenant, rseqs), EntryVectorsReply, _VECTORS_S
-        )
-        return reply
 
     async def _close(self) -> None:
         while True:

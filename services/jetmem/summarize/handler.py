@@ -36,6 +36,7 @@ from jetmem.summarize.settings import SummarizeSettings
 from jetmem.summarize.sweeps import Sweeps
 from jetmem.summarize.tenants import Tenants, Told
 from jetmem.summarize.timetable import Timetable
+from jetmem.summarize.topics import Topics
 from jetmem.summarize.waiting import Waiting
 from jetmem_schemas.internal import Entry, Forgotten, Head
 
@@ -61,6 +62,7 @@ class Summarizer:
         sweeps: Have many nodes of a tenant made again.
         tenants: What tenants set.
         waiting: What waits.
+        topics: Groups of segments.
     """
 
     def __init__(
@@ -84,8 +86,9 @@ class Summarizer:
         timetable = Timetable(settings.rollup_schedule, settings.rollup_jitter_s, tenants.zone)
         self.waiting = Waiting(rows, settings, clock, timetable, tenants.paused)
         self.sweeps = Sweeps(rows, self.waiting, self.at, tenants.zone, clock)
+        self.topics = Topics(rows, analyze)
         tells = bool(settings.endpoint_url)
-        self.maker = Maker(rows, self.waiting, self.at, tenants.zone, analyze, clock, tells=tells)
+        self.maker = Maker(rows, self.waiting, self.at, tenants.zone, analyze, clock, self.topics, tells=tells)
         self._nodes: dict[bytes, NodeRow | None] = {}
         for key, _ in list(rows.store.scan("meta", _RESETTING)):
             self.reset(key[-1])
@@ -268,6 +271,7 @@ class Summarizer:
                 self.waiting.want(batch, key, behind or since, again=True, urgent=True)
             elif key in self.waiting.wanted:
                 self.waiting.want(batch, key, since, urgent=True)
+        self.topics.forgotten(batch, tenant)
         if sessions or blanked:
             batch.put("meta", _ERASED + tenant.encode(), keys.u64(entry.rseq))
             self.erased[tenant] = entry.rseq
@@ -291,6 +295,7 @@ class Summarizer:
         """
         batch.delete("theirs", key)
         batch.delete("vectors", key)
+        self.topics.emptied(batch, key)
         row = self._node(key)
         if row is not None and row.summary is not None:
             self._put_node(batch, key, msgspec.structs.replace(row, summary=None, grips=[]))
@@ -320,6 +325,7 @@ class Summarizer:
                 self._wipe(family, keys.partition(part))
         self.sessions.clear()
         self.waiting.load()
+        self.topics.load()
         batch = self.rows.store.batch()
         batch.delete("meta", mark)
         self._write(batch, part, Head())

@@ -39,6 +39,7 @@ from jetmem.summarize.rows import (
     node_of,
     session_of,
 )
+from jetmem.summarize.topics import Topics
 from jetmem.summarize.waiting import Waiting
 from jetmem_schemas.internal import Head
 
@@ -73,6 +74,7 @@ class Maker:
         zone: Callable[[str], ZoneInfo],
         analyze: Analyzer,
         clock: Clock,
+        topics: Topics,
         *,
         tells: bool = False,
     ) -> None:
@@ -83,6 +85,7 @@ class Maker:
         self._analyze = analyze
         self._clock = clock
         self._tells = tells
+        self._topics = topics
 
     def some(self, seconds: float) -> bool:
         """Make what is due, for so long; False when nothing is."""
@@ -177,6 +180,7 @@ class Maker:
             since = self._waiting.send(key, row.version)
             batch.put("outbox", key, encode(OutboxRow(row.version, since, body)))
         self._waiting.made(batch, key, self._clock.monotonic() - began)
+        self._topics.made(batch, key, row, wanted.since)
         above = calendar.parent_of(node)
         if above is not None:
             self._waiting.want(batch, node_key(tenant, above), wanted.since, urgent=wanted.urgent, asked=wanted.asked)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jetmem.adapters.chat_endpoint import Reply
 from jetmem_schemas.internal import EntryVectorsReply
 
@@ -17,7 +20,7 @@ class Analyzer(Protocol):
 
 
 class EntryVectors(Protocol):
-    """Asks index for the vectors of a tenant's entries."""
+    """Asks index for the vectors of a tenant's entries (`index_vectors.IndexVectors`)."""
 
     async def __call__(self, tenant: str, rseqs: list[int]) -> EntryVectorsReply:
         """At most `limits.VECTORS_AT_ONCE`; none tells up to where there are any.
@@ -51,4 +54,15 @@ class Publish(Protocol):
 
         Raises:
             Retryable: It was refused, or nobody answered.
+        """
+
+
+class Group(Protocol):
+    """Finds groups of vectors; see `adapters.density_clusters.grouped`."""
+
+    async def __call__(self, vectors: NDArray[np.float32]) -> list[int]:
+        """The number of each row's group; negative for none.
+
+        Raises:
+            Retryable: Not now.
         """

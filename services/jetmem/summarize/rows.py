@@ -29,11 +29,12 @@ FORMAT: Final = 1
 #: node: to be made · outbox: OutboxRow by node: to be published, or not yet back · published: node by (tenant, rseq of
 #: its newest entry) · vectors: VectorsRow by node · lacking: Lacking by segment's node: to be made again with vectors ·
 #: untold: Untold by node: to be told by the endpoint · theirs: a recorded node that another life of this store made, as
-#: it is, by node, until it is made here · meta: checkpoints, what tenants set, firings,
-#: what is half done.
+#: it is, by node, until it is made here · those of `topic_rows` · meta: checkpoints, what tenants set,
+#: firings, what is half done.
 FAMILIES: Final = (
     "events", "segments", "sessions", "closing", "nodes", "dirty", "outbox", "published",
-    "vectors", "lacking", "untold", "theirs", "meta",
+    "vectors", "lacking", "untold", "theirs",
+    "topics", "members", "placed", "topic_vectors", "unplaced", "remake", "tallies", "meta",
 )  # fmt: skip
 AT: Final = b"at:"
 _LANE: Final = (b"\0", b"\1")

@@ -39,6 +39,7 @@ class SummarizeSettings(msgspec.Struct, frozen=True, kw_only=True):
         endpoint_tokens_hour: Tokens that it may be asked for in an hour, by each process of this stage. What is to be
             asked is estimated, rather too high; then nodes stay extractive until the next hour.
         endpoint_reply_tokens: Tokens that one reply may have.
+        topics_every_s: Topics of a tenant are grouped again this often, at most, and if enough is new.
         sessions_max: Sessions held in memory; others are loaded when something is said in them.
         read_threads: Questions answered at once.
     """
@@ -62,6 +63,7 @@ class SummarizeSettings(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_rest_s: Seconds = 120.0
     endpoint_tokens_hour: Annotated[int, Meta(ge=1_000, le=10**9)] = 200_000
     endpoint_reply_tokens: Annotated[int, Meta(ge=100, le=32_000)] = 1_000
+    topics_every_s: Seconds = 60.0
     sessions_max: Count = 4_096
     read_threads: Threads = 1
 
