@@ -7,6 +7,7 @@ Request handlers are FastStream subscribers; ordered reading is a pull loop of o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -76,7 +77,8 @@ class _Broker(NatsBroker):
         except (nats.errors.Error, ExceptionGroup, TimeoutError, OSError) as why:
             logger().warning("not drained", error=f"{type(why).__name__}: {why}")
             if nc is not None and not nc.is_closed:
-                await nc.close()
+                with contextlib.suppress(OSError):  # what is being closed may be gone
+                    await nc.close()
             self._connection = None
             self.config.disconnect()
 
@@ -195,26 +197,25 @@ class Shell:
             Broken: A loop failed, or the connection was closed for good; the process should exit non-zero.
         """
         self.app.on_shutdown(self._end_loops)  # the last hook: a stage's own may need its loops
-        stop_http = None
-        if self.common.http_port:
-            stop_http = serve_http(self.health, self.common.http_host, self.common.http_port)
         try:
             await self.app.run(sleep_time=0.05)
         except _StoppedEarly:
             self.log.info("stopped before it had started")
-        finally:
-            if stop_http:
-                stop_http()
         if self._fatal is not None:
             raise Broken(f"{self.stage} stopped: {self._fatal}") from self._fatal
 
     @asynccontextmanager
     async def _lifespan(self) -> Any:
+        stop_http = None
+        if self.common.http_port:  # here, where signals are handled already: who sees us may stop us
+            stop_http = serve_http(self.health, self.common.http_host, self.common.http_port)
         try:
             await self._unless_stopped(self._start())
             yield
         finally:
             await self._stop()
+            if stop_http:
+                stop_http()
 
     async def _unless_stopped(self, start: Coroutine[Any, Any, None]) -> None:
         """Start; a broker that is away is waited for until somebody wants an end.
