@@ -17,6 +17,7 @@ from jetmem.console import (
     ending,
     load_command,
     operator_commands,
+    process_commands,
     query_commands,
     server_commands,
     toc_command,
@@ -29,7 +30,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (server_commands, query_commands, toc_command, load_command, operator_commands, demo_command):
+for commands in (
+    server_commands,
+    query_commands,
+    toc_command,
+    load_command,
+    operator_commands,
+    process_commands,
+    demo_command,
+):
     commands.register(app)
 
 

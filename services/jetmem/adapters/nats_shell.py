@@ -208,6 +208,10 @@ class Shell:
         if self._fatal is not None:
             raise Broken(f"{self.stage} stopped: {self._fatal}") from self._fatal
 
+    async def close(self) -> None:
+        """Let go of what `build` opened, in a process that never runs."""
+        await self._stop()
+
     @asynccontextmanager
     async def _lifespan(self) -> Any:
         try:

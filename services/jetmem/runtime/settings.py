@@ -43,6 +43,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
         crash: Test hook, see `runtime.crashpoints`.
         memory_bytes_max: Most that MEMORY holds on disk; full, it refuses until persist has trimmed it.
         replicas: Of the streams MEMORY and DEAD; 3 on a cluster.
+        streams: `make` what is missing of streams and embed's consumer; `verify` waits for who manages them (NACK).
     """
 
     server: str = "nats://127.0.0.1:4222"
@@ -59,6 +60,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     crash: str = ""
     memory_bytes_max: Annotated[int, Meta(ge=65_536, le=2**50)] = 16 * 1024**3
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+    streams: Literal["make", "verify"] = "make"
 
 
 Sections = Mapping[str, type[msgspec.Struct]]
