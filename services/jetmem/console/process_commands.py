@@ -1,4 +1,4 @@
-"""`jetmem health`, `jetmem migrate`: what containers and Jobs run beside the stages themselves."""
+"""`jetmem health`, `jetmem migrate`, `jetmem prepare-model`: what containers run beside the stages themselves."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("health")(health)
     app.command("migrate")(migrate)
+    app.command("prepare-model")(prepare_model)
 
 
 def health(
@@ -67,3 +68,17 @@ def migrate(
 
     asyncio.run(work())
     typer.echo(f"{stage}: the store in {root} has this version's format")
+
+
+def prepare_model() -> None:
+    """Export the model of `embed.model` into `embed.cache`, as an image is built; a start then only measures it."""
+    from jetmem.adapters.encoder_export import FP32, INT8, ensure_export
+    from jetmem.adapters.model_files import find_model
+    from jetmem.console import configuration
+    from jetmem.runtime.settings import SettingsError
+
+    settings = configuration.load(None, os.environ)["embed"]
+    if not settings.cache:
+        raise SettingsError("set JETMEM_EMBED_CACHE to the folder that is to keep the export")
+    made = ensure_export(find_model(settings.model), Path(settings.cache), [FP32, INT8])
+    typer.echo(f"{settings.model} is ready in {made.folder}")
