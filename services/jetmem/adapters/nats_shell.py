@@ -17,6 +17,7 @@ import nats.errors
 from faststream import FastStream
 from faststream.nats import NatsBroker, NatsMessage
 from faststream.nats.response import NatsResponse
+from faststream.nats.security import NatsUserPassword
 from nats.aio.client import Client
 
 from jetmem.adapters.nats_ask import ask
@@ -98,7 +99,7 @@ class Shell:
         self.health = Health(stage, self.clock)
         self.log = logger().bind(shard=common.shard)
         self.broker = broker or _Broker(
-            **connect_options(common, f"jetmem-{stage}-{common.shard}", self._on_error, self._on_closed),
+            **_secured(connect_options(common, f"jetmem-{stage}-{common.shard}", self._on_error, self._on_closed)),
             logger=None,
             apply_types=False,
             graceful_timeout=limits.DRAIN_S,
@@ -311,6 +312,13 @@ class Shell:
         self.log.error("request failed", error=str(error), exc_info=error)
         self.health.failed(error)
         return Failure("internal", "the request failed by a fault of ours; it was logged")
+
+
+def _secured(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of `nats.connect` as FastStream's broker wants them: it has a word of its own for user and password."""
+    if "user" in options:
+        options["security"] = NatsUserPassword(options.pop("user"), options.pop("password"))
+    return options
 
 
 async def _raw(msg: Any) -> Any:
