@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from harness.tools import tool
-from jetmem_schemas import subjects
+from jetmem.docs import pages
 
 ROOT: Final = Path(__file__).parents[2]
 COMPOSE: Final = ROOT / "compose"
@@ -20,7 +20,8 @@ K8S: Final = ROOT / "k8s"
 OVERLAYS: Final = ("overlays/single", "overlays/cluster", "overlays/gpu")
 #: Everything that kubectl is given.
 RENDERED: Final = (*OVERLAYS, "migrate")
-STREAMS: Final = (subjects.MEMORY, subjects.RECORD, subjects.EMBED, subjects.DEAD)
+#: Every stream that the code makes, as its own documentation lists them.
+STREAMS: Final = tuple(re.findall(r"^\| ([A-Z_]+) \|", pages.streams(), re.MULTILINE))
 _NS: Final = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9}
 WORKLOADS: Final = ("Deployment", "StatefulSet", "Job")
 
@@ -162,7 +163,9 @@ def stream_configuration(spec: dict[str, Any]) -> dict[str, Any]:
     """What NACK makes of a Stream, in the server's words."""
     plain = {"name": "name", "subjects": "subjects", "retention": "retention", "storage": "storage",
              "discard": "discard", "maxBytes": "max_bytes", "maxMsgSize": "max_msg_size", "replicas": "num_replicas",
-             "allowAtomicPublish": "allow_atomic", "allowDirect": "allow_direct"}  # fmt: skip
+             "maxMsgsPerSubject": "max_msgs_per_subject", "allowAtomicPublish": "allow_atomic",
+             "allowDirect": "allow_direct", "allowRollup": "allow_rollup_hdrs", "denyDelete": "deny_delete",
+             "denyPurge": "deny_purge"}  # fmt: skip
     made = {theirs: spec[ours] for ours, theirs in plain.items() if ours in spec}
     made |= {name: nanoseconds(spec[field]) for field, name in
              (("maxAge", "max_age"), ("duplicateWindow", "duplicate_window")) if field in spec}  # fmt: skip

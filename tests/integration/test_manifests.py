@@ -169,6 +169,12 @@ def test_stages_have_users_of_their_own_on_a_cluster() -> None:
             assert container.environ["JETMEM_PASSWORD_FILE"] == "/etc/jetmem/nats/password"
             assert "/etc/jetmem/nats" in container.mounts
 
+    values = yaml.safe_load((K8S / "nats/values-users.yaml").read_text(encoding="utf-8"))
+    users = [each["user"] for each in values["config"]["merge"]["authorization"]["users"]]
+    assert users == [*flow.NAMES, "operator"]
+    keys = [each["valueFrom"]["secretKeyRef"] for each in values["container"]["env"].values()]
+    assert keys == [{"name": "jetmem-nats", "key": name} for name in users]
+
 
 # --- what is named exists
 

@@ -190,7 +190,7 @@ def test_a_decision_has_its_parts(path: Path) -> None:
 
 def test_decisions_are_numbered_and_those_that_code_names_exist() -> None:
     numbers = [int(path.name[:4]) for path in DECISIONS]
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert numbers == sorted(set(numbers)), "each number once; branches that are not merged yet may hold the others"
     for source in (ROOT / "services").rglob("*.py"):
         for named in re.findall(r"decision (\d{4})", source.read_text(encoding="utf-8")):
             assert int(named) in numbers, f"{source}: decision {named}"
