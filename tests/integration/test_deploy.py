@@ -1,6 +1,7 @@
 """Every container of compose and Kubernetes as a local process, same command, same settings: all become ready."""
 
 import asyncio
+import dataclasses
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ from harness.waiting import until
 from jetmem import flow
 from jetmem.adapters import nats_work
 from jetmem.adapters.nats_connect import api
+from jetmem.console import configuration
 from jetmem.console.temporary import model_cache
 from jetmem_schemas import subjects
 
@@ -165,9 +167,18 @@ def test_kubernetes_on_a_cluster(tmp_path: Path) -> None:
 
 
 def test_with_a_gpu_the_same_runs() -> None:
-    """What test_kubernetes_on_a_cluster ran is what the overlay `gpu` runs; embed's image and node differ."""
+    """What test_kubernetes_on_a_cluster ran is what the overlay `gpu` runs, but for embed, which needs the GPU."""
     plain, gpu = kustomized("overlays/cluster"), kustomized("overlays/gpu")
     for name, pod in pods(gpu).items():
-        assert deployment.pod_containers(pod, gpu) == deployment.pod_containers(pods(plain)[name], plain)
+        here, there = deployment.pod_containers(pod, gpu), deployment.pod_containers(pods(plain)[name], plain)
+        added = set(here[-1].environ.items()) - set(there[-1].environ.items())
+        here[-1] = dataclasses.replace(
+            here[-1], environ={k: v for k, v in here[-1].environ.items() if (k, v) not in added}
+        )
+        assert here == there
+        assert (dict(added).get("JETMEM_EMBED_DEVICE") == "cuda") == (name == "embed") == bool(added)
+    embed = deployment.pod_containers(pods(gpu)["embed"], gpu)[-1]
+    settings = configuration.load(None, embed.environ)["embed"]
+    assert settings.device == "cuda", "and its settings are taken"
     limits = pods(gpu)["embed"]["containers"][0]["resources"]["limits"]
     assert limits["nvidia.com/gpu"] == "1"
