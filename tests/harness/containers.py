@@ -30,6 +30,7 @@ _BLOCK: Final = f"127.{random.SystemRandom().randrange(1, 255)}.{random.SystemRa
 _NUMBERS: Final = itertools.count(1)
 #: What the image holds outside volumes.
 MODELS: Final = "/var/cache/jetmem"
+DATA: Final = "/var/lib/jetmem"
 
 
 class Host:
@@ -56,6 +57,8 @@ class Host:
         for path in sorted(container.mounts, key=len, reverse=True):
             if text == path or text.startswith(path + "/"):
                 return str(self.volume(container.mounts[path])) + text.removeprefix(path).replace("/.", "/.")
+        if text == DATA:
+            return f"/dev/null{DATA}"  # no volume: the root cannot be written, nor can this
         if text.startswith(MODELS):
             return str(model_cache()) + text.removeprefix(MODELS)
         for name, at in self.names.items():

@@ -97,28 +97,33 @@ def test_compose_on_three_brokers(tmp_path: Path) -> None:
             assert host.stop() == dict.fromkeys(flow.NAMES, 0)
 
 
-def started(host_root: Path, names: dict[str, str], overlay: str) -> list[Container]:
-    """Run what prepares each pod; what then runs in it. Volumes of a pod are its own."""
+def prepared(host_root: Path, names: dict[str, str], overlay: str) -> list[Container]:
+    """What runs in each pod, after what prepares it. Volumes of a pod are its own; its secret is its password."""
     documents = kustomized(overlay)
     host = Host(host_root, names)
     containers = []
     for name, pod in pods(documents).items():
-        *before, main = deployment.pod_containers(pod, documents)
-        own = {path: volume if volume == "nats" else f"{volume}-{name}" for path, volume in main.mounts.items()}
+        *before, main = [in_pod(name, each) for each in deployment.pod_containers(pod, documents)]
         for each in before:
-            mounts = {path: f"{volume}-{name}" for path, volume in each.mounts.items()}
-            host.run(Container(each.name, each.argv, each.environ, mounts))
-        if "nats" in own.values():
-            own = {path: f"nats-{name}" if volume == "nats" else volume for path, volume in own.items()}
-            (host.volume(f"nats-{name}") / "password").write_text(f"secret of {name}\n", encoding="utf-8")
-        containers.append(Container(name, main.argv, main.environ, own, main.paths, main.grace_s))
+            host.run(each)
+        for volume in pod["volumes"]:
+            if "secret" in volume:
+                (item,) = volume["secret"]["items"]
+                password = host.volume(f"{volume['name']}-{name}") / item["path"]
+                password.write_text(f"secret of {item['key']}\n", encoding="utf-8")
+        containers.append(dataclasses.replace(main, name=name))
     return containers
+
+
+def in_pod(name: str, container: Container) -> Container:
+    """With the volumes of this pod."""
+    return dataclasses.replace(container, mounts={at: f"{volume}-{name}" for at, volume in container.mounts.items()})
 
 
 def test_kubernetes_on_one_node(tmp_path: Path) -> None:
     with brokers(tmp_path, "nats.conf", ("nats",)) as at:
         names = {SERVICE: at["nats"]}
-        containers = started(tmp_path / "host", names, "overlays/single")
+        containers = prepared(tmp_path / "host", names, "overlays/single")
         with running(tmp_path / "host", names, containers) as host:
             reply = answers(f"nats://{at['nats']}:4222")
             assert (len(reply["hits"]), reply["degraded"]) == (1, [])
@@ -127,8 +132,7 @@ def test_kubernetes_on_one_node(tmp_path: Path) -> None:
             for pod in pods(documents).values():
                 (job,) = deployment.pod_containers(pod, documents)
                 stage = job.argv[-1]
-                own = {path: f"{volume}-{stage}" for path, volume in job.mounts.items()}
-                assert stage in host.run(Container(job.name, job.argv, job.environ, own))
+                assert stage in host.run(in_pod(stage, job))
 
 
 def test_kubernetes_on_a_cluster(tmp_path: Path) -> None:
@@ -158,7 +162,7 @@ def test_kubernetes_on_a_cluster(tmp_path: Path) -> None:
     with brokers(tmp_path, "nats-cluster.conf", members, users=conf) as at:
         url, names = f"nats://{at['nats-c']}:4222", {SERVICE: at["nats-a"]}
         asyncio.run(make(url))
-        containers = started(tmp_path / "host", names, "overlays/cluster")
+        containers = prepared(tmp_path / "host", names, "overlays/cluster")
         with running(tmp_path / "host", names, containers) as host:
             reply = answers(url, **root)
             assert (len(reply["hits"]), reply["degraded"]) == (1, [])
