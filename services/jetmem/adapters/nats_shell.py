@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -195,6 +195,7 @@ class Shell:
         Raises:
             Broken: A loop failed, or the connection was closed for good; the process should exit non-zero.
         """
+        self.app.after_startup(self._answering)
         self.app.on_shutdown(self._end_loops)  # the last hook: a stage's own may need its loops
         stop_http = None
         if self.common.http_port:
@@ -243,8 +244,16 @@ class Shell:
             await self._until_done(starter)
         for name, body in self._loops.items():
             self._tasks.append(asyncio.create_task(self._guard(name, body), name=name))
-        self.health.ready = True
-        self.log.info("started")
+
+    async def _answering(self) -> None:
+        """Ready is who can be asked: the broker knows every subscription."""
+        with suppress(
+            nats.errors.Error, TimeoutError, OSError
+        ):  # lost just now: they are sent again with the connection
+            await self.nc.flush()
+        if not self._stopping:
+            self.health.ready = True
+            self.log.info("started")
 
     async def _until_done(self, starter: Callable[[], Awaitable[None]]) -> None:
         wait_s = limits.RETRY_FIRST_S
