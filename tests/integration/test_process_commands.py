@@ -3,6 +3,8 @@
 import http.server
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,9 @@ from typer.testing import CliRunner, Result
 
 from jetmem.adapters.rocks import Rocks
 from jetmem.cli import app
+from jetmem.index.rows import FAMILIES as ROWS
+from jetmem.index.rows import FORMAT as INDEX_FORMAT
 from jetmem.persist.record import FAMILIES, FORMAT
-from jetmem.runtime.errors import Broken
 from jetmem.runtime.settings import SettingsError
 
 
@@ -63,21 +66,26 @@ def test_without_a_port_there_is_nobody_to_ask() -> None:
     assert isinstance(jetmem("health").exception, SettingsError)
 
 
-def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    Rocks(tmp_path / "persist", FAMILIES, format_version=FORMAT + 1).close()
-    result = jetmem("migrate", "persist", "--data", str(tmp_path))
-    assert isinstance(result.exception, Broken)
-    assert f"has format {FORMAT + 1}, newer than {FORMAT}" in str(result.exception)
+def migrate(stage: str, data: Path) -> tuple[int, str, str]:
+    """In a process of its own: it sets up logging."""
+    command = [sys.executable, "-P", "-m", "jetmem", "migrate", stage, "--data", str(data)]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("JETMEM_")}
+    done = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
-def test_a_store_in_use_is_refused(tmp_path: Path) -> None:
+def test_a_store_of_a_newer_version_or_in_use_is_refused(tmp_path: Path) -> None:
+    Rocks(tmp_path / "persist", FAMILIES, format_version=FORMAT).close()
+    assert migrate("persist", tmp_path) == (0, f"persist: the store in {tmp_path} has this version's format\n", "")
     held = Rocks(tmp_path / "persist", FAMILIES, format_version=FORMAT)
     try:
-        result = jetmem("migrate", "persist", JETMEM_DATA=str(tmp_path))
-        assert "in use by another process" in str(result.exception)
+        code, _, said = migrate("persist", tmp_path)
     finally:
         held.close()
-    assert jetmem("migrate", "persist", JETMEM_DATA=str(tmp_path)).exit_code == 0, "and is let go of"
+    assert code == 1 and "in use by another process" in said
+    Rocks(tmp_path / "index" / "rows", ROWS, format_version=INDEX_FORMAT + 1).close()
+    code, _, said = migrate("index", tmp_path)
+    assert code == 1 and f"has format {INDEX_FORMAT + 1}, newer than {INDEX_FORMAT}; use a newer jetmem" in said
 
 
 def test_who_keeps_nothing_has_nothing_to_migrate(tmp_path: Path) -> None:

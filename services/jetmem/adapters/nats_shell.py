@@ -197,16 +197,10 @@ class Shell:
         """
         self.app.after_startup(self._answering)
         self.app.on_shutdown(self._end_loops)  # the last hook: a stage's own may need its loops
-        stop_http = None
-        if self.common.http_port:
-            stop_http = serve_http(self.health, self.common.http_host, self.common.http_port)
         try:
             await self.app.run(sleep_time=0.05)
         except _StoppedEarly:
             self.log.info("stopped before it had started")
-        finally:
-            if stop_http:
-                stop_http()
         if self._fatal is not None:
             raise Broken(f"{self.stage} stopped: {self._fatal}") from self._fatal
 
@@ -216,11 +210,16 @@ class Shell:
 
     @asynccontextmanager
     async def _lifespan(self) -> Any:
+        stop_http = None
+        if self.common.http_port:  # from here on signals are heard: who is told how it is may end it
+            stop_http = serve_http(self.health, self.common.http_host, self.common.http_port)
         try:
             await self._unless_stopped(self._start())
             yield
         finally:
             await self._stop()
+            if stop_http:
+                stop_http()
 
     async def _unless_stopped(self, start: Coroutine[Any, Any, None]) -> None:
         """Start; a broker that is away is waited for until somebody wants an end.
