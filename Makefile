@@ -13,14 +13,18 @@ STAMP := $(VENV)/.stamp
 TORCH := torch==2.13.0
 # Where pip finds torch if not where it finds the rest: PyTorch's own index for processors spares gigabytes of CUDA.
 TORCH_INDEX ?=
+# Docker's plugin, or the program of its own that came before it.
+DOCKER_COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+PROFILES ?= core monitoring
+COMPOSE = TORCH_INDEX=$(TORCH_INDEX) $(DOCKER_COMPOSE) -f compose/compose.yaml $(if $(filter cluster,$(PROFILES)),--env-file compose/cluster.env)
 CODE := services schemas tests
 GENERATED := schemas/generated services/README.md services/CLI.md
 
-.PHONY: help setup demo test ci format lint types imports eval eval-toc bench fault docs docs-check wheel packaging lock clean
+.PHONY: help setup demo test ci format lint types imports eval eval-toc bench fault up-compose down-compose docs docs-check wheel packaging lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/\1\t/' | \
-	  awk -F'\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+	  awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 setup: $(STAMP)  ## Make .venv with pinned dependencies (skipped when up to date)
 
@@ -81,6 +85,12 @@ bench: setup  ## Speed, freshness, memory
 
 fault: setup  ## Kill processes at their worst moments; long
 	@$(PY) -m pytest tests/fault -m "slow or not slow"
+
+up-compose:  ## The pipeline in containers, with Prometheus and Grafana (PROFILES="core monitoring")
+	@$(COMPOSE) $(addprefix --profile ,$(PROFILES)) up --build --detach
+
+down-compose:  ## Stop them; data stays in volumes
+	@$(COMPOSE) $(addprefix --profile ,$(PROFILES)) down
 
 docs: setup  ## Write what is generated: schemas, AsyncAPI, stage table, CLI help
 	@$(PY) -m jetmem.docs

@@ -17,6 +17,7 @@ from jetmem.console import (
     ending,
     load_command,
     operator_commands,
+    process_commands,
     query_commands,
     server_commands,
     tenant_commands,
@@ -39,6 +40,7 @@ for commands in (
     load_command,
     tenant_commands,
     operator_commands,
+    process_commands,
     demo_command,
 ):
     commands.register(app)

@@ -20,6 +20,7 @@ from jetmem.adapters.model_files import PACKAGED_MODEL, find_model
 from jetmem.adapters.tokens import Tokens, open_splitter
 from jetmem.embed.ports import Encoder
 from jetmem.index.ports import Splitter
+from jetmem.runtime.errors import Broken
 from jetmem.runtime.limits import PASSAGES_MAX
 from jetmem.testing.encoder import FakeEncoder, FakeSplitter
 
@@ -42,6 +43,15 @@ def splitter(request: pytest.FixtureRequest) -> Splitter:
 
 def _real() -> Any:
     return open_encoder(cache_dir=CACHE, precision="onnx-int8")
+
+
+def test_a_gpu_that_is_not_there_is_refused_and_not_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(Broken, match="JETMEM_EMBED_DEVICE=cuda"):
+        open_encoder(cache_dir=tmp_path, device="cuda")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_normalised_row_per_text_in_order(encoder: Encoder) -> None:

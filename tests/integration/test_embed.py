@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import nats
@@ -14,12 +14,15 @@ from nats.aio.msg import Msg
 
 from harness.broker import Broker
 from harness.waiting import until_async
+from jetmem.adapters import nats_work
+from jetmem.adapters.nats_connect import api
 from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.nats_streams import ensure
 from jetmem.embed import replies
 from jetmem.embed.app import Embed, build
 from jetmem.embed.settings import EmbedSettings
 from jetmem.runtime import limits
+from jetmem.runtime.errors import Broken
 from jetmem.runtime.settings import Common
 from jetmem.testing.encoder import POISON_MARKER, FakeEncoder
 from jetmem_schemas import subjects
@@ -99,8 +102,10 @@ async def emptied(nc: Client) -> None:
 
 
 @asynccontextmanager
-async def embed(broker: Broker, encoder: FakeEncoder, **settings: Any) -> AsyncIterator[Embed]:
-    shell = Shell("embed", Common(server=broker.url))
+async def embed(
+    broker: Broker, encoder: FakeEncoder, *, streams: Literal["make", "verify"] = "make", **settings: Any
+) -> AsyncIterator[Embed]:
+    shell = Shell("embed", Common(server=broker.url, streams=streams))
     stage = Embed(shell, EmbedSettings(**settings), encoder)
     stage.wire()
     task = asyncio.create_task(shell.run())
@@ -337,6 +342,50 @@ def test_a_restarted_broker_gets_stream_and_consumer_again() -> None:
             await asker.got("after")
             await emptied(asker.nc)
             assert stage.shell.health.verdict() == (True, "ok")
+
+    run(main)
+
+
+def test_where_others_manage_streams_the_consumer_is_awaited_and_checked() -> None:
+    """Also after the broker lost both: embed makes neither."""
+
+    async def main(broker: Broker) -> None:
+        async with asking(broker) as asker, embed(broker, FakeEncoder(), streams="verify") as stage:
+
+            async def consumer(**changes: Any) -> dict[str, Any]:
+                body = {"stream_name": subjects.EMBED, "config": {**nats_work.configuration("embed"), **changes}}
+                return await api(asker.nc, subjects.raw_stream_api("CONSUMER.CREATE", f"{subjects.EMBED}.embed"), body)
+
+            async def waits() -> bool:
+                return "consumer embed of EMBED is not there yet" in stage.shell.health.last_error
+
+            await asker.ask("one")
+            await until_async(waits, "embed says what it waits for")
+            await consumer()
+            await asker.got("one")
+            await emptied(asker.nc)
+            names = await api(asker.nc, subjects.raw_stream_api("CONSUMER.NAMES", subjects.EMBED))
+            assert names["consumers"] == ["embed"]
+
+            await asyncio.to_thread(broker.restart)
+            await until_async(lambda: _async(asker.nc.is_connected), "the asker is back")
+            await ensure(asker.nc, subjects.EMBED, Common(server=broker.url))
+            await consumer()
+            await asker.ask("two")
+            await asker.got("two")
+
+    run(main)
+
+
+def test_a_managed_consumer_that_gives_jobs_up_is_refused() -> None:
+    async def main(broker: Broker) -> None:
+        async with asking(broker) as asker:
+            body = {"stream_name": subjects.EMBED, "config": {**nats_work.configuration("embed"), "max_deliver": 5}}
+            await api(asker.nc, subjects.raw_stream_api("CONSUMER.CREATE", f"{subjects.EMBED}.embed"), body)
+            shell = Shell("embed", Common(server=broker.url, streams="verify"))
+            Embed(shell, EmbedSettings(), FakeEncoder()).wire()
+            with pytest.raises(Broken, match="consumer embed of EMBED has max_deliver 5, but -1 is needed"):
+                await shell.run()
 
     run(main)
 

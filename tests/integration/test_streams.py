@@ -8,7 +8,7 @@ import pytest
 from harness.broker import Broker
 from jetmem.adapters.nats_connect import api
 from jetmem.adapters.nats_streams import configuration, ensure
-from jetmem.runtime.errors import Broken
+from jetmem.runtime.errors import Broken, Retryable
 from jetmem.runtime.settings import Common
 from jetmem_schemas import subjects
 
@@ -107,3 +107,23 @@ def test_replicas_that_were_asked_for_later_are_not_taken_for_granted(broker):
 def test_an_unexpected_transform_is_refused_too(broker):
     with pytest.raises(Broken, match="subject_transform"):
         checked(broker, subjects.DEAD, subject_transform={"src": "memdead.>", "dest": "elsewhere.>"})
+
+
+def test_who_is_told_to_verify_waits_for_the_stream_and_creates_nothing(broker):
+    """Whoever manages the streams (NACK) makes them; what they made is checked as ever."""
+    verifying = Common(streams="verify")
+
+    async def main():
+        nc = await nats.connect(broker.url, allow_reconnect=False)
+        try:
+            for stream in (subjects.MEMORY, subjects.RECORD, subjects.EMBED, subjects.DEAD):
+                with pytest.raises(Retryable, match=f"stream {stream} is not there yet"):
+                    await ensure(nc, stream, verifying)
+            assert (await api(nc, "$JS.API.STREAM.NAMES"))["streams"] is None
+            await api(nc, "$JS.API.STREAM.CREATE.EMBED", configuration(subjects.EMBED, Common()))
+            assert (await ensure(nc, subjects.EMBED, verifying))["config"]["name"] == subjects.EMBED
+        finally:
+            await api(nc, "$JS.API.STREAM.DELETE.EMBED")
+            await nc.close()
+
+    asyncio.run(main())

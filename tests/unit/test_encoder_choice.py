@@ -48,6 +48,13 @@ def test_settings_name_candidates() -> None:
         candidates_of("int4")
 
 
+def test_on_a_gpu_torch_serves() -> None:
+    assert candidates_of("auto", "cuda") == (("torch-bf16", "torch-fp32"),)
+    assert candidates_of("torch-fp32", "cuda") == (("torch-fp32",),)
+    with pytest.raises(Broken, match="precision onnx-int8 runs on processors only; device cuda takes auto"):
+        candidates_of("onnx-int8", "cuda")
+
+
 def test_a_vector_of_nan_has_the_worst_cosine() -> None:
     good = np.eye(2, dtype=np.float32)
     bad = good.copy()

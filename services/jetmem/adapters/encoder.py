@@ -8,8 +8,9 @@ from typing import Final
 from jetmem.adapters.encoder_batches import BatchedEncoder
 from jetmem.adapters.encoder_choice import COSINE_MIN_MIN, Candidate, EncoderReport, candidates_of, choose, cosines
 from jetmem.adapters.encoder_export import ensure_export
-from jetmem.adapters.encoder_measure import Plan, build, cores, files_needed, measured, processor
+from jetmem.adapters.encoder_measure import Plan, build, cores, files_needed, measured, runs_on
 from jetmem.adapters.encoder_samples import REFERENCE_TEXTS
+from jetmem.adapters.encoder_torch import need_gpu
 from jetmem.adapters.model_files import PACKAGED_MODEL, find_model
 from jetmem.runtime.errors import Broken
 
@@ -24,6 +25,7 @@ def open_encoder(
     precision: str = "auto",
     batch_texts: int = 16,
     threads: int = 0,
+    device: str = "cpu",
 ) -> BatchedEncoder:
     """Open the encoder; blocks, for about a minute the first time and under a second afterwards.
 
@@ -33,19 +35,22 @@ def open_encoder(
         precision: auto, or one of `PRECISIONS`, which is then measured and checked as well.
         batch_texts: Texts in one micro-batch.
         threads: Of each of the two lanes; 0 is one per core.
+        device: cpu, or cuda for a GPU.
 
     Raises:
-        Broken: The model is missing or damaged, or no precision is exact enough; says which.
+        Broken: The model is missing or damaged, no precision is exact enough, or there is no such device; says which.
 
     Guarantees:
         Vectors of one `model` may be compared whatever precision, process or processor made them.
     """
-    asked = candidates_of(precision)
+    asked = candidates_of(precision, device)
     if batch_texts < 1 or threads < 0:
         raise Broken(f"batch_texts {batch_texts} must be at least 1, threads {threads} at least 0")
+    if device != "cpu":
+        need_gpu()  # before measuring: that it is missing now must not be remembered
     files = find_model(model)
     export = ensure_export(files, cache_dir, [])
-    plan = Plan(files=files, export=export, threads=threads or cores(), batch_texts=batch_texts)
+    plan = Plan(files=files, export=export, threads=threads or cores(), batch_texts=batch_texts, device=device)
     candidates: tuple[Candidate, ...] = ()
     for group in asked:
         candidates += measured(plan, group, cache_dir)
@@ -57,7 +62,7 @@ def open_encoder(
     report = EncoderReport(
         model=files.identity,
         precision=chosen.precision,
-        processor=processor(),
+        processor=runs_on(device),
         threads=plan.threads,
         candidates=candidates,
         why="asked for" if precision != "auto" else f"the best of {len(candidates)} measured",

@@ -17,6 +17,8 @@ PRECISIONS: Final[tuple[Precision, ...]] = ("onnx-int8", "torch-bf16", "onnx-fp3
 #: What `auto` measures: torch only where no ONNX precision is exact enough. Measuring torch takes most of a first
 #: start, and it costs some 400 MB; who wants it (AMX, bf16 units) asks for it by name.
 AUTO: Final[tuple[tuple[Precision, ...], ...]] = (("onnx-int8", "onnx-fp32"), ("torch-bf16", "torch-fp32"))
+#: … and on a GPU, where ONNX does not run here.
+ON_GPU: Final[tuple[tuple[Precision, ...], ...]] = (("torch-bf16", "torch-fp32"),)
 #: Lets per-channel int8 (0.991 on LoCoMo turns) pass and per-tensor int8 (0.951, worst 0.854) not.
 COSINE_MEAN_MIN: Final = 0.985
 #: No single text may be further from its own fp32 vector than near-duplicates are from each other.
@@ -83,14 +85,16 @@ def failed(precision: str, why: str) -> Candidate:
     return Candidate(precision=precision, texts_per_s=0.0, cosine_mean=-1.0, cosine_min=-1.0, accepted=False, why=why)
 
 
-def candidates_of(asked: str) -> tuple[tuple[Precision, ...], ...]:
+def candidates_of(asked: str, device: str = "cpu") -> tuple[tuple[Precision, ...], ...]:
     """Groups of precisions to measure for a setting: the next group only if none of one is accepted.
 
     Raises:
-        Broken: The setting is unknown.
+        Broken: The setting is unknown, or nothing runs so on this device.
     """
     if asked == "auto":
-        return AUTO
+        return AUTO if device == "cpu" else ON_GPU
+    if device != "cpu" and asked.startswith("onnx"):
+        raise Broken(f"precision {asked} runs on processors only; device {device} takes auto, torch-bf16 or torch-fp32")
     for precision in PRECISIONS:
         if asked == precision:
             return ((precision,),)

@@ -40,6 +40,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     export: Export
     threads: int
     batch_texts: int
+    device: str = "cpu"
 
 
 def processor() -> str:
@@ -56,6 +57,15 @@ def processor() -> str:
     except OSError:
         pass
     return f"{name} ({hashlib.sha256(flags.encode()).hexdigest()[:8]})"
+
+
+def runs_on(device: str) -> str:
+    """What encodes: this processor, or the GPUs that the driver lists."""
+    if device == "cpu":
+        return processor()
+    listed = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    models = [line.partition(":")[2].strip() for path in listed for line in path.read_text().splitlines()[:1]]
+    return f"{device}: {', '.join(models) or 'unknown'}"
 
 
 def files_needed(precision: str) -> list[str]:
@@ -75,7 +85,7 @@ def open_forward(plan: Plan, precision: str, threads: int) -> Forward:
         return open_onnx(plan.export.folder / ONNX_FILES[precision], threads)
     from jetmem.adapters.encoder_torch import open_torch
 
-    return open_torch(plan.files.folder, precision, threads)
+    return open_torch(plan.files.folder, precision, threads, plan.device)
 
 
 def build(plan: Plan, report: EncoderReport) -> BatchedEncoder:
@@ -121,7 +131,7 @@ def measured(plan: Plan, precisions: Sequence[Precision], cache_dir: Path) -> tu
 def _key(plan: Plan) -> str:
     versions = ",".join(f"{package}={installed(package)}" for package in PACKAGES)
     sizes = f"{plan.threads},{plan.batch_texts}"
-    parts = (str(MEASURE_VERSION), plan.export.folder.name, processor(), versions, sizes)
+    parts = (str(MEASURE_VERSION), plan.export.folder.name, runs_on(plan.device), versions, sizes)
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
 
 

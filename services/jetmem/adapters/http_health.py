@@ -1,4 +1,4 @@
-"""Asking a process of ours on loopback how it is."""
+"""Asking a process of ours on this machine how it is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import json
 _REPLY_BYTES_MAX = 64 * 1024
 
 
-async def healthz(port: int, timeout_s: float = 1.0) -> tuple[bool, str]:
+async def healthz(port: int, timeout_s: float = 1.0, host: str = "127.0.0.1") -> tuple[bool, str]:
     """Whether `/healthz` says 200, and what it says; never raises for a process that is away."""
     try:
         async with asyncio.timeout(timeout_s):
-            head, body = await _get(port, "/healthz")
+            head, body = await _get(host, port, "/healthz")
     except TimeoutError:
         return False, "does not answer /healthz"
     except OSError:
@@ -25,10 +25,10 @@ async def healthz(port: int, timeout_s: float = 1.0) -> tuple[bool, str]:
         return good, "" if good else "unhealthy"
 
 
-async def _get(port: int, path: str) -> tuple[bytes, bytes]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def _get(host: str, port: int, path: str) -> tuple[bytes, bytes]:
+    reader, writer = await asyncio.open_connection(host, port)
     try:
-        writer.write(f"GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
         reply = b""
         while chunk := await reader.read(_REPLY_BYTES_MAX - len(reply)):
             reply += chunk

@@ -7,10 +7,9 @@ Request handlers are FastStream subscribers; ordered reading is a pull loop of o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +17,7 @@ import nats.errors
 from faststream import FastStream
 from faststream.nats import NatsBroker, NatsMessage
 from faststream.nats.response import NatsResponse
+from faststream.nats.security import NatsUserPassword
 from nats.aio.client import Client
 
 from jetmem.adapters.nats_ask import ask
@@ -77,7 +77,7 @@ class _Broker(NatsBroker):
         except (nats.errors.Error, ExceptionGroup, TimeoutError, OSError) as why:
             logger().warning("not drained", error=f"{type(why).__name__}: {why}")
             if nc is not None and not nc.is_closed:
-                with contextlib.suppress(OSError):  # what is being closed may be gone
+                with suppress(OSError):  # what is being closed may be gone
                     await nc.close()
             self._connection = None
             self.config.disconnect()
@@ -100,7 +100,7 @@ class Shell:
         self.health = Health(stage, self.clock)
         self.log = logger().bind(shard=common.shard)
         self.broker = broker or _Broker(
-            **connect_options(common, f"jetmem-{stage}-{common.shard}", self._on_error, self._on_closed),
+            **_secured(connect_options(common, f"jetmem-{stage}-{common.shard}", self._on_error, self._on_closed)),
             logger=None,
             apply_types=False,
             graceful_timeout=limits.DRAIN_S,
@@ -196,6 +196,7 @@ class Shell:
         Raises:
             Broken: A loop failed, or the connection was closed for good; the process should exit non-zero.
         """
+        self.app.after_startup(self._answering)
         self.app.on_shutdown(self._end_loops)  # the last hook: a stage's own may need its loops
         try:
             await self.app.run(sleep_time=0.05)
@@ -203,6 +204,10 @@ class Shell:
             self.log.info("stopped before it had started")
         if self._fatal is not None:
             raise Broken(f"{self.stage} stopped: {self._fatal}") from self._fatal
+
+    async def close(self) -> None:
+        """Let go of what `build` opened, in a process that never runs."""
+        await self._stop()
 
     @asynccontextmanager
     async def _lifespan(self) -> Any:
@@ -239,8 +244,16 @@ class Shell:
             await self._until_done(starter)
         for name, body in self._loops.items():
             self._tasks.append(asyncio.create_task(self._guard(name, body), name=name))
-        self.health.ready = True
-        self.log.info("started")
+
+    async def _answering(self) -> None:
+        """Ready is who can be asked: the broker knows every subscription."""
+        with suppress(
+            nats.errors.Error, TimeoutError, OSError
+        ):  # lost just now: they are sent again with the connection
+            await self.nc.flush()
+        if not self._stopping:
+            self.health.ready = True
+            self.log.info("started")
 
     async def _until_done(self, starter: Callable[[], Awaitable[None]]) -> None:
         wait_s = limits.RETRY_FIRST_S
@@ -308,6 +321,13 @@ class Shell:
         self.log.error("request failed", error=str(error), exc_info=error)
         self.health.failed(error)
         return Failure("internal", "the request failed by a fault of ours; it was logged")
+
+
+def _secured(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of `nats.connect` as FastStream's broker wants them: it has a word of its own for user and password."""
+    if "user" in options:
+        options["security"] = NatsUserPassword(options.pop("user"), options.pop("password"))
+    return options
 
 
 async def _raw(msg: Any) -> Any:

@@ -104,11 +104,11 @@ def _tenants(common: Common) -> dict[str, Any]:
 
 
 async def ensure(nc: Client, stream: str, common: Common) -> dict[str, Any]:
-    """Create the stream, or check the one that is there; returns its info.
+    """Create the stream, or check the one that is there; returns its info. Told to verify, it never creates.
 
     Raises:
         Broken: The stored configuration would lose or misplace messages.
-        Retryable: The broker did not answer.
+        Retryable: The broker did not answer, or whoever manages the streams has not made this one yet.
     """
     wanted = configuration(stream, common)
     try:
@@ -116,6 +116,8 @@ async def ensure(nc: Client, stream: str, common: Common) -> dict[str, Any]:
     except ApiError as error:
         if error.code != NOT_FOUND:
             raise _refused(f"stream {stream}: {error}", error) from error
+        if common.streams == "verify":
+            raise Retryable(f"stream {stream} is not there yet; JETMEM_STREAMS=verify leaves it to others") from error
         info = await _create(nc, stream, wanted)
     for field in _CHECKED:
         found, needed = info["config"].get(field), wanted.get(field)

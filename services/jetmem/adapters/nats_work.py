@@ -2,7 +2,8 @@
 
 All replicas of a stage share one durable consumer. A memory stream is gone after a broker restart, so the consumer's
 name carries the stream's creation time: a late acknowledgement of a lost message can never remove one of the new
-stream that has the same sequence.
+stream that has the same sequence. Where others manage streams (`Common.streams`) the name is fixed, so that an
+autoscaler can know it, and acknowledgements of what an older stream delivered are not sent.
 """
 
 from __future__ import annotations
@@ -35,6 +36,19 @@ ACK_PENDING_MAX: Final = 10_000
 #: Publishing into the queue is acknowledged in milliseconds; then the message is held to be not stored.
 PUBLISH_TIMEOUT_S: Final = 5.0
 _IDLE_S: Final = limits.READ_HEARTBEAT_S * 2.5
+
+
+def configuration(name: str) -> dict[str, Any]:
+    """The configuration that a shared consumer has."""
+    return {
+        "name": name,
+        "durable_name": name,
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": int(limits.JOB_ACK_WAIT_S * _NS),
+        "max_deliver": -1,
+        "max_ack_pending": ACK_PENDING_MAX,
+    }
 
 
 class Work(NamedTuple):
@@ -79,6 +93,7 @@ class WorkQueue:
         self._made_at = 0.0
         self._reconnects = 0
         self._consumer = ""
+        self._era = ""
         self._inbox = ""
         self._sub: Subscription | None = None
         self._changed = asyncio.Event()
@@ -169,6 +184,8 @@ class WorkQueue:
         return {"queue": int(info["num_pending"]), "ack_pending": int(info["num_ack_pending"])}
 
     async def _answer(self, work: Work, word: bytes) -> None:
+        if not work.key.startswith(f"{self._era}."):
+            return  # of a stream that is gone: its sequence may be another message's now
         # A lost answer means one more delivery, which the receiver can bear: nothing to do about it here.
         with contextlib.suppress(nats.errors.Error, OSError):
             await self._client().publish(work.ack_to, word)
@@ -190,26 +207,44 @@ class WorkQueue:
         self._reconnects = client.stats["reconnects"]
         self.remade += 1
         info = await ensure(client, self._stream, self._common)
-        name = f"{self._name}-{re.sub('[^0-9]', '', info['created'])}"
-        config: dict[str, Any] = {
-            "name": name,
-            "durable_name": name,
-            "deliver_policy": "all",
-            "ack_policy": "explicit",
-            "ack_wait": int(limits.JOB_ACK_WAIT_S * _NS),
-            "max_deliver": -1,
-            "max_ack_pending": ACK_PENDING_MAX,
-        }
-        body = {"stream_name": self._stream, "config": config}
-        try:
-            await api(client, subjects.raw_stream_api("CONSUMER.CREATE", f"{self._stream}.{name}"), body)
-        except ApiError as error:
-            raise Retryable(f"stream {self._stream} cannot be read: {error}") from error
-        self._consumer = name
+        era = re.sub("[^0-9]", "", info["created"])
+        name = self._name
+        if self._common.streams == "verify":
+            await self._verify(client, name)
+        else:
+            name += f"-{era}"
+            await self._create(client, name)
+        self._consumer, self._era = name, era
         self._inbox = client.new_inbox()
         self._sub = await client.subscribe(self._inbox, cb=self._on_message)
         self._made_at = time.monotonic()
         self.live = True
+
+    async def _create(self, client: Client, name: str) -> None:
+        body = {"stream_name": self._stream, "config": configuration(name)}
+        try:
+            await api(client, subjects.raw_stream_api("CONSUMER.CREATE", f"{self._stream}.{name}"), body)
+        except ApiError as error:
+            raise Retryable(f"stream {self._stream} cannot be read: {error}") from error
+
+    async def _verify(self, client: Client, name: str) -> None:
+        """Check the consumer that others manage.
+
+        Raises:
+            Broken: It would give jobs up, or to too many at once.
+            Retryable: It is not there yet.
+        """
+        try:
+            info = await api(client, subjects.raw_stream_api("CONSUMER.INFO", f"{self._stream}.{name}"))
+        except ApiError as error:
+            raise Retryable(f"consumer {name} of {self._stream} is not there yet: {error}") from error
+        found, needed = info["config"], configuration(name)
+        for field in needed:
+            if found.get(field) != needed[field]:
+                raise Broken(
+                    f"consumer {name} of {self._stream} has {field} {found.get(field)!r}, "
+                    f"but {needed[field]!r} is needed; correct or remove it"
+                )
 
     async def _forget(self, *, drain: bool) -> None:
         self.live = False
@@ -262,7 +297,7 @@ class WorkQueue:
         meta = msg.metadata
         self._open -= 1
         self.pending = meta.num_pending
-        key = f"{meta.consumer}.{meta.sequence.stream}"
+        key = f"{self._era}.{meta.sequence.stream}"
         self._accept(Work(msg.subject, msg.data, meta.num_delivered, meta.num_pending, key, msg.reply))
 
     def _lost(self) -> None:

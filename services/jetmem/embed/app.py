@@ -108,6 +108,7 @@ class Embed:
                 precision=self.settings.precision,
                 batch_texts=self.settings.batch_texts,
                 threads=self.settings.threads,
+                device=self.settings.device,
             )
         encoder.encode([PROBE], interactive=True)
         return encoder

@@ -46,6 +46,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
         memory_bytes_max: Most that MEMORY holds on disk; full, it refuses until persist has trimmed it.
         replicas: Of the streams MEMORY, DEAD and KV_TENANTS; 3 on a cluster.
         timezone: Whose days a tenant's days are if it has no own (`jetmem tenant set`): an IANA name.
+        streams: `make` what is missing of streams and embed's consumer; `verify` waits for who manages them (NACK).
     """
 
     server: str = "nats://127.0.0.1:4222"
@@ -62,6 +63,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     crash: str = ""
     memory_bytes_max: Annotated[int, Meta(ge=65_536, le=2**50)] = 16 * 1024**3
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+    streams: Literal["make", "verify"] = "make"
     timezone: str = "UTC"
 
     def __post_init__(self) -> None:
