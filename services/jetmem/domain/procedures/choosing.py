@@ -12,12 +12,17 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 import numpy as np
 
+from jetmem.domain.procedures.kernels import Floats
 from jetmem.domain.procedures.run import draw
 from jetmem.domain.procedures.statistics import beta_interval
 
 Explore: TypeAlias = Literal["none", "thompson"]
 #: Evidence is never thought to be more runs than this: rates drift.
 EVIDENCE_MAX: Final = 200.0
+
+
+#: Runs that the probability itself is worth where there is no evidence: it is an estimate already.
+PRIOR_RUNS: Final = 2.0
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -42,13 +47,19 @@ def rank(candidates: Sequence[Candidate], explore: Explore = "none", seed: str =
     """Best first; ties by name, the same for every order of candidates."""
     known = sorted(candidates, key=lambda each: each.procedure)
     evidence = np.clip([each.evidence for each in known], 0.0, EVIDENCE_MAX)
-    won = np.array([each.probability for each in known]) * evidence
-    if explore == "thompson":
-        drawn = np.random.default_rng(draw(seed)).beta(won + 1.0, evidence - won + 1.0)
-    else:
-        drawn = np.array([each.probability for each in known])
+    likely = np.array([each.probability for each in known])
+    drawn = likely if explore == "none" else drawn_rates(likely, evidence, np.random.default_rng(draw(seed)))
     ranked = []
-    for each, mine, count, by in zip(known, won, evidence, drawn, strict=True):
-        low, high = beta_interval(float(mine), float(count))
+    for each, count, by in zip(known, evidence, drawn, strict=True):
+        low, high = beta_interval(
+            min(0.99, max(0.01, each.probability)) * (float(count) + PRIOR_RUNS) - 1.0, float(count)
+        )
         ranked.append(Ranked(each.procedure, each.probability, low, high, float(by)))
     return sorted(ranked, key=lambda each: (-each.draw, each.procedure))
+
+
+def drawn_rates(probability: Floats, evidence: Floats, rng: np.random.Generator) -> Floats:
+    """One draw of each rate from its Beta: mean `probability`, worth `evidence` + `PRIOR_RUNS` runs."""
+    kept = np.clip(probability, 0.01, 0.99)
+    worth = evidence + PRIOR_RUNS
+    return np.asarray(rng.beta(kept * worth, (1.0 - kept) * worth))

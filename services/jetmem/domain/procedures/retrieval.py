@@ -11,7 +11,7 @@ share it. Weights were chosen on that data: their neighbours give 0.85 to 0.87.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -43,25 +43,34 @@ class Finder:
             # a thousand rows at once: the whole table of 100,000 tasks would be 80 GB
             for start in range(0, len(known), 1_000):
                 rows = np.arange(start, min(len(known), start + 1_000))
-                scores = self._raw(known.take(rows))
+                scores = self.raw(self.arms(known.take(rows)))
                 scores[np.arange(len(rows)), rows] = -np.inf
                 crowd = min(CROWD, len(known) - 1)
                 self._crowding[rows] = -np.partition(-scores, crowd - 1, axis=1)[:, :crowd].mean(1)
 
     def scores(self, asked: Situations) -> Floats:
         """Score of each known task for each asked one, (asked, known); comparable within a row."""
-        return np.asarray(self._raw(asked) - CROWDING * self._crowding[None, :])
+        return np.asarray(self.raw(self.arms(asked)) - CROWDING * self._crowding[None, :])
 
     def rank(self, asked: Situations, limit: int) -> NDArray[np.intp]:
         """Known tasks, best first, (asked, at most `limit`); ties by position."""
         return np.argsort(-self.scores(asked), axis=1, kind="stable")[:, :limit]
 
-    def _raw(self, asked: Situations) -> Floats:
+    def arms(self, asked: Situations) -> dict[str, Floats]:
+        """Each cosine alone, by name, (asked, known)."""
         texts = [_cut(each) for each in asked.texts]
-        meaning = (asked.vectors @ self.known.vectors.T).astype(np.float64)
         stems: Any = self._stems.transform(texts) @ self._by_stems.T
         words: Any = self._words.transform(texts) @ self._by_words.T
-        return np.asarray(meaning + STEMS * stems.toarray() + WORDS * words.toarray())
+        return {
+            "vectors": (asked.vectors @ self.known.vectors.T).astype(np.float64),
+            "stems": np.asarray(stems.toarray(), dtype=np.float64),
+            "words": np.asarray(words.toarray(), dtype=np.float64),
+        }
+
+    @staticmethod
+    def raw(arms: Mapping[str, Floats]) -> Floats:
+        """The three together."""
+        return np.asarray(arms["vectors"] + STEMS * arms["stems"] + WORDS * arms["words"])
 
 
 def _cut(text: str) -> str:
