@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from jetmem.domain.procedures import contagion, prediction, relations
+from jetmem.domain.procedures import contagion, estimate, prediction, relations
 from jetmem.domain.procedures.kernels import Floats
 from jetmem.domain.procedures.prediction import Sample, losses
 from jetmem.domain.procedures.relations import Edge, Together
@@ -88,6 +88,7 @@ def _cold(
     rates |= {f"contagion {m:g}": contagion.boosted(s, n, every, boost, m) for m in PRIORS}
     rates |= {f"agent's other procedures {m:g}": contagion.boosted(s, n, float(family), 0.0, m) for m in (2.0, 4.0)}
     answers = {name: np.full(len(out), rate) for name, rate in rates.items()}
+    answers["global rate, prior from the spread"] = np.full(len(out), estimate.rates(won, had)[which])
     fitted = prediction.fit(sample)
     asked = data.situations.take(out)
     answers["neighbours"] = fitted.predict(asked, "simple")[:, which]

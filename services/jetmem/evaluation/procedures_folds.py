@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetmem.domain.procedures import estimate, prediction
-from jetmem.domain.procedures.kernels import Floats, Situations, shared
+from jetmem.domain.procedures.kernels import Contexts, Floats, Situations
 from jetmem.domain.procedures.prediction import Sample
 from jetmem.evaluation.procedures_data import FOLDS, Data
 from jetmem.evaluation.procedures_scores import Figure, Scores, picked, score
@@ -116,7 +116,7 @@ def _plain(sample: Sample, asked: Situations) -> Floats:
 def _context(sample: Sample, asked: Situations) -> Floats:
     rate = estimate.rates(sample.successes.sum(0), sample.runs.sum(0))
     cosine = (asked.vectors @ sample.situations.vectors.T).astype(np.float64)
-    same = shared(asked.contexts, sample.situations.contexts)
+    same = Contexts(sample.situations.contexts).to(asked.contexts)
     there, _ = estimate.simple(sample.successes, sample.runs, rate, cosine, same)
     return there
 

@@ -7,6 +7,7 @@ what was picked, summed. Every policy meets the same truth, agents and tasks.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ RUNS: Final = 20_000
 #: Standard deviations of a day's step, and chance of a jump of 2 a day.
 _WANDER: Final = 0.08
 _JUMPS: Final = 0.004
+#: Worlds below were looked at when settings were chosen.
+_FIRST: Final = 100
 _HALF_LIFE_DAYS: Final = statistics.HALF_LIFE_MS / DAY_MS
 
 
@@ -70,6 +73,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
     "… without context": Policy(kinds=False),
     "… without decay": Policy(decay=False),
     "… without exploring": Policy(explore=False),
+    "… without decay or exploring": Policy(decay=False, explore=False),
     "… with contagion": Policy(contagion=True),
 }
 FIXED: Final = "best fixed, in hindsight"
@@ -131,9 +135,9 @@ class Memory:
     def _rates(self, won: Floats, had: Floats) -> Floats:
         if not self._policy.contagion:
             return estimate.rates(won, had)
-        every = float(won.sum() + 1) / float(had.sum() + 2)
-        prior = np.clip(every + np.clip(self._boost, -contagion.BOOST_MAX, contagion.BOOST_MAX), 0, 1)
-        return estimate.shrunk(won, had, prior, contagion.PRIOR_RUNS)
+        general = estimate.prior(won, had)
+        prior = np.clip(general.mean + np.clip(self._boost, -contagion.BOOST_MAX, contagion.BOOST_MAX), 0, 1)
+        return estimate.shrunk(won, had, prior, general.runs)
 
     def learn(self, agent: int, kind: int, picked: int, success: bool) -> None:
         """Take the outcome in."""
@@ -162,7 +166,7 @@ def measure(seeds: int, runs: int = RUNS) -> Simulated:
     """Play every policy in every world."""
     every: dict[str, list[Floats]] = {}
     found: dict[str, list[float]] = {}
-    for seed in range(seeds):
+    for seed in range(_FIRST, _FIRST + seeds):
         truth = world(seed, runs)
         best = np.array([truth.rates(run).max() for run in range(runs)])
         for name, policy in POLICIES.items():
@@ -206,18 +210,19 @@ def _fixed(truth: World, runs: int) -> Floats:
 
 
 def crystallised(truth: World, picks: NDArray[np.intp]) -> dict[str, float]:
-    """How many crystallise and dissolve, and their true mean rate over kinds while crystalline and when dissolved."""
+    """How many crystallise and dissolve, and the true rate of their last 20 runs then."""
     rows: dict[int, statistics.Statistics] = {}
     states: dict[int, crystals.Crystal] = {}
     at: dict[str, list[float]] = {"crystallised": [], "dissolved": []}
-    for run in _runs(truth, picks):
+    true: dict[int, deque[float]] = {}
+    for number, run in enumerate(_runs(truth, picks)):
         which = int(run.procedure)
+        true.setdefault(which, deque(maxlen=20)).append(float(truth.rates(number)[which]))
         rows[which] = statistics.apply(rows.get(which, statistics.Statistics()), run)
         before = states.get(which, crystals.Crystal())
         states[which] = after = crystals.judge(before, rows[which])
         if after.state != before.state:
-            rate = float((1 / (1 + np.exp(-truth.logits[int(run.at_ms / DAY_MS), which]))).mean())
-            at["crystallised" if after.state == "crystalline" else "dissolved"].append(rate)
+            at["crystallised" if after.state == "crystalline" else "dissolved"].append(float(np.mean(true[which])))
     told = {name: float(len(each)) for name, each in at.items()}
     means = {f"true rate when {name}": float(np.mean(each)) for name, each in at.items() if each}
     return {**told, **means}

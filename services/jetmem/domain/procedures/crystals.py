@@ -2,7 +2,7 @@
 
 Fluid → crystalline: at least 20 runs by 3 agents, Wilson's lower bound and the last 10 at 0.8 or more. Crystalline →
 fluid: the last 20 below 0.3, or the change detector fires: CUSUM for Bernoulli outcomes (Page, 1954; Reynolds and
-Stoumbos, 1999), the sum of log likelihood ratios of a fallen rate against the rate at crystallisation. Both are read
+Stoumbos, 1999), the sum of log likelihood ratios of a fallen rate against the rate that was proved. Both are read
 from the row's latest outcomes in the order of their time, so they are the same however the runs arrived.
 """
 
@@ -30,15 +30,15 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     dissolve_below: float = 0.3
     #: Share of its rate that a procedure is thought to fall to.
     fallen: float = 0.6
-    #: Log likelihood ratio at which it has fallen: false alarms once in some e**4 ups and downs.
-    alarm: float = 4.0
+    #: Log likelihood ratio at which it has fallen: false alarms once in some e**5 ups and downs.
+    alarm: float = 5.0
 
 
 RULES: Final = Rules()
 
 
 class Crystal(msgspec.Struct, frozen=True):
-    """State of one procedure; `version` counts how often it crystallised, `steps` are those frozen then."""
+    """State of one procedure; `version` counts crystallisations; `steps` and `rate` (lower bound) are of the last."""
 
     state: State = "fluid"
     version: int = 0
@@ -77,7 +77,7 @@ def _formed(crystal: Crystal, row: Statistics, rules: Rules) -> Crystal:
     )
     if not proved:
         return crystal
-    return Crystal("crystalline", crystal.version + 1, row.last_ms, row.successes / row.runs, steps(row), "proved")
+    return Crystal("crystalline", crystal.version + 1, row.last_ms, lower, steps(row), "proved")
 
 
 def _dissolved(crystal: Crystal, row: Statistics, rules: Rules) -> Crystal:

@@ -3,7 +3,7 @@
 The chain is empirical Bayes for rates (Efron and Morris, 1975; Gelman and others, *Bayesian Data Analysis*, 5.3): each
 rate is the mean of a Beta whose prior is worth a few runs of the next more general rate,
 
-    all runs → the procedure → the procedure in this context → the procedure near this task,
+    procedures in general → the procedure → the procedure in this context → the procedure near this task,
 
 and "near" counts each run by a kernel of cosine distance (Nadaraya, 1964; Watson, 1964). With no evidence at a step
 the answer is the step before; nothing here is fitted, so it serves from the first run on.
@@ -18,8 +18,12 @@ import numpy as np
 
 from jetmem.domain.procedures.kernels import Floats
 
-#: Pseudo-runs by which a procedure's rate is drawn to the rate of all runs.
-RATE_RUNS: Final = 2.0
+#: Pseudo-runs by which a procedure's rate is drawn to that of procedures in general, while too few are known to tell.
+RATE_RUNS: Final = 4.0
+RATE_RUNS_MIN: Final = 2.0
+RATE_RUNS_MAX: Final = 30.0
+#: Procedures of at least two runs from which the spread of rates is told.
+KNOWN_MIN: Final = 5
 #: Pseudo-runs by which a rate in one context is drawn to the procedure's. On random splits of intercode-sql-dev
 #: 5: 0.463, 10: 0.460, 20: 0.461, 40: 0.464 in log-loss.
 CONTEXT_RUNS: Final = 10.0
@@ -39,15 +43,45 @@ class Counts(msgspec.Struct, frozen=True):
     successes: float = 0.0
 
 
-def shrunk(successes: Floats, runs: Floats, prior: Floats, prior_runs: float) -> Floats:
-    """Mean of a Beta posterior whose prior is worth `prior_runs` runs of rate `prior`; broadcasts."""
-    return np.asarray((successes + prior_runs * prior) / (runs + prior_runs))
+def shrunk(successes: Floats, runs: Floats, mean: Floats, worth: float) -> Floats:
+    """Mean of a Beta posterior whose prior is worth `worth` runs of rate `mean`; broadcasts."""
+    return np.asarray((successes + worth * mean) / (runs + worth))
+
+
+class Prior(msgspec.Struct, frozen=True):
+    """What is thought of a procedure nobody ran: `mean` rate, worth `runs` runs."""
+
+    mean: float = 0.5
+    runs: float = RATE_RUNS
+
+
+def prior(successes: Floats, runs: Floats) -> Prior:
+    """What procedures are like in general; arrays (procedures,).
+
+    Method of moments for the beta-binomial (Kleinman, 1973): the prior is worth m (1 - m) / v - 1 runs, with m the mean
+    of the procedures' rates and v their variance less what chance adds. Many where procedures are alike (15 on
+    intercode-bash-dev), few where they differ (2.2 on intercode-sql-dev). Each procedure weighs n / (n + `RATE_RUNS`),
+    not n: the good ones are run most, and an unknown one is not as good as those.
+    """
+    weight = runs / (runs + RATE_RUNS)
+    if not weight.any():
+        return Prior()
+    rate = successes / np.maximum(runs, 1e-9)
+    mean = float((weight @ rate + 0.5) / (weight.sum() + 1.0))
+    known = runs >= 2
+    if int(known.sum()) < KNOWN_MIN:
+        return Prior(mean)
+    w, r, n = weight[known] / weight[known].sum(), rate[known], runs[known]
+    chance = float(w @ (r * (1.0 - r) / (n - 1.0)))
+    spread = float(w @ np.square(r - w @ r)) * len(r) / (len(r) - 1) - chance
+    worth = mean * (1.0 - mean) / spread - 1.0 if spread > 0 else RATE_RUNS_MAX
+    return Prior(mean, min(RATE_RUNS_MAX, max(RATE_RUNS_MIN, worth)))
 
 
 def rates(successes: Floats, runs: Floats) -> Floats:
-    """Each procedure's rate, shrunk to the rate of all runs; arrays (procedures,)."""
-    every = float(successes.sum() + 1.0) / float(runs.sum() + 2.0)
-    return shrunk(successes, runs, np.full(runs.shape, every), RATE_RUNS)
+    """Each procedure's rate, shrunk to `prior`; arrays (procedures,)."""
+    general = prior(successes, runs)
+    return shrunk(successes, runs, np.full(runs.shape, general.mean), general.runs)
 
 
 def near(cosine: Floats) -> Floats:
@@ -73,22 +107,21 @@ def simple(successes: Floats, runs: Floats, rate: Floats, cosine: Floats, same: 
     return there, shrunk(weight @ successes, weight @ runs, there, NEAR_PRIOR)
 
 
-def one(global_: Counts, own: Counts, context: Counts, neighbours: Counts) -> float:
-    """Estimate one procedure for one task from the four counts that a store keeps.
+def one(general: Prior, own: Counts, context: Counts, neighbours: Counts) -> float:
+    """Estimate one procedure for one task from the counts that a store keeps.
 
     Args:
-        global_: All runs of the tenant.
+        general: As from `prior`, over the tenant's procedures.
         own: The procedure's.
         context: The procedure's in this context; empty if it has none.
         neighbours: The procedure's near the task, each run counted by `near`.
     """
-    every = (global_.successes + 1.0) / (global_.runs + 2.0)
-    rate = _shrunk(own, every, RATE_RUNS)
+    rate = _shrunk(own, general.mean, general.runs)
     return _shrunk(neighbours, _shrunk(context, rate, CONTEXT_RUNS), NEAR_PRIOR)
 
 
-def _shrunk(counts: Counts, prior: float, prior_runs: float) -> float:
-    return (counts.successes + prior_runs * prior) / (counts.runs + prior_runs)
+def _shrunk(counts: Counts, mean: float, worth: float) -> float:
+    return (counts.successes + worth * mean) / (counts.runs + worth)
 
 
 def logit(rate: Floats) -> Floats:

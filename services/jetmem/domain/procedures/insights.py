@@ -53,7 +53,8 @@ def insights(situations: Situations, successes: Floats, runs: Floats, procedures
     """Sum up; `successes` and `runs` are (situations, procedures). Largest cluster first; none of no situations."""
     if not len(situations):
         return []
-    clusters = max(1, min(CLUSTERS_MAX, round(math.sqrt(len(situations) / 2))))
+    distinct = len(np.unique(situations.vectors, axis=0))
+    clusters = max(1, min(CLUSTERS_MAX, distinct, round(math.sqrt(len(situations) / 2))))
     made = KMeans(clusters, n_init=_STARTS, random_state=_SEED).fit(situations.vectors)
     rate = estimate.rates(successes.sum(0), runs.sum(0))
     found = []

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -51,24 +52,33 @@ class Situations:
         return Situations([self.texts[i] for i in rows], self.vectors[rows], [self.contexts[i] for i in rows])
 
 
-def shared(left: Sequence[Context], right: Sequence[Context]) -> Floats:
-    """Share of (name, value) pairs that two contexts share (Jaccard), (left, right); 0 where both are empty."""
-    pairs: dict[tuple[str, str], int] = {}
-    for each in (*left, *right):
-        for pair in each.items():
-            pairs.setdefault(pair, len(pairs))
-    a, b = _marked(left, pairs), _marked(right, pairs)
-    both = a @ b.T
-    either = a.sum(1)[:, None] + b.sum(1)[None, :] - both
-    return np.asarray(both / np.maximum(either, 1.0), dtype=np.float64)
+class Contexts:
+    """Contexts of known situations, marked once; (name, value) pairs are what is compared."""
 
+    def __init__(self, known: Sequence[Context]) -> None:
+        self._pairs: dict[tuple[str, str], int] = {}
+        for each in known:
+            for pair in each.items():
+                self._pairs.setdefault(pair, len(self._pairs))
+        self._marks, self._sizes = self._marked(known)
 
-def _marked(contexts: Sequence[Context], pairs: Mapping[tuple[str, str], int]) -> Floats:
-    marks = np.zeros((len(contexts), max(1, len(pairs))))
-    for row, each in enumerate(contexts):
-        for pair in each.items():
-            marks[row, pairs[pair]] = 1.0
-    return marks
+    def to(self, asked: Sequence[Context]) -> Floats:
+        """Share of pairs in common (Jaccard), (asked, known); 0 where both are empty."""
+        marks, sizes = self._marked(asked)
+        both = (marks @ self._marks.T).toarray()
+        return np.asarray(both / np.maximum(sizes[:, None] + self._sizes[None, :] - both, 1.0), dtype=np.float64)
+
+    def _marked(self, contexts: Sequence[Context]) -> tuple[Any, Floats]:
+        at = [
+            (row, self._pairs[pair])
+            for row, each in enumerate(contexts)
+            for pair in each.items()
+            if pair in self._pairs
+        ]
+        rows, columns = np.array(at, np.intp).reshape(-1, 2).T
+        # sparse: 2,000 contexts of 64 values that are all different would fill gigabytes
+        marks = csr_array((np.ones(len(at)), (rows, columns)), shape=(len(contexts), max(1, len(self._pairs))))
+        return marks, np.array([float(len(each)) for each in contexts])
 
 
 class Kernel:
@@ -77,6 +87,7 @@ class Kernel:
     def __init__(self, known: Situations) -> None:
         """Learn the rarity of words, at least one situation."""
         self.known = known
+        self._contexts = Contexts(known.contexts)
         self._words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
         self._texts: Any = self._words.fit_transform([each[:TEXT_CHARS_MAX] or "_" for each in known.texts])
         lengths = _lengths(known.texts)
@@ -91,7 +102,7 @@ class Kernel:
         words = np.asarray((texts @ self._texts.T).toarray(), dtype=np.float64)
         lengths = (_lengths(asked.texts) - self._middle) / self._spread
         length = np.exp(-0.5 * np.square(lengths[:, None] - self._lengths[None, :]))
-        same = shared(asked.contexts, self.known.contexts)
+        same = self._contexts.to(asked.contexts)
         within = SAME + SAME_MEANING * meaning + SAME_WORDS * words
         return np.asarray(MEANING * meaning + WORDS * words + LENGTH * length + same * within)
 

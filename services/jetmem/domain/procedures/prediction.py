@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from jetmem.domain.procedures import difficulty, estimate, stacking
 from jetmem.domain.procedures.boosted import Boosted
-from jetmem.domain.procedures.kernels import Floats, Kernel, Situations, shared
+from jetmem.domain.procedures.kernels import Contexts, Floats, Kernel, Situations
 from jetmem.domain.procedures.stacking import Parts, Weights
 
 How: TypeAlias = Literal["rate", "simple", "factors", "boosted"]
@@ -87,6 +87,7 @@ class Maker:
 
     def __init__(self, sample: Sample, kernel: Kernel) -> None:
         self.sample, self.kernel = sample, kernel
+        self._contexts = Contexts(sample.situations.contexts)
         self.rate = estimate.rates(sample.successes.sum(0), sample.runs.sum(0))
         self.ease = difficulty.ease(sample.successes, sample.runs, self.rate)
         self._scale = self.ease.care / np.maximum(self.rate * (1.0 - self.rate), 0.03)
@@ -99,7 +100,7 @@ class Maker:
         """Rates, and ease of the asked situations by weights of `Smoother.weights`; None leaves ease out."""
         known = self.sample
         cosine = (asked.vectors @ known.situations.vectors.T).astype(np.float64)
-        same = shared(asked.contexts, known.situations.contexts)
+        same = self._contexts.to(asked.contexts)
         there, near = estimate.simple(known.successes, known.runs, self.rate, cosine, same)
         if smooth is None:
             ease = np.zeros(len(asked))
