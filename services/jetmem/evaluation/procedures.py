@@ -23,6 +23,7 @@ from jetmem.evaluation import (
     procedures_data,
     procedures_folds,
     procedures_retrieval,
+    procedures_sharing,
     procedures_simulation,
 )
 from jetmem.evaluation import show as screen
@@ -30,6 +31,7 @@ from jetmem.evaluation.procedures_cold import Cold
 from jetmem.evaluation.procedures_folds import Folds
 from jetmem.evaluation.procedures_retrieval import Retrieval
 from jetmem.evaluation.procedures_scores import Figure
+from jetmem.evaluation.procedures_sharing import Sharing
 from jetmem.evaluation.procedures_simulation import Simulated
 from jetmem.evaluation.show import Told, facts
 
@@ -47,6 +49,7 @@ class Report(msgspec.Struct, frozen=True):
     folds: list[Folds]
     retrieval: list[Retrieval]
     cold: list[Cold]
+    sharing: list[Sharing]
     simulation: Simulated | None
 
 
@@ -57,7 +60,7 @@ def measure(folders: list[Path], seeds: int, say: Told, *, cold: bool) -> Report
         Missing: No data.
     """
     found = conditions.machine()
-    folds, retrieval, colds = [], [], []
+    folds, retrieval, colds, sharing = [], [], [], []
     for folder in folders:
         say.say(f"{folder.name}: reading and embedding")
         data = procedures_data.load(folder)
@@ -65,13 +68,14 @@ def measure(folders: list[Path], seeds: int, say: Told, *, cold: bool) -> Report
         folds.append(procedures_folds.measure(data))
         held = procedures_retrieval.measure(data)
         retrieval += [held] if held else []
+        sharing.append(procedures_sharing.measure(data))
         if cold:
             say.say(f"{folder.name}: cold procedures")
             colds.append(procedures_cold.measure(data))
     if seeds:
         say.say(f"simulating {seeds} worlds")
     simulated = procedures_simulation.measure(seeds) if seeds else None
-    return Report(found, folds, retrieval, colds, simulated)
+    return Report(found, folds, retrieval, colds, sharing, simulated)
 
 
 def _shown(figure: Figure | None) -> str:
@@ -132,6 +136,26 @@ def cold_table(found: Cold) -> Table:
     return made
 
 
+def sharing_table(found: Sharing) -> Table:
+    """Whose counts a rate rests on."""
+    made = _table(f"{found.data}: rates from several deployments' counts", "", "log-loss")
+    for name, each in found.rates.items():
+        made.add_row(name, _shown(each))
+    return made
+
+
+def sharing_lines(found: Sharing) -> list[str]:
+    """Patterns and clusters in words."""
+    best = "; ".join(f"{' → '.join(each.steps)} {each.rate:.2f}, lift {each.lift:.1f}" for each in found.patterns)
+    kinds = [
+        f"{each.size} tasks like {each.examples[0]!r}: {each.works[0].procedure} {each.works[0].rate:.2f}"
+        for each in found.insights
+        if each.works
+    ]
+    held = f"held-out runs with a pattern of high rate succeed {found.with_pattern:.3f} ({found.covered:.0%} have one)"
+    return [f"{found.data}: {held}, others {found.without_pattern:.3f}", f"patterns: {best}", *kinds]
+
+
 def simulation_table(found: Simulated) -> Table:
     """Regret a run."""
     title = (
@@ -155,6 +179,10 @@ def show(console: Console, report: Report) -> None:
     for cold in report.cold:
         console.print(cold_table(cold))
         console.print(f"mean |boost| of a cold procedure: {cold.mean_boost:.3f}", markup=False)
+    for shared in report.sharing:
+        console.print(sharing_table(shared))
+        for line in sharing_lines(shared):
+            console.print(line, markup=False)
     if report.simulation:
         console.print(simulation_table(report.simulation))
         crystals = ", ".join(f"{name} {value:.2f}" for name, value in report.simulation.crystals.items())

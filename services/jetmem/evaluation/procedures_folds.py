@@ -117,7 +117,7 @@ def _context(sample: Sample, asked: Situations) -> Floats:
     rate = estimate.rates(sample.successes.sum(0), sample.runs.sum(0))
     cosine = (asked.vectors @ sample.situations.vectors.T).astype(np.float64)
     same = Contexts(sample.situations.contexts).to(asked.contexts)
-    there, _ = estimate.simple(sample.successes, sample.runs, rate, cosine, same)
+    there, _ = estimate.simple(estimate.table(sample.successes, sample.runs), rate, cosine, same)
     return there
 
 

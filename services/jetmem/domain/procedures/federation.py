@@ -3,7 +3,8 @@
 What was merged is a map from source to the latest export of that source, a join semilattice (Shapiro and others, 2011,
 "Conflict-free replicated data types"): merging is commutative, associative and idempotent. Only reading combines:
 
-- `mean`: rates weighted by evidence, no source worth more than `EVIDENCE_MAX` runs, so one that lies bends little;
+- `mean`: rates weighted by evidence, no source worth more than `EVIDENCE_MAX` runs or twice the middle source, so one that
+  lies bends little;
 - `median`: the weighted median of the sources' rates, which less than half of the evidence cannot move at will
   (Yin and others, 2018, "Byzantine-robust distributed learning").
 
@@ -12,6 +13,7 @@ Laplace noise (Dwork and others, 2006) on an export hides any one run with the s
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
@@ -21,8 +23,10 @@ import numpy as np
 from jetmem.domain.procedures.run import draw
 
 How: TypeAlias = Literal["mean", "median"]
-#: Runs that one source counts for, at most, of one procedure.
+#: Runs that one source counts for, at most, of one procedure …
 EVIDENCE_MAX: Final = 200.0
+#: … and, among at least three, so many times what the middle one has: else a claim of many runs outvotes all others.
+ABOVE_MIDDLE: Final = 2.0
 PROCEDURES_MAX: Final = 10_000
 
 
@@ -87,16 +91,23 @@ def _rank(each: Export) -> tuple[int, bytes]:
 
 
 def combined(merged: Merged, how: How = "mean", without: str = "") -> dict[str, Shared]:
-    """Evidence of all sources but `without`, by procedure; runs are at most `EVIDENCE_MAX` a source."""
+    """Evidence of all sources but `without`, by procedure; runs of a source are capped."""
     told: dict[str, list[tuple[float, float]]] = {}
     for source, export in sorted(merged.sources.items()):
         if source == without:
             continue
         for name, each in export.procedures.items():
-            runs = min(EVIDENCE_MAX, max(0.0, each.runs))
-            if runs > 0:
-                told.setdefault(name, []).append((min(1.0, max(0.0, each.successes / each.runs)), runs))
-    return {name: _together(sorted(every), how) for name, every in sorted(told.items())}
+            if each.runs > 0:
+                rate = min(1.0, max(0.0, each.successes / each.runs))
+                told.setdefault(name, []).append((rate, min(EVIDENCE_MAX, each.runs)))
+    return {name: _together(_capped(sorted(every)), how) for name, every in sorted(told.items())}
+
+
+def _capped(every: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    if len(every) < 3:
+        return every
+    most = ABOVE_MIDDLE * statistics.median(runs for _, runs in every)
+    return [(rate, min(runs, most)) for rate, runs in every]
 
 
 def _together(every: list[tuple[float, float]], how: How) -> Shared:

@@ -34,7 +34,7 @@ PROCEDURES_MAX: Final = 512
 #: Clusters below which nothing but the rate is trusted.
 CLUSTERS_MIN: Final = 20
 #: Standard errors by which a richer candidate must be better than a plainer one.
-BETTER: Final = 0.5
+BETTER: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ class Maker:
 
     def __init__(self, sample: Sample, kernel: Kernel) -> None:
         self.sample, self.kernel = sample, kernel
+        self._table = estimate.table(sample.successes, sample.runs)
         self._contexts = Contexts(sample.situations.contexts)
         self.rate = estimate.rates(sample.successes.sum(0), sample.runs.sum(0))
         self.ease = difficulty.ease(sample.successes, sample.runs, self.rate)
@@ -101,7 +102,7 @@ class Maker:
         known = self.sample
         cosine = (asked.vectors @ known.situations.vectors.T).astype(np.float64)
         same = self._contexts.to(asked.contexts)
-        there, near = estimate.simple(known.successes, known.runs, self.rate, cosine, same)
+        there, near = estimate.simple(self._table, self.rate, cosine, same)
         if smooth is None:
             ease = np.zeros(len(asked))
         else:

@@ -6,7 +6,7 @@ Samples are of least hash (bottom-k, Cohen and Kaplan, 2007): uniform over runs,
 
 from __future__ import annotations
 
-import heapq
+import bisect
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -112,21 +112,37 @@ def _counted(row: Statistics, run: Ran) -> Statistics:
         sketch.add(row.cost, run.cost),
         min(row.first_ms, run.at_ms) if row.runs else run.at_ms,
         max(row.last_ms, run.at_ms) if row.runs else run.at_ms,
-        tuple(heapq.nlargest(RECENT_MAX, (*row.recent, Outcome(run.at_ms, run.id, run.success)))),
+        _with_latest(row.recent, Outcome(run.at_ms, run.id, run.success)),
         _least_agents(row.agents, run.agent),
-        tuple(heapq.nsmallest(SAMPLE_MAX, (*row.told, _told(run)))),
+        _with_told(row.told, run),
     )
+
+
+def _with_latest(recent: tuple[Outcome, ...], outcome: Outcome) -> tuple[Outcome, ...]:
+    """Newest first; nearly always the outcome is the newest."""
+    place = 0
+    while place < len(recent) and recent[place] > outcome:
+        place += 1
+    return recent if place >= RECENT_MAX else (*recent[:place], outcome, *recent[place : RECENT_MAX - 1])
+
+
+def _with_told(told: tuple[Told, ...], run: Ran) -> tuple[Told, ...]:
+    """Least hash first; nearly always the run is not among the least."""
+    number = draw(run.id)
+    if len(told) >= SAMPLE_MAX and number >= told[-1].draw:
+        return told
+    lessons = tuple(each[:TEXT_CHARS_MAX] for each in run.lessons[:LESSONS_MAX])
+    steps = tuple(each[:STEP_CHARS_MAX] for each in run.steps[:STEPS_MAX])
+    new = Told(number, run.success, steps, run.failure[:TEXT_CHARS_MAX], lessons)
+    place = bisect.bisect(told, new)
+    return (*told[:place], new, *told[place : SAMPLE_MAX - 1])
 
 
 def _least_agents(known: tuple[int, ...], agent: str) -> tuple[int, ...]:
     number = draw(agent)
-    return known if number in known else tuple(heapq.nsmallest(AGENTS_MAX, (*known, number)))
-
-
-def _told(run: Ran) -> Told:
-    lessons = tuple(each[:TEXT_CHARS_MAX] for each in run.lessons[:LESSONS_MAX])
-    steps = tuple(each[:STEP_CHARS_MAX] for each in run.steps[:STEPS_MAX])
-    return Told(draw(run.id), run.success, steps, run.failure[:TEXT_CHARS_MAX], lessons)
+    if number in known or (len(known) >= AGENTS_MAX and number > known[-1]):
+        return known
+    return tuple(sorted((*known, number))[:AGENTS_MAX])
 
 
 def decayed(row: Statistics, now_ms: int) -> tuple[float, float]:
