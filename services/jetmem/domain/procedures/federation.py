@@ -3,8 +3,8 @@
 What was merged is a map from source to the latest export of that source, a join semilattice (Shapiro and others, 2011,
 "Conflict-free replicated data types"): merging is commutative, associative and idempotent. Only reading combines:
 
-- `mean`: rates weighted by evidence, no source worth more than `EVIDENCE_MAX` runs or twice the middle source, so one that
-  lies bends little;
+- `mean`: rates weighted by evidence, no source worth more than `EVIDENCE_MAX` runs or twice the middle source, so
+  one that lies bends little;
 - `median`: the weighted median of the sources' rates, which less than half of the evidence cannot move at will
   (Yin and others, 2018, "Byzantine-robust distributed learning").
 
