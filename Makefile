@@ -20,11 +20,11 @@ COMPOSE = TORCH_INDEX=$(TORCH_INDEX) $(DOCKER_COMPOSE) -f compose/compose.yaml $
 CODE := services schemas tests
 GENERATED := schemas/generated services/README.md services/CLI.md
 
-.PHONY: help setup demo test ci format lint types imports eval eval-toc bench fault up-compose down-compose docs docs-check wheel packaging lock clean
+.PHONY: help setup demo test ci format lint types imports eval eval-toc eval-procedures bench fault up-compose down-compose docs docs-check wheel packaging lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/\1\t/' | \
-	  awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	  awk -F'\t' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
 setup: $(STAMP)  ## Make .venv with pinned dependencies (skipped when up to date)
 
@@ -79,6 +79,9 @@ eval: setup  ## Retrieval quality on LoCoMo (LOCOMO=locomo10.json for the public
 
 eval-toc: setup  ## What a walk down the table of contents finds on LoCoMo
 	@$(PY) -m jetmem.evaluation.toc
+
+eval-procedures: setup  ## How well runs tell what works for a task; PLOT=file.png draws the simulation
+	@$(PY) -m jetmem.evaluation.procedures $(if $(PLOT),--plot $(PLOT))
 
 bench: setup  ## Speed, freshness, memory
 	@$(PY) -m jetmem.evaluation.bench

@@ -1,0 +1,79 @@
+"""Pick a procedure: the likeliest, or by Thompson sampling, which tries what might be better.
+
+Thompson (1933), as in Chapelle and Li (2011): one draw from each procedure's Beta, the best draw first. The seed is the
+request's, so asking again gives the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+
+from jetmem.domain.procedures.kernels import Floats
+from jetmem.domain.procedures.run import draw
+from jetmem.domain.procedures.statistics import beta_interval
+
+Explore: TypeAlias = Literal["none", "thompson"]
+#: Evidence is never thought to be more runs than this: rates drift.
+EVIDENCE_MAX: Final = 200.0
+
+
+#: Draws are from a posterior of so many times the evidence (posterior reshaping, Chapelle and Li), and among the
+#: likeliest so many and a few of the others (subsampling, Bayati and others, 2020): with hundreds of procedures a plain
+#: draw tries all of them for long. Simulated regret a run, two worlds: plain 0.106, so 0.062; worlds differ by 0.015.
+SURENESS: Final = 3.0
+SHORTLIST: Final = 40
+OTHERS: Final = 2
+#: Runs that the probability itself is worth where there is no evidence: it is an estimate already.
+PRIOR_RUNS: Final = 2.0
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A procedure with its probability here and the runs that stand behind it (own, plus what neighbours count)."""
+
+    procedure: str
+    probability: float
+    evidence: float
+
+
+class Ranked(msgspec.Struct, frozen=True):
+    """One of the answer; `low` and `high` are a 95 % credible interval, `draw` what it was ranked by."""
+
+    procedure: str
+    probability: float
+    low: float
+    high: float
+    draw: float
+
+
+def rank(candidates: Sequence[Candidate], explore: Explore = "none", seed: str = "") -> list[Ranked]:
+    """Best first; ties by name, the same for every order of candidates."""
+    known = sorted(candidates, key=lambda each: each.procedure)
+    evidence = np.clip([each.evidence for each in known], 0.0, EVIDENCE_MAX)
+    likely = np.array([each.probability for each in known])
+    drawn = likely if explore == "none" else drawn_rates(likely, evidence, np.random.default_rng(draw(seed)))
+    ranked = []
+    for each, count, by in zip(known, evidence, drawn, strict=True):
+        low, high = beta_interval(
+            min(0.99, max(0.01, each.probability)) * (float(count) + PRIOR_RUNS) - 1.0, float(count)
+        )
+        ranked.append(Ranked(each.procedure, each.probability, low, high, float(by)))
+    return sorted(ranked, key=lambda each: (-each.draw, each.procedure))
+
+
+def drawn_rates(probability: Floats, evidence: Floats, rng: np.random.Generator) -> Floats:
+    """One draw of each rate from its Beta: mean `probability`, worth `evidence` + `PRIOR_RUNS` runs, sharpened.
+
+    Those not drawn this time, beyond `SHORTLIST` and `OTHERS`, get their probability less 1: behind the rest.
+    """
+    kept = np.clip(probability, 0.01, 0.99)
+    worth = (evidence + PRIOR_RUNS) * SURENESS
+    if len(kept) <= SHORTLIST + OTHERS:
+        return np.asarray(rng.beta(kept * worth, (1.0 - kept) * worth))
+    drawn = probability - 1.0
+    tried = np.r_[np.argsort(-probability, kind="stable")[:SHORTLIST], rng.integers(0, len(kept), OTHERS)]
+    drawn[tried] = rng.beta(kept[tried] * worth[tried], (1.0 - kept[tried]) * worth[tried])
+    return drawn

@@ -1,0 +1,84 @@
+"""What kinds of tasks there are, and what works and what fails in each.
+
+Spherical k-means (Dhillon and Modha, 2001) over task vectors, from a fixed seed over rows in a fixed order; as many
+clusters as sqrt(n / 2) (Mardia and others, 1979), at most `CLUSTERS_MAX`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+from sklearn.cluster import KMeans
+
+from jetmem.domain.procedures import estimate
+from jetmem.domain.procedures.kernels import Floats, Situations
+from jetmem.domain.procedures.statistics import wilson
+
+CLUSTERS_MAX: Final = 24
+_SEED: Final = 11
+_STARTS: Final = 3
+#: Of each cluster.
+EXAMPLES: Final = 3
+NAMED: Final = 5
+
+
+class Works(msgspec.Struct, frozen=True):
+    """A procedure in one cluster: `rate` shrunk to its rate elsewhere, `lift` over all procedures there."""
+
+    procedure: str
+    rate: float
+    lift: float
+    lower: float
+    runs: int
+
+
+class Insight(msgspec.Struct, frozen=True):
+    """One cluster: tasks nearest its middle, contexts that are frequent, what works, what fails."""
+
+    size: int
+    runs: int
+    rate: float
+    examples: tuple[str, ...]
+    contexts: tuple[tuple[str, str, int], ...]
+    works: tuple[Works, ...]
+    fails: tuple[Works, ...]
+
+
+def insights(situations: Situations, successes: Floats, runs: Floats, procedures: Sequence[str]) -> list[Insight]:
+    """Sum up; `successes` and `runs` are (situations, procedures). Largest cluster first; none of no situations."""
+    if not len(situations):
+        return []
+    distinct = len(np.unique(situations.vectors, axis=0))
+    clusters = max(1, min(CLUSTERS_MAX, distinct, round(math.sqrt(len(situations) / 2))))
+    made = KMeans(clusters, n_init=_STARTS, random_state=_SEED).fit(situations.vectors)
+    rate = estimate.rates(successes.sum(0), runs.sum(0))
+    found = []
+    for number in range(clusters):
+        rows = np.flatnonzero(made.labels_ == number)
+        if len(rows):
+            near = rows[np.argsort(-(situations.vectors[rows] @ made.cluster_centers_[number]), kind="stable")]
+            found.append(_one(situations.take(near), successes[rows].sum(0), runs[rows].sum(0), rate, procedures))
+    return sorted(found, key=lambda each: (-each.size, each.examples))
+
+
+def _one(tasks: Situations, successes: Floats, runs: Floats, rate: Floats, procedures: Sequence[str]) -> Insight:
+    here = float(successes.sum() + 1) / float(runs.sum() + 2)
+    shrunk = estimate.shrunk(successes, runs, rate, estimate.CONTEXT_RUNS)
+    seen = [int(i) for i in np.argsort(-shrunk, kind="stable") if runs[i] > 0]
+    every = [
+        Works(
+            procedures[i], float(shrunk[i]), float(shrunk[i]) / here,
+            wilson(float(successes[i]), float(runs[i]))[0], int(runs[i]),
+        )
+        for i in seen
+    ]  # fmt: skip
+    pairs = Counter((name, value) for each in tasks.contexts for name, value in each.items())
+    contexts = sorted(((n, v, c) for (n, v), c in pairs.items()), key=lambda each: (-each[2], each))[:EXAMPLES]
+    works = tuple(each for each in every if each.rate >= here)[:NAMED]
+    fails = tuple(each for each in reversed(every) if each.rate < here)[:NAMED]
+    return Insight(len(tasks), int(runs.sum()), here, tuple(tasks.texts[:EXAMPLES]), tuple(contexts), works, fails)

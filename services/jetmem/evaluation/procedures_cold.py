@@ -1,0 +1,131 @@
+"""Cold procedures: what helps one that was seen in 3 runs only, beside others that are known well.
+
+Each procedure in turn is the cold one, in each fold; log-loss is over its held-out runs. Contagion runs over the
+training runs in random order, one a time step, along the relations that the training runs show.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from jetmem.domain.procedures import contagion, estimate, prediction, relations
+from jetmem.domain.procedures.kernels import Floats
+from jetmem.domain.procedures.prediction import Sample, losses
+from jetmem.domain.procedures.relations import Edge, Together
+from jetmem.evaluation.procedures_data import FOLDS, Data
+from jetmem.evaluation.procedures_scores import Figure, difference, figure
+
+RUNS: Final = 3
+PRIORS: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
+_SEED: Final = 17
+
+
+class Cold(msgspec.Struct, frozen=True):
+    """Log-loss by way; what contagion changes at each weight of the prior, below 0 is better."""
+
+    data: str
+    ways: dict[str, Figure]
+    contagion: dict[str, Figure]
+    mean_boost: float
+
+
+def measure(data: Data) -> Cold:
+    """Answer for every cold procedure."""
+    successes, runs = data.outcomes()
+    answers: dict[str, Floats] = {}
+    boosts: list[float] = []
+    rng = np.random.default_rng(_SEED)
+    for number in range(FOLDS):
+        rows, out = np.flatnonzero(data.fold != number), np.flatnonzero(data.fold == number)
+        order = [int(each) for each in rng.permutation(len(data.runs)) if data.fold[data.row[int(each)]] != number]
+        for which in range(len(data.procedures)):
+            kept = _but_few(data, order, which)
+            sample = data.sample(kept, rows)
+            found, boost = _cold(data, sample, kept, which, out)
+            boosts.append(abs(boost))
+            for name, p in found.items():
+                answers.setdefault(name, np.zeros(runs.shape))[out, which] = p
+    lost = {name: losses(p, successes, runs).sum(1) for name, p in answers.items()}
+    weight = runs.sum(1)
+    changed = {
+        f"m = {prior:g}": difference(lost[f"contagion {prior:g}"], lost[f"prior {prior:g}"], weight, data.group)
+        for prior in PRIORS
+    }
+    return Cold(
+        data.name,
+        {name: figure(each, weight, data.group) for name, each in lost.items()},
+        changed,
+        float(np.mean(boosts)),
+    )
+
+
+def _but_few(data: Data, order: list[int], which: int) -> list[int]:
+    """All runs but those of one procedure, of which only the first few."""
+    left, kept = RUNS, []
+    for number in order:
+        if data.runs[number].procedure == data.procedures[which]:
+            left -= 1
+            if left < 0:
+                continue
+        kept.append(number)
+    return kept
+
+
+def _cold(
+    data: Data, sample: Sample, kept: list[int], which: int, out: NDArray[np.intp]
+) -> tuple[dict[str, Floats], float]:
+    won, had = sample.successes.sum(0), sample.runs.sum(0)
+    every = float((won.sum() + 1) / (had.sum() + 2))
+    boost = _boost(data, sample, kept, which, every)
+    s, n = float(won[which]), float(had[which])
+    kin = [i for i, agent in enumerate(data.agents) if agent == data.agents[which] and i != which]
+    family = (won[kin].sum() + 4 * every) / (had[kin].sum() + 4)
+    rates = {f"prior {m:g}": contagion.boosted(s, n, every, 0.0, m) for m in PRIORS}
+    rates |= {f"contagion {m:g}": contagion.boosted(s, n, every, boost, m) for m in PRIORS}
+    rates |= {f"agent's other procedures {m:g}": contagion.boosted(s, n, float(family), 0.0, m) for m in (2.0, 4.0)}
+    answers = {name: np.full(len(out), rate) for name, rate in rates.items()}
+    answers["global rate, prior from the spread"] = np.full(len(out), estimate.rates(won, had)[which])
+    fitted = prediction.fit(sample)
+    asked = data.situations.take(out)
+    answers["neighbours"] = fitted.predict(asked, "simple")[:, which]
+    answers["difficulty"] = fitted.predict(asked, "factors")[:, which]
+    answers["jetmem (gated)"] = fitted.predict(asked)[:, which]
+    return answers, boost
+
+
+def _boost(data: Data, sample: Sample, kept: list[int], which: int, every: float) -> float:
+    graph = relations.graph(related(data, sample))
+    strength = {name: relations.reach(graph, name).get(data.procedures[which], 0.0) for name in data.procedures}
+    known: dict[str, contagion.Expected] = {}
+    boost = contagion.Boost()
+    for number, at in enumerate(kept, 1):
+        run, at_ms = data.runs[at], number * contagion.STEP_MS
+        seen = known.get(run.procedure, contagion.Expected())
+        if run.procedure != data.procedures[which] and strength[run.procedure]:
+            said = contagion.expected(seen, at_ms, every)
+            amounts = contagion.spread(run.success, said, {data.procedures[which]: strength[run.procedure]})
+            boost = contagion.apply(boost, amounts[data.procedures[which]], number, at_ms)
+        known[run.procedure] = contagion.see(seen, number, at_ms, run.success)
+    return contagion.value(boost, len(kept) * contagion.STEP_MS)
+
+
+def related(data: Data, sample: Sample) -> list[Edge]:
+    """CONTEXT_RELATED and SIMILAR_TO, from what the training runs show."""
+    edges: list[Edge] = []
+    tried, won = sample.runs > 0, sample.successes > 0
+    for i, name in enumerate(data.procedures):
+        for j, other in enumerate(data.procedures):
+            both = tried[:, i] & tried[:, j]
+            if i != j and both.any():
+                a, b = won[both, i], won[both, j]
+                pair = Together(int(both.sum()), int((a | b).sum()), int((a & b).sum()))
+                strength = relations.context_strength(pair)
+                if strength > 0:
+                    edges.append(Edge(name, other, "context_related", strength))
+    means = (sample.runs.T @ sample.situations.vectors).astype(np.float32)
+    means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
+    return relations.bounded([*edges, *relations.similar(data.procedures, means)])

@@ -1,0 +1,84 @@
+"""Figures of eval-procedures, and its goals where the data is there."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jetmem.evaluation import procedures as command
+from jetmem.evaluation import procedures_cold, procedures_data, procedures_folds, procedures_retrieval
+from jetmem.evaluation.locomo import Missing
+from jetmem.evaluation.procedures_scores import calibration, figure, picked, score
+
+GROUP = np.arange(4)
+
+
+def test_scores_of_a_known_table():
+    successes, runs = np.array([[1.0, 0], [0, 1], [1, 0], [1, 1]]), np.ones((4, 2))
+    sure = score(successes, successes, runs, GROUP)
+    assert sure.pick.value == 1.0
+    assert sure.auc == 1.0
+    assert sure.log_loss is not None
+    assert sure.log_loss.value == pytest.approx(-np.log(0.98) * 2 / 2)
+    assert sure.brier == pytest.approx(0.02**2)
+    half = score(np.full((4, 2), 0.5), successes, runs, GROUP)
+    assert half.log_loss is not None
+    assert half.log_loss.value == pytest.approx(np.log(2))
+    assert half.log_loss.low == pytest.approx(half.log_loss.high)
+
+
+def test_what_was_not_run_is_not_picked():
+    runs = np.array([[1.0, 0], [1, 0], [1, 0], [0, 1]])
+    assert picked(np.array([[0.1, 0.9]] * 4), runs, runs, GROUP).value == 1.0
+
+
+def test_calibration_and_resampling():
+    assert calibration(np.array([0.25, 0.25]), np.array([0.0, 1.0])) == pytest.approx(0.25)
+    found = figure(np.array([1.0, 0, 0, 1]), np.ones(4), np.array([0, 0, 1, 1]))
+    assert found.value == 0.5
+    assert found.low <= 0.5 <= found.high
+
+
+def test_missing_data_is_said(tmp_path):
+    with pytest.raises(Missing, match=r"tasks\.jsonl"):
+        procedures_data.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def bash(tmp_path_factory):
+    """The smaller data set, its vectors made up: what is tested is the machinery."""
+    source = Path(__file__).parents[2] / procedures_data.FOLDERS[1]
+    if not source.is_dir():
+        pytest.skip(f"no evaluation data at {procedures_data.FOLDERS[1]}")
+    folder = tmp_path_factory.mktemp("data") / source.name
+    shutil.copytree(source, folder)
+    made = pytest.MonkeyPatch()
+    rng = np.random.default_rng(1)
+    made.setattr(
+        procedures_data,
+        "vectors",
+        lambda texts: (lambda v: v / np.linalg.norm(v, axis=1, keepdims=True))(
+            rng.normal(size=(len(texts), 16)).astype(np.float32)
+        ),
+    )
+    yield procedures_data.load(folder)
+    made.undo()
+
+
+def test_vectors_that_mean_nothing_do_no_harm(bash):
+    found = procedures_folds.measure(bash)
+    plain, ours = found.ways["global best"].log_loss, found.ways[command.OURS].log_loss
+    assert plain is not None
+    assert ours is not None
+    assert plain.value == pytest.approx(0.572, abs=0.001)
+    assert ours.value <= plain.value + command.HARM_MAX
+    assert found.ways["oracle"].pick.value == pytest.approx(0.66)
+    assert "reached" in command.judged(found)
+    assert len(command.folds_table(found).rows) == len(found.ways)
+    assert procedures_retrieval.measure(bash) is None
+
+
+def test_cold_procedures_are_seen_in_three_runs(bash):
+    kept = procedures_cold._but_few(bash, list(range(len(bash.runs))), 2)
+    assert sum(bash.runs[each].procedure == bash.procedures[2] for each in kept) == procedures_cold.RUNS

@@ -1,0 +1,296 @@
+"""The rules of learning: examples, edges and refusals."""
+
+import numpy as np
+import pytest
+
+from jetmem.domain.procedures import (
+    choosing,
+    contagion,
+    crystals,
+    decay,
+    difficulty,
+    estimate,
+    federation,
+    insights,
+    patterns,
+    prediction,
+    relations,
+    retrieval,
+    sketch,
+    stacking,
+    statistics,
+)
+from jetmem.domain.procedures.kernels import Kernel, Situations
+from jetmem.domain.procedures.relations import Edge
+from jetmem.domain.procedures.run import Ran
+from jetmem.evaluation import procedures_simulation
+
+DAY = int(decay.DAY_MS)
+
+
+def ran(number, success, *, at_ms=None, agent="a", **more):
+    at = number * 1_000 if at_ms is None else at_ms
+    return Ran(id=f"r{number}", seq=number, at_ms=at, procedure="p", success=success, agent=agent, **more)
+
+
+def situations(texts, vectors=None, contexts=None):
+    made = np.eye(len(texts), 8, dtype=np.float32) if vectors is None else vectors
+    return Situations(texts, made, contexts or [{} for _ in texts])
+
+
+def test_decayed_counts_halve_in_thirty_days():
+    row = statistics.recomputed([ran(1, True, at_ms=0), ran(2, False, at_ms=30 * DAY)])
+    assert statistics.decayed(row, 60 * DAY) == pytest.approx((0.75, 0.25))
+
+
+def test_a_row_tells_what_failed_and_which_steps_work():
+    runs = [ran(n, n % 3 > 0, steps=("plan", "code"), failure="" if n % 3 else "timeout") for n in range(1, 10)]
+    row = statistics.recomputed(runs)
+    assert statistics.failures(row) == [("timeout", 3)]
+    assert statistics.steps(row) == ("plan", "code")
+    assert row.distinct_agents == 1
+    assert statistics.consistency(row) == pytest.approx(6 / 9)
+
+
+def test_many_agents_are_estimated():
+    row = statistics.recomputed([ran(n, True, agent=f"agent-{n}") for n in range(1, 1_001)])
+    assert len(row.agents) == statistics.AGENTS_MAX
+    assert 650 < row.distinct_agents < 1_500
+
+
+def test_a_sketch_is_bounded_and_takes_what_is_no_number():
+    made = sketch.Sketch()
+    for value in (None, float("nan"), float("inf"), -5.0, 0.0, 1e-9, 1e300, 7.0):
+        made = sketch.add(made, value)
+    assert made.size == 5
+    assert sketch.quantile(made, 0.5) == 0.0
+    assert sketch.quantile(sketch.Sketch(), 0.5) is None
+    assert all(-sketch.BUCKETS_MAX < bucket < sketch.BUCKETS_MAX for bucket in made.counts)
+
+
+def test_estimates_go_from_general_to_near():
+    counts, general = estimate.Counts, estimate.Prior(0.5, 4.0)
+    nothing = counts()
+    assert estimate.one(general, nothing, nothing, nothing) == pytest.approx(0.5)
+    better = estimate.one(general, counts(100, 90), nothing, nothing)
+    assert 0.85 < better < 0.9
+    worse_here = estimate.one(general, counts(100, 90), counts(50, 5), nothing)
+    assert worse_here < 0.3
+    assert estimate.one(general, counts(100, 90), counts(50, 5), counts(40, 40)) > 0.8
+
+
+def test_one_estimate_equals_the_table():
+    won, had = np.array([[3.0], [0.0]]), np.array([[4.0], [2.0]])
+    cosine, same = np.array([[0.9, 0.1]]), np.array([[1.0, 0.0]])
+    general = estimate.prior(won.sum(0), had.sum(0))
+    _, near = estimate.simple(estimate.table(won, had), estimate.rates(won.sum(0), had.sum(0)), cosine, same)
+    weight = estimate.near(cosine)[0]
+    counts = estimate.Counts
+    neighbours = counts(float(weight @ had[:, 0]), float(weight @ won[:, 0]))
+    assert estimate.one(general, counts(6, 3), counts(4, 3), neighbours) == pytest.approx(float(near[0, 0]), rel=1e-6)
+
+
+def test_the_prior_is_strong_where_procedures_are_alike():
+    rng = np.random.default_rng(1)
+    runs = np.full(50, 200.0)
+    alike = rng.binomial(200, 0.4, 50).astype(float)
+    apart = rng.binomial(200, rng.beta(1, 1, 50)).astype(float)
+    assert estimate.prior(alike, runs).runs > 20
+    assert estimate.prior(apart, runs).runs < 4
+    assert estimate.prior(alike[:3], runs[:3]).runs == estimate.RATE_RUNS
+    assert estimate.prior(np.zeros(3), np.zeros(3)) == estimate.Prior()
+
+
+def test_what_is_run_most_does_not_stand_for_all():
+    runs = np.array([10_000.0, *[20.0] * 9])
+    general = estimate.prior(runs * np.array([0.9, *[0.2] * 9]), runs)
+    assert general.mean < 0.35
+
+
+def world(seed, *, signal):
+    """60 clusters of two near-equal tasks; ease depends on the first axis of the vectors, or on nothing."""
+    rng = np.random.default_rng(seed)
+    ease = np.repeat(rng.normal(0, 1, 60), 2)
+    noise = np.repeat(rng.normal(0, 1, (60, 8)), 2, axis=0) + rng.normal(0, 0.05, (120, 8))
+    noise[:, 0] = 3 * ease if signal else noise[:, 0]
+    vectors = (noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(np.float32)
+    chance = 1 / (1 + np.exp(-(np.linspace(-1, 1, 6)[None, :] + 2.5 * np.sign(ease)[:, None] * signal)))
+    runs = (rng.random(chance.shape) < 0.9) * 1.0
+    successes = (rng.random(chance.shape) < chance) * runs
+    return prediction.Sample(situations([f"task {n}" for n in range(120)], vectors), successes, runs)
+
+
+def test_difficulty_is_learnt_where_there_is_any_and_left_where_there_is_none():
+    learnt = prediction.fit(world(3, signal=True), boost=True)
+    assert learnt.how != "rate"
+    assert learnt.held.loss[learnt.how] < learnt.held.loss["rate"] - 0.05
+    for seed in range(3):
+        nothing = prediction.fit(world(seed, signal=False))
+        assert nothing.held.loss[nothing.how] <= nothing.held.loss["rate"]
+
+
+def test_a_fit_is_the_same_each_time_and_clipped():
+    sample = world(5, signal=True)
+    asked = sample.situations.take(np.arange(3))
+    first, second = (prediction.fit(sample).predict(asked) for _ in range(2))
+    assert (first == second).all()
+    assert first.shape == (3, 6)
+    assert first.min() >= estimate.LEAST
+    assert first.max() <= 1 - estimate.LEAST
+
+
+def test_little_data_is_answered_by_rates():
+    sample = world(7, signal=True).take(np.arange(10))
+    fitted = prediction.fit(sample)
+    assert fitted.how == "rate"
+    told = fitted.predict(sample.situations)
+    assert (told == told[0]).all()
+
+
+def test_cares_are_found_with_runs_missing():
+    rng = np.random.default_rng(2)
+    z, care = rng.normal(0, 0.2, 300), np.array([0.2, 1.0, 1.6])
+    runs = (rng.random((300, 3)) < 0.7) * 20.0
+    successes = runs * np.clip(0.5 + z[:, None] * care, 0, 1)
+    found = difficulty.ease(successes, runs, np.full(3, 0.5))
+    assert found.care[0] < found.care[1] < found.care[2]
+    seen = found.worth > 0
+    assert np.corrcoef(found.raw[seen], z[seen])[0, 1] > 0.95
+    assert (found.raw[~seen] == 0).all()
+
+
+def test_a_ridge_logistic_without_penalty_is_the_rate():
+    x, n = np.ones((4, 1)), np.ones(4)
+    weights = stacking.ridge_logistic(x, np.array([1.0, 0, 0, 0]), n, np.zeros(1), np.full(1, 1e-9))
+    assert float(stacking.sigmoid(weights)[0]) == pytest.approx(0.25, abs=1e-6)
+
+
+def test_likeness_is_symmetric_and_highest_to_itself():
+    known = situations(["count the rows", "how many rows", ""], contexts=[{"db": "x"}, {"db": "x"}, {}])
+    gram = Kernel(known).to(known)
+    assert gram == pytest.approx(gram.T)
+    assert (gram.argmax(1) == np.arange(3)).all()
+    assert np.linalg.eigvalsh(gram).min() > -1e-9
+
+
+def test_paraphrases_are_found_by_words_where_vectors_are_equal():
+    known = situations(["list all airlines", "count the singers", "delete the logs"], np.ones((3, 8), np.float32))
+    finder = retrieval.Finder(known, str.split)
+    asked = situations(["how to count singers"], np.ones((1, 8), np.float32))
+    assert finder.rank(asked, 2).tolist()[0][0] == 1
+    alone = retrieval.Finder(situations(["only one"]), str.split)
+    assert alone.rank(situations(["what"]), 5).tolist() == [[0]]
+
+
+def test_paths_are_products_within_three_hops():
+    edges = [Edge(a, b, "follows", 0.9) for a, b in ("ab", "bc", "cd", "de")] + [Edge("a", "c", "similar_to", 0.1)]
+    graph = relations.graph(edges)
+    assert relations.reach(graph, "a") == pytest.approx({"b": 0.9, "c": 0.81, "d": 0.729, "e": 0.081})
+    assert relations.reach(graph, "nobody") == {}
+    assert sum(relations.central(graph).values()) == pytest.approx(1)
+
+
+def test_a_hub_is_bounded():
+    edges = [Edge("hub", f"n{n:03}", "follows", 0.9) for n in range(300)]
+    assert len(relations.bounded(edges)) == relations.DEGREE_MAX
+    assert len(relations.reach(relations.graph(edges), "hub")) == relations.REACHED_MAX
+
+
+def test_similar_procedures_by_vector():
+    vectors = np.array([[1, 0], [0.8, 0.6], [0, 1], [0, 0]], np.float32)
+    found = relations.similar(["a", "b", "c", "none"], vectors)
+    assert [(each.source, each.target) for each in found] == [("a", "b"), ("b", "a"), ("b", "c"), ("c", "b")]
+    assert found[0].strength == pytest.approx(0.6)
+
+
+def test_strengths_shrink_what_is_rare():
+    pair = relations.together(relations.Together(), True, True)
+    assert relations.context_strength(pair) == pytest.approx(1 / 6)
+    assert relations.together(pair, True, True, sign=-1) == relations.Together()
+    assert relations.context_strength(relations.Together()) == 0.0
+    assert relations.follows_strength(10, 20) == pytest.approx(0.5 * 10 / 15)
+    assert relations.follows_strength(0, 0) == 0.0
+
+
+def test_a_boost_halves_in_a_week():
+    boost = contagion.apply(contagion.Boost(), 0.16, 1, 0)
+    assert contagion.value(boost, 7 * DAY) == pytest.approx(0.08)
+
+
+def test_crystals_form_and_dissolve():
+    runs = [ran(n, True, agent=f"a{n % 3}", steps=("plan", "code")) for n in range(1, 25)]
+    formed = crystals.judge(crystals.Crystal(), statistics.recomputed(runs))
+    assert (formed.state, formed.version, formed.steps) == ("crystalline", 1, ("plan", "code"))
+    assert crystals.judge(formed, statistics.recomputed(runs)) is formed
+    fallen = [*runs, *(ran(n, n % 3 == 0, agent="a1") for n in range(25, 40))]
+    dissolved = crystals.judge(formed, statistics.recomputed(fallen))
+    assert (dissolved.state, dissolved.why) == ("fluid", "its rate has fallen")
+    assert crystals.judge(dissolved, statistics.recomputed(fallen)) is dissolved
+
+
+def test_few_agents_or_runs_form_no_crystal():
+    alone = statistics.recomputed([ran(n, True) for n in range(1, 40)])
+    few = statistics.recomputed([ran(n, True, agent=f"a{n}") for n in range(1, 10)])
+    assert crystals.judge(crystals.Crystal(), alone).state == "fluid"
+    assert crystals.judge(crystals.Crystal(), few).state == "fluid"
+
+
+def test_patterns_recur_are_shared_and_tell_what_is_next():
+    rows, every = {}, patterns.Pattern()
+    for n in range(1, 9):
+        good = n % 2 == 0
+        steps = ("read", "plan", "edit", "test") if good else ("read", "edit", "edit", "ship")
+        run = ran(n, good, agent=f"a{n % 4}", steps=steps)
+        every = patterns.apply(every, run)
+        for each in patterns.within(steps):
+            rows[each] = patterns.apply(rows.get(each, patterns.Pattern()), run)
+    found = patterns.recurring(rows, every, 9_000)
+    assert found[0].steps == ("read", "plan", "edit", "test")
+    assert found[0].shared
+    assert found[0].lift > 5
+    assert patterns.following(["read", "plan"], found)[0][0] == "edit"
+    assert patterns.following(["ship"], found) == []
+
+
+def test_a_run_of_many_steps_holds_few_patterns():
+    assert len(patterns.within([str(n) for n in range(1_000)])) <= 4 * patterns.STEPS_MAX
+
+
+def test_noise_is_the_same_for_a_version_and_bounded_by_epsilon():
+    counts = {f"p{n}": federation.Shared(100, 50) for n in range(2_000)}
+    first = federation.exported("x", 1, counts, 0.5, "key")
+    assert first == federation.exported("x", 1, counts, 0.5, "key")
+    assert first != federation.exported("x", 2, counts, 0.5, "key")
+    off = np.array([each.successes - 50 for each in first.procedures.values()])
+    assert np.abs(off).mean() == pytest.approx(2.0, rel=0.15)
+    assert federation.exported("x", 1, counts).procedures == counts
+
+
+def test_insights_tell_what_works_where():
+    vectors = np.repeat(np.eye(2, 8, dtype=np.float32), 10, axis=0)
+    texts = [f"{'sql' if n < 10 else 'bash'} {n}" for n in range(20)]
+    runs = np.full((20, 2), 3.0)
+    successes = np.zeros((20, 2))
+    successes[:10, 0] = successes[10:, 1] = 3
+    found = insights.insights(situations(texts, vectors), successes, runs, ["joins", "pipes"])
+    best = {each.examples[0].split()[0]: each.works[0].procedure for each in found}
+    assert best["sql"] == "joins"
+    assert best["bash"] == "pipes"
+    assert insights.insights(situations([]), np.zeros((0, 1)), np.zeros((0, 1)), ["x"]) == []
+
+
+def test_exploring_is_seeded_by_the_request():
+    every = [choosing.Candidate(f"p{n}", 0.5, 3.0) for n in range(20)]
+    plain = choosing.rank(every)
+    assert [each.procedure for each in plain] == sorted(each.procedure for each in every)
+    assert all(each.low < 0.5 < each.high for each in plain)
+    first = choosing.rank(every, "thompson", "request-1")
+    assert first == choosing.rank(list(reversed(every)), "thompson", "request-1")
+    assert first != choosing.rank(every, "thompson", "request-2")
+    assert choosing.rank([]) == []
+
+
+def test_memory_beats_none_in_a_small_simulation():
+    found = procedures_simulation.measure(1, runs=1_500)
+    assert found.regret["jetmem thompson"] < found.regret["no memory"]
+    assert len(found.curves["no memory"]) == 100
