@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from jetmem_schemas.errors import SchemaError
+from jetmem_schemas.events import decode_json
 
 #: Under this key: what holds for every tenant. No tenant can have it for a name.
 EVERYONE: Final = "_"
@@ -79,16 +80,11 @@ def decode(value: bytes) -> TenantSettings:
     """Settings as the bucket holds them; b"" is none.
 
     Raises:
-        SchemaError: `bad_json` or `bad_field`: somebody else wrote them.
+        SchemaError: `bad_utf8`, `bad_json`, `too_deep` or `bad_field`: somebody else wrote them.
     """
     if not value:
         return TenantSettings()
-    try:
-        found = _settings(value)
-    except msgspec.ValidationError as error:
-        raise SchemaError("bad_field", f"settings of a tenant: {error}") from error
-    except msgspec.DecodeError as error:
-        raise SchemaError("bad_json", f"settings of a tenant: {error}") from error
+    found = decode_json(value, _settings)
     _zone_name(found.timezone)
     return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import date
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -110,10 +111,32 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sources: list[tuple[Rseq, Rseq]] = []
 
 
+def place_of(id_: str) -> tuple[Level, date, str] | None:
+    """Level, first day and, of a segment, the name that a node id holds; None if no calendar has such a node."""
+    found = _NODE_ID.fullmatch(id_)
+    if not found or not found.lastindex:
+        return None
+    level = LEVELS[found.lastindex - 1]
+    _, _, said, *name = id_.split(":", 3)
+    try:
+        match level:
+            case "year":
+                first = date(int(said), 1, 1)
+            case "month":
+                first = date(int(said[:4]), int(said[5:]), 1)
+            case "week":
+                first = date.fromisocalendar(int(said[:4]), int(said[6:]), 1)
+            case _:
+                first = date.fromisoformat(said)
+    except ValueError:
+        return None
+    return level, first, "".join(name)
+
+
 def level_of(id_: str) -> Level | None:
     """The level that a node id names; None if this is no id of one."""
-    found = _NODE_ID.fullmatch(id_)
-    return LEVELS[found.lastindex - 1] if found and found.lastindex else None
+    place = place_of(id_)
+    return place[0] if place else None
 
 
 _decode: Final = msgspec.json.Decoder(Node).decode

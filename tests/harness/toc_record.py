@@ -247,5 +247,6 @@ class Stage:
             if self.bring():
                 continue
             if not self.publish() and not self.it.waiting.count() and self.at == len(self.record.entries):
+                assert not self.it.maker.aside, "a node could not be made"
                 return
         raise AssertionError(f"{self.it.waiting.count()} nodes still wait: {self.it.waiting.wanted}")

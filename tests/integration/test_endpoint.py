@@ -13,6 +13,7 @@ from harness.pipeline import pipeline
 from harness.toc_record import TENANT, Record, Stage, at_once
 from harness.toc_tree import caught_up, check, tree
 from harness.waiting import until_async
+from jetmem.adapters import chat_endpoint
 from jetmem.adapters.chat_endpoint import BadReply, ChatEndpoint, EndpointBusy, EndpointRefused
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import SystemClock
@@ -232,6 +233,15 @@ def test_nobody_there_is_busy_and_errors_hold_no_address():
     error = asyncio.run(ask())
     assert isinstance(error, EndpointBusy)
     assert "127.0.0.1" not in str(error) and KEY not in str(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"choices": ' + b"[" * 50_000, b'{"choices": [], "usage": {"total_tokens": 1000000000000000000000000000000}}'],
+)
+def test_a_body_that_no_endpoint_would_send_is_no_reply(body):
+    with pytest.raises(BadReply):
+        chat_endpoint._read(body)
 
 
 def test_a_budget_that_is_spent_leaves_nodes_extractive_until_the_next_hour(stub):

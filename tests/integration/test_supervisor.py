@@ -193,7 +193,7 @@ def test_a_stage_that_does_not_stop_is_killed(up):
 
 
 def test_a_stage_that_cannot_start_is_named_with_the_last_line_of_its_log(up):
-    it = up(STAND_IN_FAILS="embed", STAND_IN_READY_S="20")
+    it = up(STAND_IN_FAILS="embed", STAND_IN_READY_S="8")
     assert it.ended() == 1
     assert it.out == ""
     assert "embed failed to start 5 times, last: embed: the disk is on fire" in it.err

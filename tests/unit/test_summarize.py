@@ -399,3 +399,34 @@ def test_an_event_is_in_no_segment_before_its_node_is_recorded_or_when_it_is_era
     record.forget([entry.id])
     stage.settle()
     assert places(stage, entry.rseq) == [""]
+
+
+@pytest.mark.parametrize(
+    ("zone", "ts"), [("America/New_York", -62_135_596_800_000), ("Asia/Tokyo", 253_402_300_799_000)]
+)
+def test_events_at_the_ends_of_the_calendar_are_told(record, zone, ts):
+    """The zero time of Go and .NET comes by mere accident."""
+    stage = Stage(record, timezone=zone)
+    record.say("rain", ts)
+    stage.settle()
+    assert len(record.nodes()) == 5
+
+
+def test_a_node_that_cannot_be_made_is_set_aside_and_tried_again(record, stage, monkeypatch):
+    real = summaries.summarize
+
+    def fails(events, *rest):
+        if events[0].text == "poison":
+            raise IndexError("a fault of ours")
+        return real(events, *rest)
+
+    monkeypatch.setattr(summaries, "summarize", fails)
+    record.say("poison", DAY_1, session="s2")
+    record.say("rain", DAY_1)
+    work(stage)
+    assert [node.bullets[0].text for node in level(record, "segment")] == ["rain"]
+    assert len(stage.it.maker.aside) == 1
+    monkeypatch.setattr(summaries, "summarize", real)
+    stage.settle()
+    assert len(level(record, "segment")) == 2
+    assert not stage.it.maker.aside

@@ -86,7 +86,18 @@ def test_titles_and_bullets_are_one_line_of_what_can_be_shown():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "no", "{", "[]", '{"title": 1, "bullets": []}', '{"title": "t"}', reply(), reply(GOOD, title=" \n"), "}{"],
+    [
+        "",
+        "no",
+        "{",
+        "[]",
+        '{"title": 1, "bullets": []}',
+        '{"title": "t"}',
+        reply(),
+        reply(GOOD, title=" \n"),
+        "}{",
+        '{"title": ' + "[" * 50_000 + "]" * 50_000 + "}",
+    ],
 )
 def test_what_is_no_reply_is_none(text):
     assert telling.check(text, SOURCES).told is None

@@ -53,8 +53,11 @@ def test_a_change_leaves_what_a_newer_version_wrote():
 
 @pytest.mark.parametrize(
     ("value", "code"),
-    [(b"{", "bad_json"), (b"\xff", "bad_json"), (b"[]", "bad_field"), (b'{"timezone":3}', "bad_field"),
-     (b'{"timezone":"Mars"}', "bad_field")],
+    [
+        (b"{", "bad_json"), (b"\xff", "bad_utf8"), (b'{"timezone":"\xff\xfe"}', "bad_utf8"),
+        (b'{"x":' + b"[" * 4_000, "too_deep"), (b"[]", "bad_field"), (b'{"timezone":3}', "bad_field"),
+        (b'{"timezone":"Mars"}', "bad_field"),
+    ],
 )  # fmt: skip
 def test_what_others_wrote_wrongly_is_refused(value, code):
     with pytest.raises(SchemaError) as caught:
@@ -89,6 +92,17 @@ def test_a_question_is_understood_where_the_tenant_is():
     assert here(zones, "other", tokyo) is tokyo
     assert here(zones, "other", noon).tzinfo is zones.default
     assert here(FixedZones(), "other", noon) == noon
+
+
+@pytest.mark.parametrize(
+    ("zone", "now"),
+    [
+        ("America/New_York", datetime(1, 1, 1, tzinfo=UTC)),
+        ("Pacific/Kiritimati", datetime(9999, 12, 31, 23, tzinfo=UTC)),
+    ],
+)
+def test_at_the_ends_of_the_calendar_a_question_is_understood_as_it_is_asked(zone, now):
+    assert here(Zones(default=ZoneInfo(zone)), "other", now) is now
 
 
 @pytest.mark.parametrize(("now", "hours"), [("2026-03-30", 23), ("2026-10-26", 25), ("2026-05-05", 24)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
 
 import httpx2
 import msgspec
@@ -61,7 +61,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    total_tokens: int = 0
+    total_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
 
 
 class _Completion(msgspec.Struct):
@@ -163,7 +163,7 @@ class ChatEndpoint:
 def _read(raw: bytes) -> Reply:
     try:
         completion = _decode(raw)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise BadReply("the endpoint's reply is no completion") from None
     text = completion.choices[0].message.content if completion.choices else None
     if not text:

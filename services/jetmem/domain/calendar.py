@@ -8,7 +8,6 @@ whole weeks, and the days of a node are days of its parent. The day is the tenan
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Final, Literal, TypeAlias, get_args
@@ -16,6 +15,7 @@ from typing import Final, Literal, TypeAlias, get_args
 import msgspec
 
 from jetmem.domain.lanes import Segment
+from jetmem_schemas import toc
 
 Level: TypeAlias = Literal["year", "month", "week", "day", "segment"]
 #: From the top down.
@@ -24,12 +24,6 @@ _DEPTH: Final[dict[Level, int]] = {level: depth for depth, level in enumerate(LE
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY: Final = timedelta(days=1)
 _THURSDAY: Final = 4
-
-_ID: Final = re.compile(
-    r"toc:(?:year:(?P<year>\d{4})|month:(?P<month>\d{4}-\d{2})|week:(?P<week>\d{4}-W\d{2})"
-    r"|day:(?P<day>\d{4}-\d{2}-\d{2})|segment:(?P<segment>\d{4}-\d{2}-\d{2}):(?P<key>[0-9A-Z]{26}))",
-    re.ASCII,
-)
 
 
 class BadNodeId(ValueError):
@@ -78,24 +72,11 @@ def parse(text: str) -> NodeId:
     Raises:
         BadNodeId: It is none; also for a day, week or month that no calendar has.
     """
-    found = _ID.fullmatch(text)
-    if found is None or found.lastgroup is None:
+    place = toc.place_of(text)
+    if place is None:
         raise BadNodeId(text)
-    level: Level = "segment" if found["segment"] else next(lv for lv in LEVELS if found[lv])
-    said = found[level]
-    try:
-        match level:
-            case "year":
-                first = date(int(said), 1, 1)
-            case "month":
-                first = date(int(said[:4]), int(said[5:]), 1)
-            case "week":
-                first = date.fromisocalendar(int(said[:4]), int(said[6:]), 1)
-            case _:
-                first = date.fromisoformat(said)
-    except ValueError as error:
-        raise BadNodeId(text) from error
-    return NodeId(first, _DEPTH[level], found["key"] or "")
+    level, first, name = place
+    return NodeId(first, _DEPTH[level], name)
 
 
 def day_of(ms: int, zone: tzinfo) -> date:
@@ -105,11 +86,16 @@ def day_of(ms: int, zone: tzinfo) -> date:
         ms: Epoch ms, in years 1 to 9999.
         zone: The tenant's, `zoneinfo.ZoneInfo`.
     """
+    return local(ms, zone).date()
+
+
+def local(ms: int, zone: tzinfo) -> datetime:
+    """The tenant's clock at a time; at the ends of the calendar, where the zone would leave it, UTC. As of `day_of`."""
     moment = _EPOCH + timedelta(milliseconds=ms)
     try:
-        return moment.astimezone(zone).date()
+        return moment.astimezone(zone)
     except OverflowError:
-        return moment.date()
+        return moment
 
 
 def day_node(day: date) -> NodeId:

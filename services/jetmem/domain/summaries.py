@@ -15,13 +15,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 import msgspec
 from yake_rust import Yake
 
-from jetmem.domain import extract, lexical, walk
+from jetmem.domain import calendar, extract, lexical, walk
 from jetmem.domain.extract import Analyze, Bullet, Candidate, Said, Vectors
 from jetmem_schemas.toc import NodeKind
 
@@ -97,7 +97,7 @@ def summarize(events: Sequence[Said], vectors: Vectors, analyze: Analyze, zone: 
     """
     candidates = extract.said_candidates(events, vectors, analyze)
     authors = sorted({event.author for event in events if event.author})
-    when = lexical.date_words((_EPOCH + timedelta(milliseconds=events[0].ts)).astimezone(zone))
+    when = lexical.date_words(calendar.local(events[0].ts, zone))
     words = [word for candidate in candidates for word in candidate.words]
     words += [word for text in (*authors, when) for word in analyze(text)]
     said = _said(candidates, extract.bullets_wanted(len(candidates), False), authors)

@@ -36,9 +36,13 @@ class FixedZones(NamedTuple):
 def here(zones: Zones, tenant: str, now: datetime) -> datetime:
     """The same moment where the tenant is: in its own zone; else in that of `now`, if it tells; else in the default.
 
-    An offset of zero is how programs write times, and says nothing of where anybody is.
+    An offset of zero is how programs write times, and says nothing of where anybody is. At the ends of the calendar,
+    where a zone would leave it, `now` stays as it is.
     """
     own = zones.own(tenant)
     if own is None and now.utcoffset() not in (None, _NONE):
         return now
-    return now.astimezone(own or zones.default)
+    try:
+        return now.astimezone(own or zones.default)
+    except OverflowError:
+        return now

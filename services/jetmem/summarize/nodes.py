@@ -6,6 +6,7 @@ anywhere. Equal content is not published again, whatever moved: a rebuild is qui
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
@@ -21,6 +22,7 @@ from jetmem.domain.summaries import Summary
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.logs import logger
 from jetmem.runtime.store import WriteSet
 from jetmem.summarize import better as betters
 from jetmem.summarize import core
@@ -45,6 +47,10 @@ from jetmem_schemas.internal import Head
 
 #: A version must be higher than the last; its own entry will make it so, or the next one.
 _POSTPONED_S: Final = 0.25
+#: A node that cannot be made is tried again after so long, and with every change.
+_ASIDE_S: Final = 60.0
+#: Faults of ours in making one node; what a store raises is none of these.
+_FAULTS: Final = (ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
 #: Children whose vectors are in memory at once: some 9 kB each.
 _VECTORS_AT_ONCE: Final = 256
 
@@ -64,6 +70,7 @@ class Maker:
 
     Attributes:
         zone: Whose days a tenant's days are.
+        aside: Nodes that could not be made; they are tried again now and then.
     """
 
     def __init__(
@@ -85,16 +92,30 @@ class Maker:
         self._analyze = analyze
         self._clock = clock
         self._tells = tells
+        self.aside: set[bytes] = set()
         self._topics = topics
 
     def some(self, seconds: float) -> bool:
         """Make what is due, for so long; False when nothing is."""
         until = self._clock.monotonic() + seconds
         while (key := self._waiting.next()) is not None:
-            self._make(key)
+            try:
+                self._make(key)
+                self.aside.discard(key)
+            except _FAULTS as error:  # ours; one node must not keep all the others from being made
+                self._set_aside(key, error)
             if self._clock.monotonic() >= until:
                 return True
         return False
+
+    def _set_aside(self, key: bytes, error: Exception) -> None:
+        """Try it again later. What the error says may hold what was said, so only where it was is logged."""
+        self.aside.add(key)
+        self._waiting.postpone(key, _ASIDE_S)
+        tenant, node = node_of(key)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{frame.name}, line {frame.lineno}"
+        logger().error("a node cannot be made", tenant=tenant, node=str(node), error=type(error).__name__, where=where)
 
     def improve(self, key: bytes, came: Better) -> bool:
         """Make a node with what came for it; False: not now, the log must go on first.

@@ -123,7 +123,7 @@ def check(text: str, sources: Sequence[Source]) -> Checked:
     begin, end = text.find("{"), text.rfind("}")
     try:
         reply = _decode(text[begin : end + 1])
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return Checked(None, 0)
     bullets = [bullet for said in reply.bullets[:BULLETS_MAX] if (bullet := _bullet(said, sources)) is not None]
     dropped = min(len(reply.bullets), BULLETS_MAX) - len(bullets)

@@ -61,17 +61,17 @@ class Placer:
         self._rests = {key: until for key, until in self._rests.items() if until > now}
         resting = frozenset(self._rests)
         placed = 0
-        try:
-            for tenant in list(self._topics.unplaced):
-                wanted = partial(self._topics.wanted, tenant, resting, limits.VECTORS_AT_ONCE)
-                waiting = await asyncio.to_thread(wanted)
+        failed: RequestFailed | None = None
+        for tenant in list(self._topics.unplaced):
+            wanted = partial(self._topics.wanted, tenant, resting, limits.VECTORS_AT_ONCE)
+            waiting = await asyncio.to_thread(wanted)
+            try:
                 placed += await self._place(tenant, waiting) if waiting else 0
-        except RequestFailed as error:
-            if not self.still:
-                self._shell.log.warning("topics stand still", error=str(error))
-            self.still = True
-            return False
-        self.still = False
+            except RequestFailed as error:  # another tenant's partition may be answered
+                failed = error
+        if failed is not None and not self.still:
+            self._shell.log.warning("topics stand still", error=str(failed))
+        self.still = failed is not None
         return placed > 0
 
     async def _place(self, tenant: str, waiting: Sequence[Unplaced]) -> int:
