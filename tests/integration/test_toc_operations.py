@@ -188,7 +188,7 @@ def test_a_bucket_that_would_lose_settings_stops_the_start(tmp_path):
             assert told == "jetmem: unavailable: stage summarize is not running"
             await line.delete_stream(subjects.TENANTS)
             told = await jetmem(line, "tenant", "set", "acme", "timezone=Asia/Tokyo", code=1)
-            assert "summarize and query make the place for them when they start" in told
+            assert "index, summarize and query make the place for them when they start" in told
 
     asyncio.run(test())
 
