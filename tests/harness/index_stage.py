@@ -102,9 +102,10 @@ class Stage:
 
     def sweep(self) -> int:
         """Go through all nodes; how many left or came back."""
-        self.indexer.sweep.begin(range(subjects.PARTITIONS))
+        sweep = self.indexer.sweep
+        sweep.begin(sweep.due(range(subjects.PARTITIONS)))
         turned = 0
-        while (some := self.indexer.sweep.step()) is not None:
+        while (some := sweep.step()) is not None:
             turned += some
         return turned
 

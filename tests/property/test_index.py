@@ -209,7 +209,7 @@ class IndexMachine(RuleBasedStateMachine):
     def sweep(self, data):
         """The words of what turned are not in a copy of the rows."""
         sweep = self.stage.indexer.sweep
-        sweep.begin(PARTS)
+        sweep.begin(sweep.due(PARTS))
         for _ in range(data.draw(st.integers(1, 3))):
             if sweep.step():
                 self.copies = []

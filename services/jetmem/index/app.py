@@ -219,7 +219,8 @@ class Index:
         sweep = self.indexer.sweep
         while True:
             self._retention_set.clear()
-            await self.process.in_writer(partial(sweep.begin, self.process.parts))
+            due = await self.process.in_reader(partial(sweep.due, self.process.parts))
+            await self.process.in_writer(partial(sweep.begin, due))
             while not self._retention_set.is_set() and (turned := await self.process.in_writer(sweep.step)) is not None:
                 if turned:
                     self.process.pulse()

@@ -5,7 +5,7 @@ A node that is out keeps its row, so that a forget reaches it, and another setti
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Final
 
@@ -24,7 +24,7 @@ from jetmem_schemas.tenants import Retention
 #: Nodes of one turn: some 50 ms of the writer if all of them leave or come back, 2 ms if none does.
 TURN: Final = 256
 #: … of a dry run, on the read pool.
-_PAGE: Final = 1_000
+PAGE: Final = 1_000
 _NOTHING: Final = Retention()
 
 
@@ -47,7 +47,7 @@ class Limits:
 
     def limited(self) -> list[str]:
         """Tenants with a retention."""
-        return [tenant for tenant, retention in self._held.items() if retention != _NOTHING]
+        return [tenant for tenant, retention in list(self._held.items()) if retention != _NOTHING]
 
     def out(self, space: str, doc: Doc) -> bool:
         """Whether a node of a tenant's space is not to be in the index now."""
@@ -66,11 +66,15 @@ class Sweep:
         #: By tenant, the key to go on from; b"" for the beginning.
         self._left: dict[str, bytes] = {}
 
-    def begin(self, parts: Collection[int]) -> None:
-        """Go from the beginning: through the nodes of whoever set a retention, or has any out by an earlier one."""
+    def due(self, parts: Collection[int]) -> list[str]:
+        """Whoever set a retention, of these partitions, or has nodes out by an earlier one. Any thread."""
         found = dict.fromkeys(name for name in self._limits.limited() if partition_of(name) in parts)
         found |= dict.fromkeys(owner(space) for space, row in self._rows.tenants() if row.out)
-        self._left = dict.fromkeys(found, b"")
+        return list(found)
+
+    def begin(self, tenants: Iterable[str]) -> None:
+        """Go through the nodes of these from the beginning, and of nobody else."""
+        self._left = dict.fromkeys(tenants, b"")
 
     def step(self) -> int | None:
         """One turn; how many nodes left or came back, None at the end."""
@@ -118,16 +122,19 @@ class Rehearsal:
 
     def __init__(self, rows: Rows, tenant: str, retention: Retention, now_ms: int) -> None:
         self.levels: dict[str, LevelRetention] = {level: LevelRetention(retention.days(level)) for level in toc.LEVELS}
-        self._nodes: Iterator[tuple[bytes, Doc]] = rows.docs_from(nodes_of(tenant), b"")
+        self._rows = rows
+        self._space = nodes_of(tenant)
+        self._next = b""
         self._retention = retention
         self._now_ms = now_ms
 
     def some(self) -> bool:
         """Count some more; False at the end."""
-        page = list(islice(self._nodes, _PAGE))
-        for _, doc in page:
+        page = list(islice(self._rows.docs_from(self._space, self._next), PAGE))
+        for key, doc in page:
             self._count(doc)
-        return len(page) == _PAGE
+            self._next = key + b"\0"
+        return len(page) == PAGE
 
     def _count(self, doc: Doc) -> None:
         level = toc.level_of(doc.id)
