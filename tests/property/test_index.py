@@ -214,6 +214,17 @@ class IndexMachine(RuleBasedStateMachine):
             if sweep.step():
                 self.copies = []
 
+    @rule(tenant=tenants, id_=st.sampled_from(NODES), text=texts, embedded=st.booleans())
+    def outlive(self, tenant, id_, text, embedded):
+        """All the way out; what comes then happens to a node that is."""
+        self.tell(tenant, id_, text, own=True, is_open=False, made_of=0, pinned=False)
+        self.settle()
+        if embedded:
+            self.stage.embed(nodes_of(tenant), self.model)
+        self.retain(tenant, segment=1, day=2)
+        self.wait(50)
+        self.settle()
+
     # what befalls it
 
     @rule(how=st.sampled_from(("stopped", "killed", "power")))
