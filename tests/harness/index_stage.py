@@ -48,9 +48,9 @@ def ended(rseq: int, id_: str, *, tenant="acme") -> Entry:
     return Entry(rseq, rseq * 10, AT, "derived", tenant, "_", "node", id_, AT, body)
 
 
-def forgot(rseq: int, gone: list[Entry], *, tenant="acme") -> Entry:
+def forgot(rseq: int, gone: list[Entry], *, tenant="acme", came: int = AT) -> Entry:
     body = msgspec.msgpack.encode(Forgotten([e.id for e in gone], [e.rseq for e in gone], True))
-    return Entry(rseq, rseq * 10, AT, "forgot", tenant, "_", "_", f"f{rseq}", AT, body)
+    return Entry(rseq, rseq * 10, came, "forgot", tenant, "_", "_", f"f{rseq}", AT, body)
 
 
 def blank(entry: Entry) -> Entry:

@@ -186,3 +186,16 @@ def test_a_dry_run_counts_and_changes_nothing(stage, monkeypatch):
     assert levels["month"] == levels["year"] == LevelRetention(0, 1, 0, 0, 0, None)
     assert told()["segment"] == LevelRetention(0, 1, 1, 0, 1, None)
     assert before == {(f, k): v for f in FAMILIES for k, v in stage.store.scan(f, b"")}
+
+
+def test_another_log_has_arrivals_of_its_own(stage):
+    part = partition_of("acme")
+    stage.apply(*every_level())
+    stage.indexer.reset(part)
+    stage.apply(*every_level(NOON + 3 * DAY_MS))
+    assert stage.rows.node(SPACE, SEGMENT).node.arrived == NOON + 3 * DAY_MS + HOUR_MS
+    stage.indexer.reset(part)
+    stage.apply(event(1, "cargo", came=NOON + 6 * DAY_MS), forgot(2, [], came=NOON + 9 * DAY_MS))
+    assert [stage.indexer.arrivals.of(part, rseq) for rseq in (1, 2)] == [
+        NOON + days * DAY_MS + HOUR_MS for days in (6, 9)
+    ]
