@@ -21,8 +21,8 @@ from jetmem_schemas.retention import LevelRetention
 from jetmem_schemas.subjects import owner, partition_of
 from jetmem_schemas.tenants import Retention
 
-#: Nodes of one turn: some 15 ms of the writer if all of them leave or come back, and 25 to 60 ms of the commit that does
-#: their words; 1 ms if none does.
+#: Nodes of one turn: some 15 ms of the writer if all of them leave or come back, and 25 to 60 ms of the commit that
+#: does their words; 1 ms if none does.
 TURN: Final = 256
 #: … of a dry run, on the read pool.
 PAGE: Final = 1_000
