@@ -84,6 +84,7 @@ STAGES: Final = (
         settings="IndexSettings",
         nice=5,
         arms=("text", "vector"),
+        tenants=True,
     ),
     Stage(
         name="summarize",

@@ -14,23 +14,33 @@ from jetmem.index.tenants import Tenants
 from jetmem.testing.encoder import FakeEncoder, FakeSplitter
 from jetmem_schemas import subjects, toc
 from jetmem_schemas.internal import Entry, Forgotten, Vector, VectorsReady
+from jetmem_schemas.tenants import Retention
 
 AT = 1_700_000_000_000
 HEAP = 15_000_000
 
 
 def event(
-    rseq: int, text: str, *, tenant="acme", agent="alice", session="s1", id_="", ts: int = 0, **fields: Any
+    rseq: int,
+    text: str,
+    *,
+    tenant="acme",
+    agent="alice",
+    session="s1",
+    id_="",
+    ts: int = 0,
+    came: int = 0,
+    **fields: Any,
 ) -> Entry:
     body = msgspec.json.encode({"text": text, **fields})
     at = ts or AT + rseq * 1000
-    return Entry(rseq, rseq * 10, at, "event", tenant, agent, session, id_ or f"e{rseq}", at, body)
+    return Entry(rseq, rseq * 10, came or at, "event", tenant, agent, session, id_ or f"e{rseq}", at, body)
 
 
-def node(rseq: int, id_: str, summary: str, *, tenant="acme", **fields: Any) -> Entry:
+def node(rseq: int, id_: str, summary: str, *, tenant="acme", came: int = AT, **fields: Any) -> Entry:
     told = toc.Node(id=id_, version=rseq, level=toc.level_of(id_) or "day", title="", summary=summary, **fields)
     body = msgspec.json.encode(told)
-    return Entry(rseq, rseq * 10, AT, "derived", tenant, "_", "node", id_, AT, body)
+    return Entry(rseq, rseq * 10, came, "derived", tenant, "_", "node", id_, AT, body)
 
 
 def ended(rseq: int, id_: str, *, tenant="acme") -> Entry:
@@ -38,9 +48,9 @@ def ended(rseq: int, id_: str, *, tenant="acme") -> Entry:
     return Entry(rseq, rseq * 10, AT, "derived", tenant, "_", "node", id_, AT, body)
 
 
-def forgot(rseq: int, gone: list[Entry], *, tenant="acme") -> Entry:
+def forgot(rseq: int, gone: list[Entry], *, tenant="acme", came: int = AT) -> Entry:
     body = msgspec.msgpack.encode(Forgotten([e.id for e in gone], [e.rseq for e in gone], True))
-    return Entry(rseq, rseq * 10, AT, "forgot", tenant, "_", "_", f"f{rseq}", AT, body)
+    return Entry(rseq, rseq * 10, came, "forgot", tenant, "_", "_", f"f{rseq}", AT, body)
 
 
 def blank(entry: Entry) -> Entry:
@@ -52,9 +62,10 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1_000.0
+        self.ms = AT
 
     def now_ms(self) -> int:
-        return AT
+        return self.ms
 
     def monotonic(self) -> float:
         return self.now
@@ -82,6 +93,21 @@ class Stage:
         for entry in entries:
             self.indexer.apply(subjects.partition_of(entry.tenant), [entry])
         self.indexer.commit()
+
+    def retain(self, tenant: str, **days: int) -> None:
+        """Set a retention, and do all that follows."""
+        self.indexer.limits.put({tenant: Retention(**days)})
+        self.sweep()
+        self.indexer.commit()
+
+    def sweep(self) -> int:
+        """Go through all nodes; how many left or came back."""
+        sweep = self.indexer.sweep
+        sweep.begin(sweep.due(range(subjects.PARTITIONS)))
+        turned = 0
+        while (some := sweep.step()) is not None:
+            turned += some
+        return turned
 
     def embed(self, tenant: str, model: str = "fake") -> None:
         """Answer everything that is pending of a tenant, or of its nodes."""

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-import sys
 
 import msgspec
 import nats.errors
 import pytest
 import typer
 
+from harness.commands import jetmem, spawned
 from harness.pipeline import pipeline
 from harness.toc_tree import caught_up, check, levels, tree
 from harness.waiting import until_async
@@ -33,20 +33,6 @@ def run(body, tmp_path, *stages):
             await body(line)
 
     asyncio.run(test())
-
-
-async def spawned(line, *arguments):
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "jetmem", *arguments, "--server", line.broker.url,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-
-
-async def jetmem(line, *arguments, code=0):
-    process = await spawned(line, *arguments)
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == code, err.decode()
-    return out.decode().strip() if not code else err.decode().strip()
 
 
 async def has(line, day, but):
@@ -188,7 +174,7 @@ def test_a_bucket_that_would_lose_settings_stops_the_start(tmp_path):
             assert told == "jetmem: unavailable: stage summarize is not running"
             await line.delete_stream(subjects.TENANTS)
             told = await jetmem(line, "tenant", "set", "acme", "timezone=Asia/Tokyo", code=1)
-            assert "summarize and query make the place for them when they start" in told
+            assert "index, summarize and query make the place for them when they start" in told
 
     asyncio.run(test())
 

@@ -1,6 +1,6 @@
 """index against a model, as a state machine.
 
-Events, versions of nodes, forgets, vectors in any order, crashes, purges, other logs.
+Events, versions of nodes, forgets, vectors in any order, crashes, purges, other logs, retentions as time goes by.
 """
 
 import copy
@@ -22,6 +22,7 @@ from jetmem.index.rows import EMPTY_MARK, FAMILIES, nodes_of, piece_key, prefix,
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import Entry, Filters, Forgotten, Vector, VectorsReady
 from jetmem_schemas.subjects import owner, partition_of
+from jetmem_schemas.tenants import Retention
 
 #: A commit costs some syncs, which a disk takes 70 ms for.
 MEMORY = Path("/dev/shm")
@@ -31,6 +32,7 @@ TENANTS = ("acme", NEIGHBOUR, "zoo")
 PARTS = sorted({partition_of(t) for t in TENANTS})
 VOCABULARY = ("apple", "river", "engine", "violin")
 AUTHORS = ("", "Ann", "Ben Ford")
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 NODES = ("toc:day:2026-01-15", "toc:segment:2026-01-15:s1", "toc:segment:2026-01-15:s2")
 
 tenants = st.sampled_from(TENANTS)
@@ -50,6 +52,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.copies: list[FakeStore] = []
         self.words = 0
         self.model = "fake"
+        self.retentions: dict[str, Retention] = {}
 
     def teardown(self):
         self.settle()
@@ -76,13 +79,18 @@ class IndexMachine(RuleBasedStateMachine):
         part = partition_of(tenant)
         self.record(part, event(len(self.log[part]) + 1, "  ", tenant=tenant))
 
-    @rule(tenant=tenants, id_=st.sampled_from(NODES), text=texts, own=st.booleans(), is_open=st.booleans())
-    def tell(self, tenant, id_, text, own, is_open):
+    @rule(
+        tenant=tenants, id_=st.sampled_from(NODES), text=texts, own=st.booleans(), is_open=st.booleans(),
+        made_of=st.integers(0, 30), pinned=st.sampled_from((False, False, False, True)),
+    )  # fmt: skip
+    def tell(self, tenant, id_, text, own, is_open, made_of, pinned):
         """A node, or its next version."""
         part = partition_of(tenant)
         self.words += own
         text = f"{text} q{self.words}q" if own else text
-        self.record(part, node(len(self.log[part]) + 1, id_, text, tenant=tenant, open=is_open))
+        rseq = len(self.log[part]) + 1
+        sources = [(max(1, rseq - made_of), max(1, rseq - made_of))] if made_of else []
+        self.record(part, node(rseq, id_, text, tenant=tenant, open=is_open, sources=sources, pinned=pinned))
 
     @precondition(lambda self: any(e.kind == "derived" for part in PARTS for e in self.log[part]))
     @rule(data=st.data(), embedded=st.booleans(), is_open=st.booleans())
@@ -94,8 +102,10 @@ class IndexMachine(RuleBasedStateMachine):
         if embedded:
             self.settle()
             self.stage.embed(nodes_of(tenant), self.model)
-        text = msgspec.json.decode(last.body).get("summary", "apple")
-        self.record(part, node(len(self.log[part]) + 1, last.id, text, tenant=tenant, open=is_open))
+        told = msgspec.json.decode(last.body)
+        same = {"sources": told.get("sources", []), "pinned": told.get("pinned", False)}
+        text = told.get("summary", "apple")
+        self.record(part, node(len(self.log[part]) + 1, last.id, text, tenant=tenant, open=is_open, **same))
 
     @rule(tenant=tenants, id_=st.sampled_from(NODES))
     def end_node(self, tenant, id_):
@@ -113,6 +123,7 @@ class IndexMachine(RuleBasedStateMachine):
             self.log[part][entry.rseq - 1] = blank(entry)
 
     def record(self, part, entry):
+        entry = msgspec.structs.replace(entry, at=self.stage.clock.ms)
         self.log[part].append(entry)
         self.said[part].append(entry)
 
@@ -183,6 +194,37 @@ class IndexMachine(RuleBasedStateMachine):
         """Its end is seen by a later one, or never."""
         self.stage.indexer.begin_commit()
 
+    # what leaves by its tenant's retention
+
+    @rule(hours=st.integers(1, 50))
+    def wait(self, hours):
+        self.stage.clock.ms += hours * HOUR_MS
+
+    @rule(tenant=tenants, segment=st.sampled_from((0, 1, 3)), day=st.sampled_from((0, 2)))
+    def retain(self, tenant, segment, day):
+        self.retentions[tenant] = Retention(segment=segment, day=day)
+        self.stage.indexer.limits.put(self.retentions)
+
+    @rule(data=st.data())
+    def sweep(self, data):
+        """The words of what turned are not in a copy of the rows."""
+        sweep = self.stage.indexer.sweep
+        sweep.begin(sweep.due(PARTS))
+        for _ in range(data.draw(st.integers(1, 3))):
+            if sweep.step():
+                self.copies = []
+
+    @rule(tenant=tenants, id_=st.sampled_from(NODES), text=texts, embedded=st.booleans())
+    def outlive(self, tenant, id_, text, embedded):
+        """All the way out; what comes then happens to a node that is."""
+        self.tell(tenant, id_, text, own=True, is_open=False, made_of=0, pinned=False)
+        self.settle()
+        if embedded:
+            self.stage.embed(nodes_of(tenant), self.model)
+        self.retain(tenant, segment=1, day=2)
+        self.wait(50)
+        self.settle()
+
     # what befalls it
 
     @rule(how=st.sampled_from(("stopped", "killed", "power")))
@@ -218,6 +260,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.stage = Stage(store, self.folder, clock=self.stage.clock)
         self.at = {part: self.stage.indexer.position(part).rseq for part in PARTS}
         self.model = self.stage.rows.model() or "fake"
+        self.stage.indexer.limits.put(self.retentions)
 
     @rule(part=st.sampled_from(PARTS), keep=st.integers(0, 5))
     def other_log(self, part, keep):
@@ -243,6 +286,8 @@ class IndexMachine(RuleBasedStateMachine):
         for part in PARTS:
             self.stage.indexer.apply(part, self.log[part][self.at[part] :])
             self.at[part] = len(self.log[part])
+        if self.stage.sweep():
+            self.copies = []
         self.stage.indexer.commit()
         self.stage.indexer.commit()
         for tenant in TENANTS:
@@ -268,7 +313,11 @@ class IndexMachine(RuleBasedStateMachine):
         erased = {e.id for e in every if e.id in newest and e.rseq > newest[e.id].rseq}
         assert {newest[doc.id].rseq for doc in docs.values()} == set(docs)
         assert {id_ for id_, e in newest.items() if e.rseq in expected.keys() - docs.keys()} <= erased
-        assert self.stage.tenants.get(space).row.docs == len(docs)
+        for doc in docs.values():
+            assert doc.out == self.is_over(tenant, newest[doc.id], said[doc.id])
+        inside = {rseq: doc for rseq, doc in docs.items() if not doc.out}
+        row = self.stage.tenants.get(space).row
+        assert (row.docs, row.out) == (len(inside), len(docs) - len(inside))
         index = {k.removeprefix(prefix(space)).decode(): v for k, v in self.stage.store.scan("nodes", prefix(space))}
         assert index == {doc.id: keys.u64(rseq) for rseq, doc in docs.items()}
         ids = {e.rseq: e.id for e in self.told(tenant)}
@@ -277,8 +326,15 @@ class IndexMachine(RuleBasedStateMachine):
             found = set(self.found(space, "w1", *analyze(word), nodes=True))
             assert found <= live, "what was erased is found by no word"
             # below an erased version a copy of the rows, put back, and the words may differ by an older one
-            sure = {rseq for rseq, doc in docs.items() if word in doc.text.split() and doc.id not in erased}
+            sure = {rseq for rseq, doc in inside.items() if word in doc.text.split() and doc.id not in erased}
             assert {rseq for rseq in found if ids[rseq] not in erased} == sure
+
+    def is_over(self, tenant, entry, said):
+        """By the arrival of the last entry that the node was made of."""
+        last = max((last for _, last in said.get("sources", [])), default=entry.rseq)
+        hour = self.log[partition_of(tenant)][last - 1].at // HOUR_MS
+        days = self.retentions.get(tenant, Retention()).days(said.get("level", "segment"))
+        return bool(days) and not said.get("pinned") and (hour + 1) * HOUR_MS + days * DAY_MS <= self.stage.clock.ms
 
     def docs(self, tenant):
         held = {}

@@ -9,9 +9,9 @@ import pytest
 from jetmem.query.times import span_in
 from jetmem.query.zones import FixedZones, here
 from jetmem.runtime.settings import Common, SettingsError, load
-from jetmem_schemas import subjects, tenants
+from jetmem_schemas import subjects, tenants, toc
 from jetmem_schemas.errors import SchemaError
-from jetmem_schemas.tenants import TenantSettings
+from jetmem_schemas.tenants import OFFERED, Retention, TenantSettings
 
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
 
@@ -20,6 +20,30 @@ def test_pairs_become_changes():
     assert tenants.parsed(["timezone=Europe/Amsterdam"]) == {"timezone": "Europe/Amsterdam"}
     assert tenants.parsed(["timezone="]) == {"timezone": ""}
     assert tenants.parsed([]) == {}
+
+
+def retained(*pairs, value=b""):
+    return tenants.decode(tenants.changed(value, tenants.parsed(list(pairs)))).retention
+
+
+def test_a_retention_is_the_offered_one_or_set_level_by_level():
+    assert retained() == Retention() == retained("retention=off") == TenantSettings().retention
+    assert retained("retention=offered") == OFFERED == Retention(segment=30, day=365, week=1826)
+    assert [OFFERED.days(level) for level in toc.LEVELS] == [0, 0, 1826, 365, 30], "years and months never leave"
+    assert retained("retention=offered", "retention.segment=10") == Retention(segment=10, day=365, week=1826)
+    assert retained("retention.segment=10", "retention=offered") == OFFERED, "the later one holds"
+    assert retained("retention=off", "retention.week=7", "retention=offered", "retention.day=") == Retention(
+        segment=30, week=1826
+    )
+
+
+def test_a_level_is_changed_beside_what_others_and_newer_versions_set():
+    held = b'{"retention":{"segment":3,"event":9},"timezone":"Asia/Tokyo"}'
+    assert retained(value=held) == Retention(segment=3)
+    made = tenants.changed(held, {"retention.day": 8, "retention.segment": 0})
+    assert msgspec.json.decode(made) == {"retention": {"event": 9, "day": 8}, "timezone": "Asia/Tokyo"}
+    assert tenants.changed(made, tenants.parsed(["retention=off"])) == b'{"timezone":"Asia/Tokyo"}'
+    assert tenants.changed(b'{"retention":{"day":8}}', {"retention.day": 0}) == b"{}"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +55,11 @@ def test_pairs_become_changes():
         ("timezone=Mars/Phobos", "timezone must be an IANA name like Europe/Amsterdam, not 'Mars/Phobos'", "timezone"),
         ("timezone=../etc/passwd", "not '../etc/passwd'", "timezone"),
         ("timezone=Europe", "not 'Europe'", "timezone"),
+        ("retention=30", "retention must be offered or off, not '30'", "retention"),
+        ("retention.segment=0", "a whole number of days, 1 to 36500, or empty for ever; not '0'", "retention.segment"),
+        ("retention.day=1y", "retention.day must be a whole number of days", "retention.day"),
+        ("retention.week=99999", "1 to 36500", "retention.week"),
+        ("retention.month=30", "no setting 'retention.month'; there is timezone", "retention.month"),
     ],
 )
 def test_what_cannot_be_set_is_a_sentence(pair, told, field):
@@ -41,13 +70,13 @@ def test_what_cannot_be_set_is_a_sentence(pair, told, field):
 
 
 def test_a_change_leaves_what_a_newer_version_wrote():
-    newer = b'{"retention":{"segment":"30d"},"timezone":"Asia/Tokyo","x":[1,2]}'
+    newer = b'{"colour":{"segment":"red"},"timezone":"Asia/Tokyo","x":[1,2]}'
     assert tenants.decode(newer) == TenantSettings(timezone="Asia/Tokyo")
     made = tenants.changed(newer, {"toc_paused": True})
     assert msgspec.json.decode(made) == {
-        "retention": {"segment": "30d"}, "timezone": "Asia/Tokyo", "x": [1, 2], "toc_paused": True
+        "colour": {"segment": "red"}, "timezone": "Asia/Tokyo", "x": [1, 2], "toc_paused": True
     }  # fmt: skip
-    assert tenants.changed(made, {"toc_paused": False, "timezone": ""}) == b'{"retention":{"segment":"30d"},"x":[1,2]}'
+    assert tenants.changed(made, {"toc_paused": False, "timezone": ""}) == b'{"colour":{"segment":"red"},"x":[1,2]}'
     assert tenants.changed(b"", {}) == b"{}"
 
 
@@ -56,7 +85,8 @@ def test_a_change_leaves_what_a_newer_version_wrote():
     [
         (b"{", "bad_json"), (b"\xff", "bad_utf8"), (b'{"timezone":"\xff\xfe"}', "bad_utf8"),
         (b'{"x":' + b"[" * 4_000, "too_deep"), (b"[]", "bad_field"), (b'{"timezone":3}', "bad_field"),
-        (b'{"timezone":"Mars"}', "bad_field"),
+        (b'{"timezone":"Mars"}', "bad_field"), (b'{"retention":{"day":-1}}', "bad_field"),
+        (b'{"retention":30}', "bad_field"),
     ],
 )  # fmt: skip
 def test_what_others_wrote_wrongly_is_refused(value, code):

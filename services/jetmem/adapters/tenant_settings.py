@@ -34,7 +34,9 @@ _TRIES: Final = 20
 _ACK_S: Final = 5.0
 _NOTHING: Final = TenantSettings()
 _AWAY: Final = "the settings of tenants cannot be had: {}"
-_MISSING: Final = "there are no settings of tenants yet: summarize and query make the place for them when they start"
+_MISSING: Final = (
+    "there are no settings of tenants yet: index, summarize and query make the place for them when they start"
+)
 
 
 class Told(NamedTuple):

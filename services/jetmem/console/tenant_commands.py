@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
 from jetmem.console.calling import LOCAL, NO_TENANT, AsJson, Creds, Server, Tenant, call, fail, for_people
+from jetmem.console.operator_commands import ask_stage
 
 if TYPE_CHECKING:
     from jetmem.adapters.tenant_settings import Bucket
@@ -16,8 +18,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Pairs = Annotated[
-    list[str], typer.Argument(metavar="KEY=VALUE", help="`timezone=Europe/Amsterdam`; `timezone=` unsets.")
+    list[str],
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="`timezone=Europe/Amsterdam`, `retention=offered` (or `off`), `retention.segment=30`; `timezone=` unsets.",
+    ),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Of a retention: only say what it would do, and change nothing.")
+]
+#: A dry run reads every node of the tenant.
+_DRY_RUN_S: Final = 600.0
 
 tenant_app = typer.Typer(help="Settings of tenants.", no_args_is_help=True)
 
@@ -28,8 +39,19 @@ def register(app: typer.Typer) -> None:
 
 
 @tenant_app.command("set")
-def set_(tenant: Tenant, pairs: Pairs, as_json: AsJson = False, server: Server = LOCAL, creds: Creds = "") -> None:
-    """Change settings of a tenant; running stages follow at once, nodes move to their new days by and by."""
+def set_(
+    tenant: Tenant,
+    pairs: Pairs,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """Change settings of a tenant; running stages follow at once, nodes move to their new days by and by.
+
+    With a retention nodes of the table of contents leave the index so many days after they arrived; they stay recorded,
+    and are found by walking.
+    """
     from jetmem_schemas import tenants
     from jetmem_schemas.errors import SchemaError
 
@@ -37,8 +59,52 @@ def set_(tenant: Tenant, pairs: Pairs, as_json: AsJson = False, server: Server =
         changes = tenants.parsed(pairs)
     except SchemaError as error:
         fail(f"{error.code}: {error.message}", 2)
+    if dry_run:
+        _rehearse(server, creds, tenant, changes, for_people(as_json))
+        return
     value, revision = in_bucket(server, creds, tenant, lambda bucket: bucket.change(tenant, changes))
     _show(tenant, value, revision, as_json)
+
+
+def _rehearse(server: str, creds: str, tenant: str, changes: dict[str, Any], people: bool) -> None:
+    """Say what a retention would do, level by level."""
+    from jetmem_schemas import tenants
+    from jetmem_schemas.retention import RetentionRequest
+    from jetmem_schemas.subjects import partition_of
+
+    if any(key.partition(".")[0] != "retention" for key in changes):
+        fail("bad_field: --dry-run is of a retention alone", 2)
+
+    async def would(bucket: Bucket) -> tenants.Retention:
+        value, _ = await bucket.get(tenant)
+        return tenants.decode(tenants.changed(value, changes)).retention
+
+    request = RetentionRequest(tenant, in_bucket(server, creds, tenant, would))
+    ask = partial(ask_stage, stage="index", verb="retention", body=request, place=partition_of(tenant))
+    reply = call(server, creds, tenant, lambda client: ask(client, wait_s=_DRY_RUN_S))
+    levels = {level: _level(counts) for level, counts in reply["levels"].items()}
+    if not people:
+        typer.echo(json.dumps({"tenant": tenant, "dry_run": True, "levels": levels}))
+        return
+    from jetmem.console import tables
+
+    table = tables.lines(
+        tenant, "kept for", "in the index", "out of it", "would leave", "would come back", "next leaves"
+    )
+    for level, told in levels.items():
+        kept = f"{told['days']:,} days" if told["days"] else "ever"
+        numbers = (f"{told[name]:,}" for name in ("indexed", "out", "leaving", "returning"))
+        table.add_row(level, kept, *numbers, tables.when(told["next"]) if told["next"] else "")
+    tables.console().print(table)
+
+
+def _level(counts: dict[str, Any]) -> dict[str, Any]:
+    """As programs read it; `days` 0 is for ever, `next` null never."""
+    from jetmem_schemas.events import rfc3339
+
+    told = dict(counts)
+    next_ms = told.pop("next_ms")
+    return told | {"next": None if next_ms is None else rfc3339(next_ms)}
 
 
 @tenant_app.command()

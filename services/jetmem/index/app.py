@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -17,11 +18,13 @@ from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.projection_process import ProjectionProcess, own_folder
 from jetmem.adapters.rocks import Rocks
 from jetmem.adapters.tantivy_parts import TextIndexes
+from jetmem.adapters.tenant_settings import TenantWatch, Told
 from jetmem.adapters.tokens import open_splitter
 from jetmem.index.finder import Finder
 from jetmem.index.handler import Indexer
 from jetmem.index.lacking import Lacking
 from jetmem.index.ports import Splitter
+from jetmem.index.retention import Rehearsal
 from jetmem.index.rows import FAMILIES, FORMAT, Rows, nodes_of
 from jetmem.index.settings import IndexSettings
 from jetmem.index.shelf import Shelf
@@ -40,6 +43,7 @@ from jetmem_schemas.internal import (
     Found,
     Head,
 )
+from jetmem_schemas.retention import RetentionReply, RetentionRequest
 
 #: Rows linked before the graph's lock is let go: some 10 ms, what a search would wait.
 _LINK_ROWS: Final = 32
@@ -54,6 +58,8 @@ _LINK_PAUSE_S: Final = 0.0005
 _LINK_NICE: Final = 10
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
+#: Nodes whose time is over are looked for this often; days are not exact to the second.
+_SWEEP_EVERY_S: Final = 3_600.0
 #: The buffers of commits: giving them back at once would cost more than the commits.
 _GIVE_BACK_S: Final = 30.0
 
@@ -93,6 +99,7 @@ class Index:
         self.indexer = Indexer(self.rows, self.text, self.tenants, splitter, parts, shell.clock)
         self.finder = Finder(self.rows, self.text, self.tenants)
         self.asker = Asker(self.process, Lacking(self.indexer))
+        self._retention_set = asyncio.Event()
         self.linker = ThreadPoolExecutor(1, "linker", initializer=_be_nice)
 
     def wire(self) -> None:
@@ -101,9 +108,12 @@ class Index:
         self.shell.loop("graphs", self._link)
         self.shell.loop("memory", self._give_back)
         self.shell.loop("purge", self._purge)
+        self.shell.loop("retention", self._retire)
+        TenantWatch(self.shell, told=self._told).wire()
         own = {
             "find": Endpoint(FindRequest, self._find),
             "entry_vectors": Endpoint(EntryVectorsRequest, self._entry_vectors),
+            "retention": Endpoint(RetentionRequest, self._retention),
         }
         self.process.wire(own | self.asker.wire())
 
@@ -141,6 +151,7 @@ class Index:
         if tenant:
             counts["purging"] = int(tenant in self.indexer.erased)  # how many others have is not this one's business
             counts["pending_vectors"] = self.indexer.pieces.lacking(tenant)
+            counts["nodes_out"] = self.rows.tenant(nodes_of(tenant)).out
         return counts
 
     def close(self) -> None:
@@ -198,6 +209,28 @@ class Index:
             await asyncio.to_thread(self.rows.store.compact)
             await self.process.in_writer(self.indexer.purged)
 
+    async def _told(self, news: Sequence[Told]) -> None:
+        retentions = {one.tenant: one.settings.retention for one in news}
+        if await self.process.in_writer(partial(self.indexer.limits.put, retentions)):
+            self._retention_set.set()
+
+    async def _retire(self) -> None:
+        """Have nodes leave and come back: on start, now and then, and when another retention is set."""
+        sweep = self.indexer.sweep
+        while True:
+            self._retention_set.clear()
+            due = await self.process.in_reader(partial(sweep.due, self.process.parts))
+            await self.process.in_writer(partial(sweep.begin, due))
+            while not self._retention_set.is_set() and (turned := await self.process.in_writer(sweep.step)) is not None:
+                if turned:
+                    self.process.pulse()
+                    await asyncio.sleep(
+                        self.settings.commit_s
+                    )  # a commit does the words of one turn or two, not of all
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SWEEP_EVERY_S):
+                    await self._retention_set.wait()
+
     # --- questions
 
     async def _find(self, part: int, request: FindRequest) -> FindReply:
@@ -234,6 +267,13 @@ class Index:
         nothing = bool(request.vector) and not self.rows.model() and not self.indexer.pieces.lacking(request.tenant)
         missing = ["vector"] if "vector" in wanted and not (nothing or self.finder.vectors_fit(request)) else []
         return missing, self.finder.find(request)
+
+    async def _retention(self, part: int, request: RetentionRequest) -> RetentionReply:
+        self.process.part_of(request.tenant)
+        rehearsal = Rehearsal(self.rows, request.tenant, request.retention, self.shell.clock.now_ms())
+        while await self.process.in_reader(rehearsal.some):
+            continue
+        return RetentionReply(rehearsal.levels)
 
     async def _entry_vectors(self, part: int, request: EntryVectorsRequest) -> EntryVectorsReply:
         at = self.process.at(request.tenant)["vector"]  # before the vectors: what comes meanwhile is one more

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from jetmem_schemas import toc
 from jetmem_schemas.events import Time
 from jetmem_schemas.internal import Entry
+
+_DAY_MS: Final = 86_400_000
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -39,12 +43,18 @@ class Told(msgspec.Struct, frozen=True):
     session: str = ""
     kind: str = "observation"
     open: bool = False
+    pinned: bool = False
+    sources: list[tuple[int, int]] = []
 
     @property
     def text(self) -> str:
         """What it is found by: each thing that it says once, the shortest telling first."""
         more = [line.text for line in self.bullets if line.text not in self.summary]
         return "\n".join(filter(None, (self.title, self.summary, *more, ", ".join(self.keywords))))
+
+    def newest(self, rseq: int) -> int:
+        """The last entry that it was made of; its own, `rseq`, if it does not say."""
+        return min(rseq, max((last for _, last in self.sources), default=rseq))
 
 
 _told = msgspec.json.Decoder(Told).decode
@@ -65,3 +75,14 @@ def told_of(entry: Entry) -> Told | None:
         return None
     told = _told(entry.body)
     return None if told.gone or not told.text else told
+
+
+def leaves_at(days: int, arrived: int) -> int | None:
+    """When a node leaves the index, epoch ms; None: never.
+
+    Args:
+        days: The limit of its level; 0 for none.
+        arrived: When the newest of what it was made of came, so that being made again changes nothing; 0 if that is
+            not known.
+    """
+    return arrived + days * _DAY_MS if days and arrived else None

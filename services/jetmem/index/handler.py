@@ -15,6 +15,7 @@ import msgspec
 
 from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.domain import keys
+from jetmem.index.arrivals import Arrivals
 from jetmem.index.core import Said, said_of
 from jetmem.index.corrections import Corrections
 from jetmem.index.models import Models, Verdict
@@ -22,6 +23,7 @@ from jetmem.index.names import Names
 from jetmem.index.nodes import Nodes
 from jetmem.index.pieces import Pieces
 from jetmem.index.ports import Splitter
+from jetmem.index.retention import Limits, Sweep
 from jetmem.index.rewrite import Rewrite
 from jetmem.index.rows import FAMILIES, Doc, Rows, nodes_of
 from jetmem.index.tenants import Tenant, Tenants
@@ -68,8 +70,12 @@ class Indexer:
         self.names = Names(rows)
         self.pieces = Pieces(rows, splitter)
         self.corrections = Corrections(rows)
-        self.nodes = Nodes(rows, tenants, self.names, self.pieces)
-        self.models = Models(clock or SystemClock())
+        clock = clock or SystemClock()
+        self.arrivals = Arrivals(rows.store)
+        self.limits = Limits(clock)
+        self.nodes = Nodes(rows, tenants, self.names, self.pieces, self.arrivals, self.limits)
+        self.sweep = Sweep(rows, tenants, self.names, self.pieces, self.limits)
+        self.models = Models(clock)
         self.rows_at = {part: rows.position(part) for part in self.parts}
         self.text_at = {part: text.head(part) for part in self.parts}
         found = rows.store.scan("meta", _ERASED)
@@ -121,6 +127,7 @@ class Indexer:
         fresh: list[tuple[Tenant, Doc]] = []
         batch = self.rows.store.batch()
         new = [entry for entry in run if entry.rseq > self.rows_at[part].rseq]
+        self.arrivals.note(batch, part, new)
         for entry in new:
             self.corrections.take(batch, entry)
             said = said_of(entry)
@@ -187,6 +194,7 @@ class Indexer:
     def _erase(self, part: int, entry: Entry, gone: Sequence[int]) -> None:
         tenant = self.tenants.get(entry.tenant)
         batch = self.rows.store.batch()
+        self.arrivals.note(batch, part, [entry])
         docs = [doc for doc in self.rows.docs(tenant.name, gone) if doc is not None]
         for doc in docs:
             self.rows.drop_doc(batch, tenant.name, doc)
@@ -313,6 +321,7 @@ class Indexer:
         self.text.drop(part)
         self.tenants.clear()
         self.words.clear()
+        self.arrivals.clear(part)
         self.pieces.recount()
         self._text_taken[part] = self.text_at[part] = Head()
         self.uncommitted.pop(part, None)

@@ -43,7 +43,9 @@ class NodeFinder:
             words = self._by_words(request, tenant, most) if mode != "vector" else {}
             near = _near(request, shelf, vector, most) if shelf is not None else []
             found = self._rows.docs(tenant.name, list(dict.fromkeys([*words, *near])))
-            docs = [doc for doc in found if doc is not None and begins_before(doc, request.filters.until)]
+            docs = [
+                doc for doc in found if doc is not None and not doc.out and begins_before(doc, request.filters.until)
+            ]
             if len(docs) >= request.limit or max(len(words), len(near)) < most:
                 break
             most *= _MORE

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jetmem.domain import keys
+from jetmem.index.arrivals import Arrivals
 from jetmem.index.core import Told, told_of
 from jetmem.index.names import Names
 from jetmem.index.pieces import Pieces
+from jetmem.index.retention import Limits
 from jetmem.index.rows import Doc, OfNode, Rows, nodes_of
 from jetmem.index.tenants import Tenant, Tenants
 from jetmem.runtime.store import WriteSet
@@ -18,11 +20,15 @@ from jetmem_schemas.internal import Entry, Filters
 class Nodes:
     """Takes versions of nodes in the order of the log, in which the later of an id is the newer. Writer thread only."""
 
-    def __init__(self, rows: Rows, tenants: Tenants, names: Names, pieces: Pieces) -> None:
+    def __init__(
+        self, rows: Rows, tenants: Tenants, names: Names, pieces: Pieces, arrivals: Arrivals, limits: Limits
+    ) -> None:
         self._rows = rows
         self._tenants = tenants
         self._names = names
         self._pieces = pieces
+        self._arrivals = arrivals
+        self._limits = limits
 
     def take(self, batch: WriteSet, part: int, entries: Sequence[Entry]) -> list[Doc]:
         """Put each node in place of its older version, whose words go with the next commit; what was put.
@@ -40,9 +46,10 @@ class Nodes:
                 self._rows.drop_node(batch, tenant.name, old.id)
             told = told_of(entry)
             if told is not None:
-                doc = _doc_of(entry, told)
+                doc = _doc_of(entry, told, self._arrivals.of(part, told.newest(entry.rseq)))
+                doc = doc.turned() if self._limits.out(tenant.name, doc) else doc
                 self._rows.put_node(batch, tenant.name, doc)
-                tenant.row.docs += 1
+                tenant.row.count_node(out=doc.out, by=1)
                 self._names.touch(tenant)
                 fresh.append((tenant, doc))
         self._pieces.expect(batch, fresh)  # before the older ones go: what both say keeps its vector
@@ -62,18 +69,18 @@ class Nodes:
     def _drop(self, batch: WriteSet, tenant: Tenant, doc: Doc) -> None:
         self._rows.drop_doc(batch, tenant.name, doc)
         self._pieces.drop(batch, tenant, doc)
-        tenant.row.docs -= 1
+        tenant.row.count_node(out=doc.out, by=-1)
         self._names.touch(tenant)
 
 
-def _doc_of(entry: Entry, told: Told) -> Doc:
+def _doc_of(entry: Entry, told: Told, arrived: int) -> Doc:
     start = 0 if told.start is None else epoch_ms(told.start)
     end = start if told.end is None else epoch_ms(told.end)
     session = told.session if told.level == "segment" else ""
     return Doc(
         entry.id, entry.rseq, entry.seq, end, "", session, entry.rseq, 0, "", 0, told.kind, "",
         [*(_agent(name) for name in told.agents), *([_session(session)] if session else [])],
-        told.text, node=OfNode(start, told.open),
+        told.text, node=OfNode(start, told.open, arrived, told.pinned),
     )  # fmt: skip
 
 

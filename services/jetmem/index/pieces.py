@@ -53,6 +53,7 @@ class Pieces:
         self._dimensions = rows.dimensions()
         self._first: dict[str, tuple[bytes, Head]] = {}
         self._changes: Counter[str] = Counter()
+        self._added: dict[str, bytes] = {}
         self._unshelved: list[tuple[Tenant, int, Row, bytes]] = []
         self._gone: set[bytes] = set()
         self._wanted: set[bytes] = set()
@@ -72,10 +73,10 @@ class Pieces:
         self.pending, self._first = pending, first
 
     def texts(self, doc: Doc) -> list[str]:
-        """The passages of a document that get vectors; a node that grows gets none until it is closed."""
+        """The passages of a document that get vectors; a node that grows, or is out, gets none."""
         if doc.node is None:
             return self._splitter.split(spoken(doc.author, doc.text))
-        return [] if doc.node.open else self._splitter.split(doc.text)[:_NODE_PASSAGES]
+        return [] if doc.node.open or doc.out else self._splitter.split(doc.text)[:_NODE_PASSAGES]
 
     def lacking(self, tenant: str) -> int:
         """How many passages of a tenant lack their vector, its nodes' included."""
@@ -105,6 +106,7 @@ class Pieces:
                 batch.put("pending", start + place, digest + keys.u64(doc.seq))
                 batch.put("refs", start + digest + place, b"")
                 self._changes[tenant.name] += 1
+                self._added[tenant.name] = min(place, self._added.get(tenant.name, place))
             else:
                 self._place(batch, tenant, doc, place, digest, held)
 
@@ -166,6 +168,7 @@ class Pieces:
         for name, change in self._changes.items():
             self._count(name, change)
         self._changes.clear()
+        self._added.clear()
         self._unshelved.clear()
         self._gone.clear()
         self._wanted.clear()
@@ -213,14 +216,15 @@ class Pieces:
         self.recount()
 
     def _count(self, tenant: str, change: int) -> None:
-        """Note how many are pending and which is the first; what is added comes behind what is pending already."""
+        """Note how many are pending and which is the first: none is before the last first, but for what was added."""
         left = self.pending.get(tenant, 0) + change
         if left <= 0:
             self.pending.pop(tenant, None)
             self._first.pop(tenant, None)
             return
         self.pending[tenant] = left
-        for place, seq, _ in self._rows.pending(tenant, self.start(tenant)):
+        start = self.start(tenant)
+        for place, seq, _ in self._rows.pending(tenant, min(start, self._added.get(tenant, start))):
             self._first[tenant] = (place, _event_of(place, seq))
             break
 

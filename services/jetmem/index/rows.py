@@ -20,11 +20,11 @@ FORMAT: Final = 1
 #: position) · sessions, authors: numbers of a tenant's sessions and authors · tenants: counters · pieces: text hash by
 #: passage (rseq, its place in the text) · pending: passages without a vector, in order · vectors: by (tenant, text
 #: hash) · refs: passages of a text hash, with their place in the matrix · rows: places in the matrix · redo: documents
-#: whose words must be indexed again, or taken away · corrects, corrected: see `corrections` · meta: checkpoints, model,
-#: what is half done.
+#: whose words must be indexed again, or taken away · corrects, corrected: see `corrections` · arrivals: see `arrivals`
+#: · meta: checkpoints, model, what is half done.
 FAMILIES: Final = (
     "docs", "nodes", "chain", "sessions", "authors", "tenants", "pieces", "pending",
-    "vectors", "refs", "rows", "redo", "corrects", "corrected", "meta",
+    "vectors", "refs", "rows", "redo", "corrects", "corrected", "arrivals", "meta",
 )  # fmt: skip
 HASH_BYTES: Final = 16
 #: First byte of a stored vector, and of a text that cannot be embedded, whose reason follows.
@@ -35,10 +35,21 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class OfNode(msgspec.Struct, frozen=True, array_like=True):
-    """What a node has and no event: when it begins, epoch ms, and whether more is expected."""
+    """What a node has and no event.
+
+    Attributes:
+        start: When it begins, epoch ms.
+        open: More is expected.
+        arrived: By when all that it was made of had come, epoch ms to the hour; 0: not known.
+        pinned: It stays in the index.
+        out: It is not in the index, by its tenant's retention (`retention`).
+    """
 
     start: int
     open: bool
+    arrived: int = 0
+    pinned: bool = False
+    out: bool = False
 
 
 class Doc(msgspec.Struct, frozen=True, array_like=True):
@@ -65,6 +76,20 @@ class Doc(msgspec.Struct, frozen=True, array_like=True):
     importance: float | None = None
     node: OfNode | None = None
 
+    @property
+    def out(self) -> bool:
+        """Whether neither words nor vectors have it."""
+        return self.node is not None and self.node.out
+
+    def turned(self) -> Doc:
+        """The same out of the index if it is in, and in if it is out; an event never leaves."""
+        node = self.node
+        return (
+            self
+            if node is None
+            else msgspec.structs.replace(self, node=msgspec.structs.replace(node, out=not node.out))
+        )
+
 
 class SessionRow(msgspec.Struct, array_like=True):
     """A session: its number, the position given last, how many documents it has, and where the newest of them is."""
@@ -84,12 +109,20 @@ class AuthorRow(msgspec.Struct, array_like=True):
 
 
 class TenantRow(msgspec.Struct, array_like=True):
-    """Counters of a tenant: documents, and the next session, author and matrix row."""
+    """Counters of a tenant: documents in the index, the next session, author and matrix row, nodes that are out."""
 
     docs: int = 0
     sessions: int = 0
     authors: int = 0
     rows: int = 0
+    out: int = 0
+
+    def count_node(self, *, out: bool, by: int) -> None:
+        """Count a node in or out of what it is."""
+        if out:
+            self.out += by
+        else:
+            self.docs += by
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
@@ -192,6 +225,11 @@ class Rows:
         found = self.store.get_many("docs", [start + keys.u64(r) for r in rseqs])
         return [_doc(raw) if raw else None for raw in found]
 
+    def docs_from(self, tenant: str, key: bytes) -> Iterator[tuple[bytes, Doc]]:
+        """Keys and documents, in the order of the log, from a key on; b"" for the beginning."""
+        for at, raw in self.store.scan("docs", prefix(tenant), start=key or None):
+            yield at, _doc(raw)
+
     def put_doc(self, batch: WriteSet, tenant: str, doc: Doc) -> None:
         """Write a document and its place."""
         start = prefix(tenant)
@@ -228,6 +266,11 @@ class Rows:
         """Counters of a tenant."""
         raw = self.store.get("tenants", prefix(tenant))
         return _tenant(raw) if raw else TenantRow()
+
+    def tenants(self) -> Iterator[tuple[str, TenantRow]]:
+        """Counters of all tenants, and of the spaces of their nodes."""
+        for key, raw in self.store.scan("tenants", b""):
+            yield key[1:-1].decode(), _tenant(raw)
 
     def sessions(self, tenant: str) -> Iterator[tuple[str, str, SessionRow]]:
         """(agent, session, row) of every session of a tenant."""

@@ -31,7 +31,7 @@ class Words:
         self._known: dict[str | int, list[str]] = {}
 
     def add(self, part: int, tenant: str, doc: Doc, *, again: bool = False) -> None:
-        """Add one document.
+        """Add one document, unless it is not to be in the index.
 
         Args:
             part: Its partition.
@@ -39,6 +39,8 @@ class Words:
             doc: Its rows are written.
             again: Not the newest of its session: its windows are read from the store.
         """
+        if doc.out:
+            return
         if doc.node is not None:
             self._add(part, self._node(tenant, doc, doc.node.start))
             return
