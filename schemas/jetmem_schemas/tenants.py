@@ -140,6 +140,14 @@ def decode(value: bytes) -> TenantSettings:
     return found
 
 
+def decode_known(value: bytes) -> TenantSettings:
+    """Settings that were understood once; the defaults if this machine does not know their time zone any more."""
+    try:
+        return decode(value)
+    except SchemaError:
+        return TenantSettings()
+
+
 def changed(value: bytes, changes: Mapping[str, Any]) -> bytes:
     """The value with some fields changed, in the order given, all others as they are; of fields at their default none.
 

@@ -72,7 +72,7 @@ class Topical:
         return work()
 
     def place(self):
-        placer = Placer(self.shell, self.topics, self.index, self._in_writer)
+        placer = Placer(self.shell, self.topics, self.index, self._in_writer, self._in_writer)
 
         async def all_of_them():
             while await placer.some():
@@ -82,7 +82,7 @@ class Topical:
         return placer.still
 
     def group(self):
-        topicker = Topicker(self.shell, self.topics, group, self._in_writer, 1.0)
+        topicker = Topicker(self.shell, self.topics, group, self._in_writer, self._in_writer, 1.0)
         for tenant in self.topics.due():
             asyncio.run(topicker._again(tenant))
 

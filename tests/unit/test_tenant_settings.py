@@ -114,6 +114,11 @@ class Zones(FixedZones):
         return AMSTERDAM if tenant == "acme" else None
 
 
+def test_a_zone_that_was_known_once_keeps_nobody_from_starting():
+    assert tenants.decode_known(b'{"timezone":"Mars/Olympus"}') == TenantSettings()
+    assert tenants.decode_known(b'{"timezone":"Asia/Tokyo"}').timezone == "Asia/Tokyo"
+
+
 def test_a_question_is_understood_where_the_tenant_is():
     noon = datetime(2026, 5, 5, 12, tzinfo=UTC)
     tokyo = noon.astimezone(timezone(timedelta(hours=9)))

@@ -50,9 +50,12 @@ async def grouped(vectors: NDArray[np.float32]) -> list[int]:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     environ |= dict.fromkeys(_ONE_THREAD, "1")
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, stdin=pipe, stdout=pipe, stderr=pipe, env=environ
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", __name__, stdin=pipe, stdout=pipe, stderr=pipe, env=environ
+        )
+    except OSError as error:
+        raise Retryable(f"clustering cannot be started: {error}") from error
     try:
         async with asyncio.timeout(TIMEOUT_S):
             out, err = await process.communicate(await asyncio.to_thread(_packed, vectors))
@@ -65,7 +68,10 @@ async def grouped(vectors: NDArray[np.float32]) -> list[int]:
             await process.wait()
     if process.returncode:
         raise Retryable(f"clustering failed ({process.returncode}): {err.decode(errors='replace')[-_STDERR_CHARS:]}")
-    return [int(number) for number in np.load(io.BytesIO(out))]
+    try:
+        return [int(number) for number in np.load(io.BytesIO(out))]
+    except (OSError, ValueError, EOFError) as error:
+        raise Retryable(f"clustering said nothing that can be read: {type(error).__name__}") from error
 
 
 def _packed(array: NDArray[Any]) -> bytes:

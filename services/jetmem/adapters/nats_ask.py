@@ -32,4 +32,7 @@ async def ask(nc: Client, subject: str, request: Any, reply: Any, timeout_s: flo
     if msg.headers and ERROR_CODE_HEADER in msg.headers:
         failure = msgspec.json.decode(msg.data, type=Failure)
         raise RequestFailed(failure.code, failure.message, failure.field)
-    return msgspec.msgpack.decode(msg.data, type=reply)
+    try:
+        return msgspec.msgpack.decode(msg.data, type=reply)
+    except msgspec.DecodeError as error:  # while versions are changed one after the other
+        raise RequestFailed("unavailable", f"stage {stage} answers in another version's words") from error

@@ -96,6 +96,7 @@ class ProjectionProcess:
         self._projection = Projection(shell.stage, self.parts, self, RecordWire(shell), shell.health)
         self._writer = ThreadPoolExecutor(1, "writer")
         self._readers = ThreadPoolExecutor(read_threads, "reader")
+        self._background = ThreadPoolExecutor(1, "background")
         self._covered: dict[int, tuple[Head, int]] = {}
         self._resting = self._missed = False
 
@@ -121,6 +122,10 @@ class ProjectionProcess:
     async def in_reader(self, work: Callable[[], T]) -> T:
         """Run on the pool that answers questions."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    async def in_background(self, work: Callable[[], T]) -> T:
+        """Read the store where no question waits for it; it is not closed before this has ended."""
+        return await asyncio.get_running_loop().run_in_executor(self._background, work)
 
     def pulse(self) -> None:
         """An arm may have come further: whoever waits looks again, at once or after the rest of the last look."""
@@ -243,7 +248,8 @@ class ProjectionProcess:
         return {"rebuilding": True}
 
     async def _close(self) -> None:
-        self._readers.shutdown(wait=True)  # nobody reads a store that is being closed
+        for pool in (self._readers, self._background):
+            pool.shutdown(wait=True, cancel_futures=True)  # nobody reads a store that is being closed
         try:
             await self.in_writer(self._target.close)
         finally:

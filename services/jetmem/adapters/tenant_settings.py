@@ -160,7 +160,7 @@ class TenantWatch:
         self._messages = 0
         self._whole = False
         for tenant, value in self._values.items():
-            self._held[tenant] = tenants.decode(value)
+            self._held[tenant] = tenants.decode_known(value)
 
     def wire(self) -> None:
         """Add the start and the loop to the shell."""

@@ -135,6 +135,8 @@ class Index:
 
     def heads(self, part: int, tenant: str) -> dict[str, Head]:
         """Words up to the last commit; vectors up to where every event of this tenant with text has its own."""
+        if self.indexer.remodelling:
+            return {"text": self.indexer.text_at[part], "vector": Head()}
         first = self.indexer.pieces.first_pending(tenant)
         vector = self.indexer.rows_at[part] if first is None else Head(first.rseq - 1, first.seq - 1)
         return {"text": self.indexer.text_at[part], "vector": vector}
@@ -277,9 +279,12 @@ class Index:
 
     async def _entry_vectors(self, part: int, request: EntryVectorsRequest) -> EntryVectorsReply:
         at = self.process.at(request.tenant)["vector"]  # before the vectors: what comes meanwhile is one more
+        model = self.rows.model()
         rseqs = request.rseqs[: limits.VECTORS_AT_ONCE]
         vectors = await self.process.in_reader(partial(self.finder.vectors_of, request.tenant, rseqs))
-        return EntryVectorsReply(self.rows.model(), vectors, at)
+        if self.indexer.remodelling or self.rows.model() != model:
+            return EntryVectorsReply("", [b""] * len(rseqs), Head())  # not now
+        return EntryVectorsReply(model, vectors, at)
 
 
 def _link_some(shelf: Shelf) -> None:

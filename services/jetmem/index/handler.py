@@ -50,6 +50,7 @@ class Indexer:
         rows_at: Per partition, the last entry in RocksDB.
         text_at: Per partition, the last entry in tantivy, committed and searchable.
         erased: Per tenant, the last forget whose words may still be in files.
+        remodelling: Vectors are being dropped for another model's: nobody can say now which lack.
         uncommitted: Per partition, documents whose words wait for a commit.
     """
 
@@ -86,6 +87,7 @@ class Indexer:
         self._rewrite: Rewrite | None = None
         self._to_rewrite: list[int] | None = None
         self._rewritten: dict[str, int] = {}
+        self.remodelling = False
         self._finish()
 
     def _finish(self) -> None:
@@ -289,6 +291,13 @@ class Indexer:
 
     def _change_model(self, model: str) -> None:
         """Vectors of two models cannot be compared: ask again for all, or, at first, only note the name."""
+        self.remodelling = True
+        try:
+            self._begin_model(model)
+        finally:
+            self.remodelling = False
+
+    def _begin_model(self, model: str) -> None:
         store = self.rows.store
         if self.rows.model():
             self._note(_REMODEL, model.encode())

@@ -140,8 +140,9 @@ class Summarize:
 
     def _wire_topics(self, process: ProjectionProcess) -> None:
         topics = self.summarizer.topics
-        self.placer = Placer(self.shell, topics, IndexVectors(self.shell), process.in_writer)
-        topicker = Topicker(self.shell, topics, self._group, process.in_writer, self.settings.topics_every_s)
+        self.placer = Placer(self.shell, topics, IndexVectors(self.shell), process.in_writer, process.in_background)
+        every_s = self.settings.topics_every_s
+        topicker = Topicker(self.shell, topics, self._group, process.in_writer, process.in_background, every_s)
         self.answers = Answers(topics.rows, self.shell.clock)
         self.shell.loop("place", self.placer.run)
         self.shell.loop("topics", topicker.make)

@@ -50,7 +50,7 @@ class Tenants:
         self._parts = frozenset(parts)
         self._default = tenants.zone_of(timezone)
         self._convert()
-        self._held = {tenant: tenants.decode(value) for tenant, value in self.values().items()}
+        self._held = {tenant: tenants.decode_known(value) for tenant, value in self.values().items()}
 
     def values(self) -> dict[str, bytes]:
         """What is set, as the bucket had it last."""

@@ -41,12 +41,15 @@ class Placer:
         still: Segments wait, and index could not be asked.
     """
 
-    def __init__(self, shell: Shell, topics: Topics, vectors: EntryVectors, in_writer: _Work) -> None:
+    def __init__(
+        self, shell: Shell, topics: Topics, vectors: EntryVectors, in_writer: _Work, in_background: _Work
+    ) -> None:
         self.still = False
         self._shell = shell
         self._topics = topics
         self._vectors = vectors
         self._in_writer = in_writer
+        self._in_background = in_background
         self._rests: dict[bytes, float] = {}
 
     async def run(self) -> None:
@@ -64,7 +67,7 @@ class Placer:
         failed: RequestFailed | None = None
         for tenant in list(self._topics.unplaced):
             wanted = partial(self._topics.wanted, tenant, resting, limits.VECTORS_AT_ONCE)
-            waiting = await asyncio.to_thread(wanted)
+            waiting = await self._in_background(wanted)
             try:
                 placed += await self._place(tenant, waiting) if waiting else 0
             except RequestFailed as error:  # another tenant's partition may be answered
@@ -92,9 +95,9 @@ class Placer:
         most = limits.VECTORS_AT_ONCE
         replies = [await self._vectors(tenant, rseqs[start : start + most]) for start in range(0, len(rseqs), most)]
         models = {reply.model for reply in replies}
-        if len(models) > 1:  # it changed while we asked
-            return "", []
         entries = [vector for reply in replies for vector in reply.vectors]
+        if len(models) > 1 or len(entries) != len(rseqs):  # it changed while we asked, or is of another age than we
+            return "", []
         found: list[Found] = []
         place = 0
         for each in waiting:
@@ -116,11 +119,14 @@ def _whole(segment: Unplaced, vectors: Sequence[bytes], replies: Sequence[EntryV
 class Topicker:
     """Makes topics that changed, one by one, and groups again what changed enough."""
 
-    def __init__(self, shell: Shell, topics: Topics, group: Group, in_writer: _Work, every_s: float) -> None:
+    def __init__(
+        self, shell: Shell, topics: Topics, group: Group, in_writer: _Work, in_background: _Work, every_s: float
+    ) -> None:
         self._shell = shell
         self._topics = topics
         self._group = group
         self._in_writer = in_writer
+        self._in_background = in_background
         self._every_s = every_s
         self._rests: dict[str, float] = {}
 
@@ -155,7 +161,7 @@ class Topicker:
                 await asyncio.sleep(_LOOK_S)
 
     async def _again(self, tenant: str) -> None:
-        snapshot = await asyncio.to_thread(self._topics.snapshot, tenant)
+        snapshot = await self._in_background(partial(self._topics.snapshot, tenant))
         groups = await self._groups(snapshot)
         plan = await asyncio.to_thread(rules.regroup, snapshot.members, snapshot.vectors, groups)
         moved = list(moves(snapshot, plan))

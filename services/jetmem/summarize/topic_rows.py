@@ -1,8 +1,8 @@
-"""The rows of topics in summarize's store. Words are in `topics` only, what was made of them in `vectors`, too.
+"""The rows of topics in summarize's store. Words are in `topics` only, what was made of them in `topic_vectors`, too.
 
 topics: TopicRow by (tenant, id) · members: MemberRow by (tenant, topic, start, segment's node) · placed: PlacedRow by
-segment's node · vectors: float16 by segment's node · unplaced: by segment's node, the last entry before the change
-that it must be placed for · remake: by topic, whether something of it was erased · tallies: Tally by tenant.
+segment's node · topic_vectors: float16 by segment's node · unplaced: by segment's node, the last entry before the
+change that it must be placed for · remake: by topic, whether something of it was erased · tallies: Tally by tenant.
 """
 
 from __future__ import annotations

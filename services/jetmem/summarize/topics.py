@@ -224,7 +224,7 @@ class Topics:
         key, tenant = found.key, tenant_of(found.key)
         old = self.rows.placed(key)
         if old is not None:
-            self._leave(batch, key, old)
+            self._leave(batch, key, old, went=False)
             self._want(batch, tenant, old.topic)
         if found.vector is None or node.summary is None:
             return
@@ -242,14 +242,14 @@ class Topics:
         batch.put("members", member_key(key, placed), encode(member))
         self._want(batch, tenant, topic)
 
-    def _leave(self, batch: WriteSet, key: bytes, placed: PlacedRow) -> None:
-        """Of a segment nothing stays."""
+    def _leave(self, batch: WriteSet, key: bytes, placed: PlacedRow, *, went: bool = True) -> None:
+        """Of a segment nothing stays; unless it `went`, it comes back at once, and grouping has nothing new to see."""
         tenant = tenant_of(key)
         batch.delete("placed", key)
         batch.delete("topic_vectors", key)
         batch.delete("members", member_key(key, placed))
         tally = self.tallies.get(tenant, Tally())
-        left = msgspec.structs.replace(tally, segments=max(0, tally.segments - 1), fresh=tally.fresh + 1)
+        left = msgspec.structs.replace(tally, segments=max(0, tally.segments - 1), fresh=tally.fresh + went)
         self.tallies[tenant] = left
         put_tally(batch, tenant, left)
 
