@@ -307,6 +307,7 @@ class RouteReply(Reply, frozen=True, kw_only=True):
         nodes: Nodes of the table of contents, best first; of a time span in order of time.
         since: Where the question's time words begin.
         until: Where they end.
+        widened: Nothing was found in that time; what is here is of any time.
     """
 
     intent: Literal["explore", "answer", "locate", "time-boxed"]
@@ -317,6 +318,7 @@ class RouteReply(Reply, frozen=True, kw_only=True):
     nodes: list[NodeItem]
     since: str | msgspec.UnsetType = msgspec.UNSET
     until: str | msgspec.UnsetType = msgspec.UNSET
+    widened: bool = False
 
 
 class TopicsReply(Reply, frozen=True, kw_only=True):

@@ -90,9 +90,13 @@ def test_an_overview_of_a_matter_at_a_time_without_it_is_a_walk_at_any_time(stag
         (0, "within the time"),
         (1, "at any time"),
     ]
+    stages.ranking = []
     reply = route(stages, "what happened in March 2019?")
-    assert tried(reply)[0] == ("toc", 0)
-    assert reply["nodes"] == [], "who asks for a time alone is not told of another"
+    assert tried(reply) == [("toc", 0), ("hybrid", 0)]
+    assert (reply["strategy"], reply["nodes"], reply["hits"]) == ("none", [], []), "a time alone is asked for"
+    assert not reply["widened"]
+    assert route(stages, "tell me about the build in March 2019")["widened"]
+    assert ids(route(stages, "what happened in the evening of 6 January?")) == ["toc:day:2026-01-06"]
 
 
 def test_an_overview_of_nothing_named_is_the_latest(stages: FakeStages) -> None:

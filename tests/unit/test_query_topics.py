@@ -122,7 +122,7 @@ def test_people_see_titles_and_ids(stages):
     assert all(part in text for part in ("Title 0", "one, two", "Part 1", "toc:segment:2026-01-05", "~ 0.50  Title 1"))
     blank = msgspec.structs.replace(one.topic, title="", keywords=[])
     assert "being made again" in shown(topic_tables.show_topic, msgspec.structs.replace(one, topic=blank))
-    assert "no topics yet" in shown(topic_tables.show_topics, msgspec.structs.replace(listed, topics=[]))
+    assert "no topic fits" in shown(topic_tables.show_topics, msgspec.structs.replace(listed, topics=[]))
 
 
 @pytest.mark.parametrize("arguments", [["topics", "acme", "--limit", "0"], ["topic", "acme", "x" * 70]])

@@ -183,6 +183,8 @@ def show_nodes(console: Console, nodes: Iterable[shown.NodeItem]) -> None:
 
 def show_route(console: Console, reply: requests.RouteReply) -> None:
     """What a question was taken for, and what was found."""
+    if reply.widened:
+        console.print("nothing in the time that was asked for; of any time:", style="yellow")
     show_nodes(console, reply.nodes)
     for hit in reply.hits:
         show_item(console, hit, ranked=f"{hit.score:.3f} {'+'.join(hit.arms)}")

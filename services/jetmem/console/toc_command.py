@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from jetmem.client import Client
-    from jetmem_schemas.requests import Reply
+    from jetmem_schemas.requests import TocReply
     from jetmem_schemas.shown import NodeItem
 
 #: Of a line of the tree: title and id at their longest.
@@ -102,14 +102,14 @@ async def _below(client: Client, branch: Tree, node: NodeItem, depth: int, most:
             branch.add(f"… {len(node.children) - len(page.nodes)} more: jetmem browse {client.tenant} {node.id}")
 
 
-def show_tree(tree: Tree, reply: Reply) -> None:
+def show_tree(tree: Tree, reply: TocReply) -> None:
     """Print a tree; ids are never cut."""
     from jetmem.console import tables
 
     console, wide = tables.console(), tables.console()
     wide.width = _WIDE
     wide.print(tree, no_wrap=True, overflow="ignore", crop=False)
-    if not tree.children:
+    if not reply.nodes and isinstance(reply.nodes, list):
         console.print("the table of contents is empty")
     tables.footer(console, reply)
 

@@ -9,6 +9,7 @@ from jetmem.console import tables
 from jetmem_schemas import requests, shown
 
 _UNTITLED = "(being made again)"
+_NO_TOPICS = "no topic fits; they are made of some 20 closed segments and more, once these have their vectors"
 
 
 def show_topics(console: Console, reply: requests.TopicsReply) -> None:
@@ -18,7 +19,7 @@ def show_topics(console: Console, reply: requests.TopicsReply) -> None:
         title = tables.clean(each.title) or _UNTITLED
         sizes = f"{each.importance:.2f}", f"{each.segments:,}", f"{each.events:,}"
         table.add_row(title, *sizes, tables.when(each.first)[:10], tables.when(each.last)[:10], each.id)
-    console.print(table if reply.topics else "no topics yet: they are made of closed segments that have vectors")
+    console.print(table if reply.topics else _NO_TOPICS)
     tables.footer(console, reply, cursor=reply.cursor if isinstance(reply.cursor, str) else "")
 
 

@@ -2,7 +2,7 @@
 
 | intent | words | strategies, in order |
 | --- | --- | --- |
-| time-boxed | a time (`times`): "last week", "on 8 May", "in March" | within that time: toc if it asks for no more, or explores; else hybrid; then the same at any time |
+| time-boxed | a time (`times`): "last week", "on 8 May", "in March" | within that time: toc if it asks for no more, or explores; else hybrid; then the same at any time, unless the time is all |
 | explore | "what did we talk about", "what happened", "summarize", "overview", "topics", "tell me about" | toc, hybrid |
 | locate | "when", "where", "which", "who", "exactly", "find"; words in quotation marks | text if something is quoted, else hybrid |
 | answer | all others | hybrid |
@@ -41,7 +41,10 @@ _ASKING: Final = frozenset(
         "talk talked talking discuss discussed chat speak spoke say said do did done happen happened going go new work "
         "worked summarize summarise summary overview recap catch bring topic theme highlight history tell remind know "
         "show list give find everything anything something thing things please recently lately time conversation "
-        "conversations session sessions remember we us let events event been up on"
+        "conversations session sessions remember we us let events event been up on "
+        # what is left of a time that was not understood whole
+        "morning afternoon evening night noon midnight am pm hour day week weekend month quarter year first second third "
+        "early late around between"
     )
 )
 

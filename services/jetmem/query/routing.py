@@ -56,6 +56,7 @@ class _Way:
     tried: list[Tried] = field(default_factory=list)
     hits: list[Hit] = field(default_factory=list)
     nodes: list[NodeItem] = field(default_factory=list)
+    widened: bool = False
 
     def note(self, strategy: str, found: int, began_ms: float, why: str) -> None:
         took_ms = round(self.patience.took_ms() - began_ms, 3)
@@ -92,6 +93,7 @@ async def route(
         nodes=way.nodes[: core.fitting(way.nodes)],
         since=_text(span.since if span else None),
         until=_text(span.until if span else None),
+        widened=way.widened,
     )
 
 
@@ -114,12 +116,14 @@ async def _by(way: _Way) -> Strategy:
             return "toc"
         # the time may be misunderstood, or misremembered; who asks for a time alone is told that it holds nothing
         if way.intended.span is not None and way.intended.about and await _contents(way, way.intended.words, None):
+            way.widened = True
             return "toc"
     mode: Literal["text", "hybrid"] = "text" if way.intended.quoted else "hybrid"
     if way.intended.span is not None:
         found = await _searched(way, mode, within=True)
-        if found != "none":
+        if found != "none" or not way.intended.about:
             return found
+        way.widened = True
     return await _searched(way, mode, within=False)
 
 
