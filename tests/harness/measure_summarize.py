@@ -42,7 +42,9 @@ class Run:
         pool = np.random.default_rng(1).standard_normal((997, 384)).astype(np.float32)
         self.pool = [row.tobytes() for row in pool / np.linalg.norm(pool, axis=1, keepdims=True)]
         it, clock = self.it, SystemClock()
-        self.vectors = Vectors(it.rows, it.maker, at_once, at_once, self.ask, clock, 300.0) if vectors else None
+        self.vectors = None
+        if vectors:
+            self.vectors = Vectors(it.rows, it.maker, at_once, at_once, self.ask, clock, 300.0, it.tenants.paused)
 
     async def ask(self, tenant, rseqs):
         return EntryVectorsReply("random", [self.pool[rseq % len(self.pool)] for rseq in rseqs], Head(self.rseq))

@@ -1,5 +1,7 @@
 """Nodes made by words at once, and again when their vectors came."""
 
+from collections import Counter
+
 import msgspec
 import pytest
 
@@ -33,6 +35,43 @@ def stage(record):
 
 def rows(stage, family):
     return list(stage.store.scan(family, prefix(TENANT)))
+
+
+def turn(stage):
+    """Everything that waits is made, published, and comes back."""
+    while stage.read():
+        continue
+    stage.make()
+    while stage.publish():
+        stage.read()
+
+
+def lives(stage, session, minute):
+    """A session's events arrive; it rests and gets vectors, then it is closed; nothing is remade but for that."""
+    for n, text in enumerate(SAID):
+        stage.record.say(f"{text} of {session}", DAY_1 + (minute + n) * MINUTE, session=session)
+    stage.clock.now += 60
+    turn(stage)
+    stage.clock.now += 300
+    assert stage.bring() == 1
+    turn(stage)
+    assert segment_of(stage.record, session).open
+    stage.clock.now += 3600
+    stage.close()
+    turn(stage)
+    for _ in range(2):
+        stage.bring()
+        stage.clock.now += 60
+        turn(stage)
+
+
+def told_of(record):
+    """How many versions of each level are recorded."""
+    return Counter(node.level for name in record.nodes() for node in record.versions(name))
+
+
+def segment_of(record, session):
+    return next(node for node in record.nodes().values() if node.session == session)
 
 
 def made_by(record):
@@ -78,6 +117,43 @@ def test_an_open_segment_asks_once_it_rests(record, stage):
         continue
     again.make()
     assert not again.publish(), "it is kept though it is made by words here"
+
+
+def test_each_level_has_a_version_by_words_one_by_vectors_and_one_when_it_closes():
+    stage = Stage(Record(), jitter=0.0)
+    stage.index.at = None
+    for number in range(3):
+        lives(stage, f"s{number}", number * 120)
+    assert told_of(stage.record) == dict.fromkeys(("year", "month", "week", "day", "segment"), 9)
+    assert made_by(stage.record) == {"vectors"}
+    assert not any(node.open for node in stage.record.nodes().values())
+
+
+def test_one_child_without_vectors_does_not_take_those_above_back_to_words():
+    stage = Stage(Record(), jitter=0.0)
+    stage.index.at = None
+    lives(stage, "s0", 0)
+    lives(stage, "s1", 120)
+    before = told_of(stage.record)
+    stage.record.say("one more ticket near the lantern", DAY_1 + 45 * MINUTE, session="s0")
+    turn(stage)
+    stage.clock.now += 3600
+    stage.close()
+    turn(stage)
+    day = next(node for node in stage.record.nodes().values() if node.level == "day")
+    assert (day.by, day.events) == ("vectors", 2 * len(SAID) + 1)
+    assert (segment_of(stage.record, "s0").by, segment_of(stage.record, "s0").open) == ("words", False)
+    assert stage.bring() == 1
+    stage.clock.now += 60
+    turn(stage)
+    assert made_by(stage.record) == {"vectors"}
+    assert set((told_of(stage.record) - before).values()) <= {2, 3}
+    again = Stage(stage.record, jitter=0.0)
+    for at in (0, len(SAID), len(stage.record.entries) - 20, None):  # vectors of one come after the other's
+        again.index.at = at
+        again.settle()
+        assert again.published == 0
+    assert rows(again, "vectors") == rows(stage, "vectors")
 
 
 def test_what_index_does_not_have_yet_is_not_fetched(record, stage):

@@ -49,8 +49,8 @@ class Better(NamedTuple):
 
 
 def segment_inputs(segment: Segment, zone: str) -> bytes:
-    """Of what a segment's node is made: its events, its place and its tenant's zone."""
-    return blake2b(encode((segment, zone)), digest_size=_DIGEST_BYTES).digest()
+    """Of what a segment's words are made: its events and its tenant's zone, whether more is expected or not."""
+    return blake2b(encode((segment.items, zone)), digest_size=_DIGEST_BYTES).digest()
 
 
 def rollup_inputs(children: Sequence[tuple[NodeId, NodeRow]]) -> bytes:

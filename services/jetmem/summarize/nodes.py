@@ -248,7 +248,9 @@ class Maker:
             return Made(usable, ids, below=below)
         trimmed = core.trimmed(below)
         lacks = any(row.lacks for row in below)
-        meant = [] if lacks else [node_key(tenant, child) for child, row in children if row.meaning]
+        # the first time vectors come together; later those that are there do, so that one child takes not all back
+        waits = lacks and (usable is None or usable.by == "words")
+        meant = [] if waits else [node_key(tenant, child) for child, row in children if row.meaning]
         model, vectors = betters.joined(betters.needed(trimmed), self._vectors(meant))
         summary = summaries.roll_up(trimmed, vectors, self._analyze)
         if came is not None and came.told is not None:
@@ -256,7 +258,7 @@ class Maker:
             return Made(msgspec.structs.replace(row, inputs=inputs, by="endpoint"), ids, below=below)
         row = msgspec.structs.replace(core.rollup_row(below, summary), inputs=inputs, lacks=lacks)
         made = Made(row, ids, below=below)
-        return made if lacks else self._meant(made, summary, Better(inputs, model, vectors))
+        return made if lacks and not vectors else self._meant(made, summary, Better(inputs, model, vectors))
 
     def _vectors(self, wanted: Sequence[bytes]) -> Iterator[VectorsRow | None]:
         left = iter(wanted)
@@ -268,7 +270,7 @@ class Maker:
         """It was chosen by vectors."""
         kept = betters.kept(summary, came.model, came.vectors or {})
         by = "vectors" if came.vectors else "words"
-        row = msgspec.structs.replace(made.row or NodeRow(0), by=by, meaning=betters.meaning(kept), lacks=False)
+        row = msgspec.structs.replace(made.row or NodeRow(0), by=by, meaning=betters.meaning(kept))
         return made._replace(row=row, vectors=kept)
 
     def _segment(self, tenant: str, node: NodeId, place: bytes, came: Better | None, usable: NodeRow | None) -> Made:
@@ -282,14 +284,15 @@ class Maker:
             came = None
         outdone = came is None or (came.told is None and usable is not None and usable.by == "endpoint")
         if outdone and usable is not None and usable.summary is not None and usable.inputs == inputs:
-            return Made(usable, [], session)
+            return Made(_moved(usable, place, segment), [], session)
         vectors = came.vectors if came is not None and came.vectors is not None else {}
         summary = summaries.summarize(self._said(tenant, segment), vectors, self._analyze, zone)
         if came is not None and came.told is not None:
             row = core.segment_row(node, place, segment, agent, betters.with_told(summary, came.told))
             return Made(msgspec.structs.replace(row, inputs=inputs, by="endpoint"), [], session)
         row = core.segment_row(node, place, segment, agent, summary)
-        made = Made(msgspec.structs.replace(row, inputs=inputs, lacks=not segment.open), [], session)
+        lacks = came is None and not segment.open
+        made = Made(msgspec.structs.replace(row, inputs=inputs, lacks=lacks), [], session)
         return made if came is None else self._meant(made, summary, came)
 
     def _said(self, tenant: str, segment: Segment) -> list[Said]:
@@ -297,8 +300,16 @@ class Maker:
         return [event.said for event in held if event is not None]
 
 
+def _moved(row: NodeRow, place: bytes, segment: Segment) -> NodeRow:
+    """The words of a segment of the same events, which may be open or closed by now."""
+    lacks = not row.meaning and (row.by == "vectors" or (row.by == "words" and not segment.open))
+    events = len(segment.items) - segment.overlap
+    return msgspec.structs.replace(row, place=place, events=events, open=segment.open, lacks=lacks)
+
+
 def _same(old: NodeRow, row: NodeRow) -> bool:
-    return (old.inputs, old.meaning, old.by, old.lacks) == (row.inputs, row.meaning, row.by, row.lacks)
+    names = ("place", "inputs", "meaning", "by", "lacks")
+    return all(getattr(old, name) == getattr(row, name) for name in names)
 
 
 def _usable(old: NodeRow | None, *, asked: bool) -> NodeRow | None:

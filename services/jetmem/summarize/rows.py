@@ -82,7 +82,7 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True):
     last event. `digest` is of the content; `version` of the last publication; `rseq` of its newest entry, 0 if none;
     `recorded`: the version of that entry. `inputs` is a digest of what it was made of, `by` how its words were chosen,
     `meaning` a digest of its row of vectors, b"" if it was made without; `lacks`: it or a segment below it
-    is closed, or was recorded with vectors, and still is to get them.
+    is closed, or was recorded with vectors, and still is to get them; above segments it may have those that are there.
     """
 
     version: int
