@@ -1,5 +1,7 @@
 """Stores that tell what is done with them."""
 
+from collections import Counter
+
 from jetmem.testing.store import FakeStore
 
 
@@ -30,3 +32,23 @@ class Counting(FakeStore):
         for row in rows:
             self.passed += 1
             yield row
+
+
+class Touching(FakeStore):
+    """Counts rows that are read by key or written, by family."""
+
+    def __init__(self, families):
+        super().__init__(families)
+        self.touched = Counter()
+
+    def get(self, family, key):
+        self.touched[family] += 1
+        return super().get(family, key)
+
+    def get_many(self, family, keys):
+        self.touched[family] += len(keys)
+        return super().get_many(family, keys)
+
+    def write(self, batch, *, sync):
+        self.touched.update(family for family, *_ in batch.raw)
+        super().write(batch, sync=sync)

@@ -101,14 +101,19 @@ class Record:
     def versions(self, name):
         return [_node(e.body) for e in self.entries if e.kind == "derived" and e.id == name]
 
-    def forget(self, names):
+    def forget(self, names, at_once=0):
+        """In entries of so many numbers each, or in one; nodes go first."""
         self.record()
         rseqs = [e.rseq for e in self.entries if e.kind == "event" and e.id in names]
-        rseqs += [e.rseq for e in self.entries if e.kind == "derived" and toc.met(list(_node(e.body).sources), rseqs)]
+        made = [e.rseq for e in self.entries if e.kind == "derived" and toc.met(list(_node(e.body).sources), rseqs)]
+        rseqs = made + rseqs
         for rseq in rseqs:
             old = self.entries[rseq - 1]
             self.entries[rseq - 1] = Entry(rseq, old.seq, old.at, "blank", TENANT, "", "", "", 0, b"")
-        entry = self._add("forgot", "_", "_", "", 0, 0, encode(Forgotten(sorted(names), rseqs, True)))
+        at_once = at_once or len(rseqs) or 1
+        for n in range(0, max(1, len(rseqs)), at_once):
+            some, last = rseqs[n : n + at_once], n + at_once >= len(rseqs)
+            entry = self._add("forgot", "_", "_", "", 0, 0, encode(Forgotten(sorted(names), some, last)))
         self.forgot = entry.rseq
 
     def nodes(self):

@@ -70,12 +70,12 @@ def play(history, *, vectors=True, **how):
                     text_of(number, length), at, session=session, agent=agent, at=stage.clock.now_ms(), author="Ann"
                 )
             elif step[0] == "forget last":
-                record.forget({each.id for each in sorted(record.events(), key=lambda e: e.ts)[-step[1] :]})
+                record.forget({each.id for each in sorted(record.events(), key=lambda e: e.ts)[-step[1] :]}, at_once=2)
             elif step[0] in ("forget", "race"):
                 said = record.events()
                 if step[0] == "race":
                     stage.read()
-                record.forget({said[n % len(said)].id for n in step[1]} if said else set())
+                record.forget({said[n % len(said)].id for n in step[1]} if said else set(), at_once=2)
                 if step[0] == "race":  # made before it was read, recorded after it: persist drops what is published
                     stage.make()
                     stage.publish()
@@ -89,6 +89,7 @@ def play(history, *, vectors=True, **how):
                 act(stage, *step)
         except Killed:
             restart(stage, bucket)
+        check_emptied(stage)
     stage.store.left = None
     bucket["toc_paused"] = False
     stage.set(**bucket)
@@ -203,6 +204,18 @@ def check_vectors(record, stage):
     again.index.at = None
     again.settle()
     assert dict(again.store.scan("vectors", b"")) == held
+
+
+def check_emptied(stage):
+    """What the next entry of a forget passes over holds no words, and is made again without them."""
+    waiting, store = stage.it.waiting, stage.store
+    full = set(waiting.full(TENANT))
+    assert full <= set(waiting.keys_of(TENANT))
+    for key in set(waiting.keys_of(TENANT)) - full:
+        row = stage.it.rows.node(key)
+        assert row is None or (row.summary is None and row.grips == [])
+        assert not any(store.get(family, key) for family in ("theirs", "vectors", "topic_vectors", "unplaced"))
+        assert waiting.wanted[key].urgent and not waiting.on_its_way(key)
 
 
 def check_nothing_left(stage, record):

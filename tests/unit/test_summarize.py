@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from harness.stores import Touching
 from harness.toc_record import PART, TENANT, Record, Stage
 from jetmem.domain import summaries
 from jetmem.summarize import core
@@ -246,6 +247,56 @@ def test_no_rollup_is_made_of_words_that_were_forgotten(record, stage, behind):
     work(stage)
     assert all("zanzibar" not in bullet.text for node in record.nodes().values() for bullet in node.bullets)
     assert level(record, "year")[0].events == (2 if behind else 1)
+
+
+def touched_by_forgetting(count, *, made, at_once=10):
+    """Rows touched when all of so many sessions are forgotten, for each of them."""
+    record = Record()
+    stage = Stage(record, store=Touching(FAMILIES))
+    for n in range(count):
+        record.say("zanzibar", DAY_1 + n * HOUR, name=f"z{n}", session=f"s{n}")
+    stage.read()
+    if made:
+        stage.make()
+    if made == "recorded":
+        stage.publish()
+    record.forget({event.id for event in record.events()}, at_once=at_once)
+    stage.store.touched.clear()
+    stage.read()
+    touched = stage.store.touched.total()
+    kept = [family for family in FAMILIES for _, value in stage.store.scan(family, b"") if b"zanzibar" in value]
+    assert kept == []
+    stage.settle()
+    assert record.nodes() == {}
+    return touched / count
+
+
+@pytest.mark.parametrize("made", ["", "on their way", "recorded"])
+def test_a_forget_empties_each_node_once_however_many_entries_it_has(made):
+    few, many = touched_by_forgetting(40, made=made), touched_by_forgetting(400, made=made)
+    assert many < 1.3 * few
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_is_made_between_two_entries_of_a_forget_is_emptied_by_the_second(record, stage, restarts):
+    """What is made there is made of what the later ones erase."""
+    words = ["zanzibar", "quagmire", "xylophone"]
+    said = [record.say(word, DAY_1 + n, name=f"z{n}", session=f"s{n}") for n, word in enumerate(words)]
+    work(stage)
+    record.forget({"z0", "z1", "z2"}, at_once=1)
+    while stage.read(1):
+        left = stage.it.rows.events(TENANT, [entry.rseq for entry in said])
+        gone = [word for word, row in zip(words, left, strict=True) if row is None]
+        if restarts:
+            stage.open()
+        held = b"".join(value for family in FAMILIES for _, value in stage.store.scan(family, b""))
+        assert not [word for word in gone if word.encode() in held]
+        stage.clock.now += 1
+        stage.make()
+        if gone == words[:1]:
+            assert b"quagmire" in b"".join(value for _, value in stage.store.scan("outbox", b""))
+    stage.settle()
+    assert record.nodes() == {}
 
 
 def test_a_restart_publishes_what_has_not_come_back(record, stage):

@@ -2,10 +2,12 @@
 
 import pytest
 
+from harness.stores import Touching
 from harness.toc_record import PART, TENANT, Killed, Record, Stage
 from harness.topic_stage import Topical, everything, stored_vectors, talk
 from jetmem.domain.topics import HALF_LIFE_MS
 from jetmem.summarize import topics as topics_module
+from jetmem.summarize.rows import FAMILIES
 
 DAY_1 = 1_767_607_200_000  # Monday 2026-01-05, 10:00 in UTC
 DAY = 24 * 3_600_000
@@ -157,6 +159,22 @@ def test_a_topic_without_segments_is_gone_and_of_nothing_nothing_stays(line):
     line.settle()
     for family in ("topics", "members", "placed", "vectors", "unplaced", "remake", "tallies"):
         assert list(line.stage.store.scan(family, b"")) == [], family
+
+
+def test_a_topic_is_emptied_once_however_many_entries_a_forget_has():
+    line = Topical(Stage(Record(), store=Touching(FAMILIES), jitter=0.0))
+    line.stage.clock.now = DAY_1 / 1000
+    three(line)
+    line.stage.record.forget({f"cake{n}{place}" for n in range(8) for place in "ab"}, at_once=2)
+    line.stage.store.touched.clear()
+    while line.stage.read(1):
+        continue
+    assert line.stage.store.touched["topics"] == 2, "read and written"
+    assert b"lemon" not in everything(line.stage)
+    assert [row.title for _, row in line.topics.rows.topics(TENANT)].count("") == 1
+    line.make()
+    line.settle(200)
+    assert [t.segments for t in line.list()] == [10, 4]
 
 
 def test_vectors_that_were_fetched_before_a_forget_are_not_stored_after_it(line):

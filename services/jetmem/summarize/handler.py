@@ -264,7 +264,8 @@ class Summarizer:
         blanked = self._blanked(batch, tenant, gone)
         for key in blanked:
             self.waiting.want(batch, key, since, again=True, urgent=True)
-        for key in self.waiting.keys_of(tenant):
+        full = self.waiting.full(tenant)  # each is emptied once, however many entries a forget has
+        for key in full:
             self._empty(batch, key)
             if self.waiting.on_its_way(key):
                 behind = self.waiting.back(batch, key)
@@ -276,6 +277,7 @@ class Summarizer:
             batch.put("meta", _ERASED + tenant.encode(), keys.u64(entry.rseq))
             self.erased[tenant] = entry.rseq
         self._write(batch, part, Head(entry.rseq, entry.seq))
+        self.waiting.emptied(tenant, full)
 
     def _blanked(self, batch: WriteSet, tenant: str, gone: Sequence[int]) -> list[bytes]:
         """Nodes whose newest entries are among the erased ones."""

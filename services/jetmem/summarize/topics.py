@@ -84,6 +84,8 @@ class Topics:
         self.rows = TopicRows(rows)
         self.unplaced: dict[str, dict[bytes, Head]] = {}
         self.remake: dict[bytes, bool] = {}
+        #: By tenant, those that must be made again and are not blank.
+        self._full: dict[str, set[bytes]] = {}
         self.tallies: dict[str, Tally] = {}
         self._nodes = rows
         self._writer = TopicWriter(self.rows, analyze)
@@ -98,6 +100,9 @@ class Topics:
             self.unplaced.setdefault(tenant_of(key), {})[key] = decode_head(raw)
         self._writer.forget()
         self.remake = {key: decode_flag(raw) for key, raw in self.rows.store.scan("remake", b"")}
+        self._full.clear()
+        for key, urgent in self.remake.items():
+            self._note(key, urgent)
         self.tallies = self.rows.tallies()
 
     def _begin(self) -> None:
@@ -129,7 +134,18 @@ class Topics:
         key = topic_key(tenant, topic)
         if topic and self.remake.get(key) not in (True, urgent):
             self.remake[key] = urgent
+            self._note(key, urgent)
             batch.put("remake", key, encode(urgent))
+
+    def _note(self, key: bytes, blank: bool) -> None:
+        tenant = tenant_of(key)
+        held = self._full.setdefault(tenant, set())
+        if blank:
+            held.discard(key)
+        else:
+            held.add(key)
+        if not held:
+            del self._full[tenant]
 
     # --- in the writes of others
 
@@ -161,11 +177,13 @@ class Topics:
     def forgotten(self, batch: WriteSet, tenant: str) -> None:
         """Something of a tenant was erased: topics that are behind may hold it, whose segments these are by now."""
         self._writer.forget(tenant)
-        start = prefix(tenant)
-        for key in [key for key in self.remake if key.startswith(start)]:
+        for key in sorted(self._full.get(tenant, ())):
             self._blank(batch, tenant, topic_of(key)[1])
 
     def _blank(self, batch: WriteSet, tenant: str, topic: str) -> None:
+        """Take its words, once until it is made again."""
+        if self.remake.get(topic_key(tenant, topic)):
+            return
         row = self.rows.topic(tenant, topic)
         if row is not None:
             blank = msgspec.structs.replace(row, title="", keywords=[], centroid=b"", agents=[])
@@ -260,6 +278,7 @@ class Topics:
             for key, _ in self.rows.store.scan(family, prefix(tenant)):
                 batch.delete(family, key)
         self.remake = {key: urgent for key, urgent in self.remake.items() if not key.startswith(prefix(tenant))}
+        self._full.pop(tenant, None)
         self._await_all(batch, tenant)
         self.tallies[tenant] = Tally(model)
         self._write(batch, tenant)
@@ -342,6 +361,7 @@ class Topics:
         else:
             self._end(batch, tenant, topic)
         self.remake.pop(key, None)
+        self._note(key, blank=True)  # it needs no blanking
         batch.delete("remake", key)
         self._write(batch, tenant)
 

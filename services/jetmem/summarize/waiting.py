@@ -54,6 +54,8 @@ class Waiting:
         self._due_at: dict[bytes, float] = {}
         self._rests: dict[bytes, float] = {}
         self._since: dict[str, dict[bytes, Head]] = {}
+        #: Of those that are behind, by tenant: the ones that no forget has emptied since they came or changed.
+        self._full: dict[str, dict[bytes, None]] = {}
         self._timetable = timetable
         self._paused = paused
         self._stopped: dict[str, set[bytes]] = {}
@@ -64,7 +66,7 @@ class Waiting:
 
     def load(self) -> None:
         """Begin with what the store holds: all of it is due."""
-        for held in (self.wanted, self.unsent, self.sent, self._due_at, self._rests, self._since):
+        for held in (self.wanted, self.unsent, self.sent, self._due_at, self._rests, self._since, self._full):
             held.clear()
         for kept in (self._stopped, self._held, self._fires_at):
             kept.clear()
@@ -73,10 +75,10 @@ class Waiting:
         batch = self._rows.store.batch()
         for key, row in self._rows.waiting():
             self.unsent[key] = row.version
-            self._of(key)[key] = row.since
+            self._behind(key, row.since)
         for key, raw in self._rows.store.scan("dirty", b""):
             wanted = self.wanted[key] = decode_wanted(raw)
-            self._of(key).setdefault(key, wanted.since)
+            self._behind(key, wanted.since)
             if self._waits(key, wanted):
                 self._hold(batch, key, loading=True)
             else:
@@ -104,7 +106,7 @@ class Waiting:
         if wanted != old:
             self.wanted[key] = wanted
             batch.put("dirty", key, encode(wanted))
-        self._of(key).setdefault(key, since)
+        self._behind(key, since)
         if self._waits(key, wanted):
             self._hold(batch, key)
         else:
@@ -218,11 +220,21 @@ class Waiting:
     def _settle(self, key: bytes) -> None:
         held = self._of(key)
         if key in self.wanted:
-            held[key] = held.get(key, self.wanted[key].since)
-        elif key not in self.unsent and key not in self.sent:
+            self._behind(key, self.wanted[key].since)
+        elif self.on_its_way(key):
+            self._behind(key, held[key])
+        else:
             held.pop(key, None)
+            self._full.get(tenant_of(key), {}).pop(key, None)
         if not held:
             self._since.pop(tenant_of(key), None)
+            self._full.pop(tenant_of(key), None)
+
+    def _behind(self, key: bytes, since: Head) -> None:
+        """It is behind, since then unless it was before; and what of it is stored may hold words."""
+        tenant = tenant_of(key)
+        self._since.setdefault(tenant, {}).setdefault(key, since)
+        self._full.setdefault(tenant, {})[key] = None
 
     def _of(self, key: bytes) -> dict[bytes, Head]:
         return self._since.setdefault(tenant_of(key), {})
@@ -259,3 +271,16 @@ class Waiting:
     def keys_of(self, tenant: str) -> list[bytes]:
         """Nodes of a tenant that are behind. Writer thread only."""
         return list(self._since.get(tenant, ()))
+
+    def full(self, tenant: str) -> list[bytes]:
+        """Nodes of a tenant that are behind and may hold words. Writer thread only.
+
+        The others are empty, urgent and not on their way, and stay so until they are wanted or made again.
+        """
+        return list(self._full.get(tenant, ()))
+
+    def emptied(self, tenant: str, nodes: Iterable[bytes]) -> None:
+        """A forget has emptied these, and has had them made again, in a write that is done."""
+        held = self._full.get(tenant, {})
+        for key in nodes:
+            held.pop(key, None)
