@@ -43,8 +43,8 @@ _ASKING: Final = frozenset(
         "show list give find everything anything something thing things please recently lately time conversation "
         "conversations session sessions remember we us let events event been up on "
         # what is left of a time that was not understood whole
-        "morning afternoon evening night noon midnight am pm hour day week weekend month quarter year first second third "
-        "early late around between"
+        "morning afternoon evening night noon midnight am pm hour day week weekend month quarter year first second "
+        "third early late around between"
     )
 )
 
