@@ -123,7 +123,7 @@ class Copies:
         for tenant in {row.due.tenant for row in lost}:
             row = next(row for row in lost if row.due.tenant == tenant)
             self._shell.log.warning(
-                "the broker ended while it erased; what the file keeps is unknown until it is trimmed",
+                "the broker ended while it erased; nobody knows what its file keeps until the file goes",
                 tenant=tenant, stream=row.stream, seq=row.seq,
                 messages=sum(row.due.tenant == tenant for row in lost),
             )  # fmt: skip

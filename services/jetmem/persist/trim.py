@@ -119,11 +119,15 @@ class Trim:
         """
         passed = 0
         upto = keep_from
-        while upto > first and passed < limits.STREAM_FILE_BYTES_MAX:
+        while upto > first:
             chunk = range(max(first, upto - _ERASED_AT_ONCE), upto)
-            passed += sum(await asyncio.gather(*(erase(self._shell.nc, subjects.MEMORY, seq) for seq in chunk)))
+            sizes = await asyncio.gather(*(erase(self._shell.nc, subjects.MEMORY, seq) for seq in chunk))
+            for seq, size in zip(reversed(chunk), reversed(sizes), strict=True):
+                passed += size
+                if passed >= limits.STREAM_FILE_BYTES_MAX:
+                    return seq
             upto = chunk.start
-        return upto if passed >= limits.STREAM_FILE_BYTES_MAX else 0
+        return 0
 
     async def _keep_from(self, state: dict[str, Any], checkpoint: int, bytes_max: int) -> int:
         if not state["messages"]:
