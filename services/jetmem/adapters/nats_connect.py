@@ -76,6 +76,18 @@ async def api(nc: Client, subject: str, body: dict[str, Any] | None = None, time
     return answer
 
 
+def server_id(nc: Client) -> str:
+    """Which process of the broker this connection is to: another one after each of its starts.
+
+    Raises:
+        Retryable: It is to none yet.
+    """
+    name = nc._server_info.get("server_id", "")  # nats-py has no public name for it
+    if not name:
+        raise Retryable("the broker has not said who it is")
+    return str(name)
+
+
 #: What a tap gets: subject, reply, payload and header bytes as they came; must not block or raise.
 Tap = Callable[[bytes, bytes, bytes, bytes], None]
 _TAPS = "_jetmem_taps"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from nats.aio.client import Client
@@ -170,22 +169,34 @@ class Stored(NamedTuple):
     data: bytes
 
 
-async def erase(nc: Client, stream: str, seq: int, *, only: Callable[[Stored], bool] | None = None) -> int:
-    """Overwrite one message on disk, if it is the one meant; returns its bytes, 0 if it was gone already.
+async def erase(nc: Client, stream: str, seq: int) -> int:
+    """Overwrite one message on disk; returns its bytes, 0 if it was gone already.
 
     Raises:
         ApiError: The stream does not exist, among others.
         Retryable: The broker did not answer.
     """
     found = await next_message(nc, stream, seq)
-    if found is None or found.seq != seq or (only is not None and not only(found)):
+    if found is None or found.seq != seq:
         return 0
+    await overwrite(nc, stream, seq)
+    return len(found.data)
+
+
+async def overwrite(nc: Client, stream: str, seq: int) -> bool:
+    """Overwrite one message on disk: true once it is, false if it was gone already, with or without its bytes.
+
+    Raises:
+        ApiError: The stream does not exist, among others.
+        Retryable: The broker did not answer.
+    """
     try:
         await api(nc, subjects.raw_stream_api("STREAM.MSG.DELETE", stream), {"seq": seq})
     except ApiError as error:
         if error.code != NOT_FOUND and not any(words in error.description for words in _GONE):
             raise
-    return len(found.data)
+        return False
+    return True
 
 
 async def next_message(nc: Client, stream: str, seq: int, subject: str = ">") -> Stored | None:

@@ -86,8 +86,8 @@ class Persist:
         self.readers = ThreadPoolExecutor(settings.read_threads, "reader")
         self.source = Source(shell, settings, self.recorder, self.in_writer)
         self.outbox = Outbox(shell, store, self.in_writer, self.in_reader)
-        self.trim = Trim(shell, settings, self.recorder)
-        self.purge = Purge(shell, settings, self.recorder, self.in_writer, self.in_reader, self.outbox.settled)
+        self.trim = Trim(shell, settings, self.recorder, self.in_writer)
+        self.purge = Purge(shell, settings, self.recorder, self.in_writer, self.in_reader, self.outbox)
         self.letters = Letters(shell, store, self.in_writer, self.outbox.settled)
         self._moved = asyncio.Event()
         # heads tell what was announced, not what is stored: a reader that heard all must not look behind

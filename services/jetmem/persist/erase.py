@@ -12,7 +12,7 @@ import msgspec
 from jetmem.domain import keys
 from jetmem.persist import nodes
 from jetmem.persist.core import IdRow
-from jetmem.persist.record import Record, Write, activity_key, copy_key, recent_key
+from jetmem.persist.record import Record, Write, activity_key, copy_key, due, recent_key
 from jetmem_schemas.internal import Activity, Entry
 from jetmem_schemas.subjects import partition_of
 
@@ -65,7 +65,7 @@ def erase(write: Write, tenant: str, chunk: Chunk) -> list[Entry]:
         _unlist(write, part, entry, row)
     for entry in derived:
         _blank(write, part, entry)
-        _purge_repeats(write, nodes.copies_prefix(tenant, entry.id))
+        _purge_repeats(write, tenant, nodes.copies_prefix(tenant, entry.id))
     nodes.remove(write, tenant, derived)
     _recount(write, part, tenant, gone, chunk.unfinished)
     return gone
@@ -74,7 +74,7 @@ def erase(write: Write, tenant: str, chunk: Chunk) -> list[Entry]:
 def _blank(write: Write, part: int, entry: Entry) -> None:
     blank = Entry(entry.rseq, entry.seq, entry.at, "blank", entry.tenant, "", "", "", 0, b"")
     write.batch.put("log", keys.log(part, entry.rseq), _encode(blank))
-    write.batch.put("purge", copy_key(entry.seq, entry.at), b"")
+    write.batch.put("purge", copy_key(entry.seq, entry.at), due(entry.tenant))
 
 
 def _unlist(write: Write, part: int, entry: Entry, known: IdRow | None) -> None:
@@ -83,13 +83,13 @@ def _unlist(write: Write, part: int, entry: Entry, known: IdRow | None) -> None:
     when = keys.time(entry.ts) + keys.u64(entry.rseq)
     batch.delete("time", prefix + when)
     batch.delete("sessions", activity_key(part, entry.tenant, entry.agent, entry.session) + when)
-    _purge_repeats(write, keys.under(prefix, entry.id))
+    _purge_repeats(write, entry.tenant, keys.under(prefix, entry.id))
 
 
-def _purge_repeats(write: Write, prefix: bytes) -> None:
+def _purge_repeats(write: Write, tenant: str, prefix: bytes) -> None:
     for key, at in write.record.store.scan("repeats", prefix):
         write.batch.delete("repeats", key)
-        write.batch.put("purge", key[-8:] + at, b"")
+        write.batch.put("purge", key[-8:] + at, due(tenant))
 
 
 @dataclass(slots=True)

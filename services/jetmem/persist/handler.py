@@ -14,6 +14,8 @@ from jetmem.persist import core, nodes
 from jetmem.persist.erase import chunks, erase
 from jetmem.persist.ports import Message
 from jetmem.persist.record import (
+    TRIMMED,
+    TRIMMING,
     Checkpoint,
     ForgetRow,
     LastForget,
@@ -21,7 +23,9 @@ from jetmem.persist.record import (
     Record,
     Write,
     copy_key,
+    due,
     forget_key,
+    is_letter,
     last_forget_key,
 )
 from jetmem.runtime import limits, metrics
@@ -103,10 +107,18 @@ class Recorder:
         write, before = self._begin(), self.checkpoint
         for part, head in self.heads.items():
             write.batch.put("meta", b"base:" + keys.partition(part), keys.u64(head.rseq))
-        for family in ("purge", "repeats") if created != before.created else ():
-            for key, _ in self.record.store.scan(family, b""):
-                write.batch.delete(family, key)
+        if created != before.created:
+            self._drop_copies(write)
         self._set(Checkpoint(created, epoch=before.epoch + (1 if before.created else 0)), write)
+
+    def _drop_copies(self, write: Write) -> None:
+        """Nothing of MEMORY is to be erased any more, nor in doubt; letters are, DEAD is a stream of its own."""
+        for family in ("purge", "repeats"):
+            for key, _ in self.record.store.scan(family, b""):
+                if family != "purge" or not is_letter(key):
+                    write.batch.delete(family, key)
+        for key in (TRIMMED, TRIMMING):
+            write.batch.delete("meta", key)
 
     def mark_erased(self, seq: int) -> None:
         """Note that the checkpoint's own message is about to be erased, so that its absence is no alarm."""
@@ -166,7 +178,7 @@ class Recorder:
         """Note the copy in MEMORY of what is not recorded again, so that a forget reaches it."""
         metrics.duplicates.inc()
         if verdict in (core.Verdict.FORGOTTEN, core.Verdict.STALE):
-            write.batch.put("purge", copy_key(message.seq, message.at), b"")
+            write.batch.put("purge", copy_key(message.seq, message.at), due(candidate.tenant))
             return
         if candidate.node is not None:
             mine = nodes.copies_prefix(candidate.tenant, candidate.id)
@@ -256,7 +268,7 @@ class Recorder:
             row = msgspec.msgpack.decode(raw, type=OutboxRow)
             if row.tenant == tenant and core.covers_dead(forget, row.source, row.id, row.data, row.at):
                 write.batch.delete("outbox", key)
-                write.batch.put("purge", copy_key(row.seq, row.at), b"")
+                write.batch.put("purge", copy_key(row.seq, row.at), due(tenant))
 
     def _dead(self, write: Write, message: Message, code: str, reason: str, field: str, id_: str = "") -> None:
         tenant = subjects.tenant_of(message.subject)

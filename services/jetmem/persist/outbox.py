@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -58,6 +59,12 @@ class Outbox:
         """Return when no row that a forget may have dropped is on its way any more."""
         async with self._sending:
             return
+
+    @asynccontextmanager
+    async def silent(self) -> AsyncIterator[None]:
+        """No letter is sent inside."""
+        async with self._sending:
+            yield
 
     def wake(self) -> None:
         """Rows were written."""

@@ -1,28 +1,28 @@
 """After `applied`, `purged`: no file keeps what was erased.
 
-The MEMORY copies go by secure delete (their blocks are overwritten), matching dead letters too, then the store's
-files are rewritten. Each forget's row says how far it is: under `unpurged` while there is work, then, without its
-body, under `forgets` for ever.
+The MEMORY copies go by secure delete (their blocks are overwritten, `copies.py`), matching dead letters too, then the
+store's files are rewritten. Each forget's row says how far it is: under `unpurged` while there is work, then, without
+its body, under `forgets` for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import msgspec
 
 from jetmem.adapters.nats_connect import ApiError
 from jetmem.adapters.nats_shell import Shell
-from jetmem.adapters.nats_streams import Stored, ensure, erase, next_message, stream_info
+from jetmem.adapters.nats_streams import ensure, next_message
 from jetmem.domain import keys
+from jetmem.persist.copies import Copies
 from jetmem.persist.core import covers_dead
 from jetmem.persist.handler import Recorder
 from jetmem.persist.letters import Origin, origin_of
-from jetmem.persist.moments import go_epoch_ms
-from jetmem.persist.record import ForgetRow, forget_row
+from jetmem.persist.outbox import Outbox
+from jetmem.persist.record import Due, ForgetRow, due, forget_row, letter_key
 from jetmem.persist.settings import PersistSettings
 from jetmem.runtime.errors import Retryable
 from jetmem_schemas import subjects
@@ -30,8 +30,6 @@ from jetmem_schemas.events import Forget
 from jetmem_schemas.internal import Activity, ForgetState
 from jetmem_schemas.subjects import partition_of
 
-_CHUNK = 200
-_SEQ_BYTES = 8
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -45,7 +43,7 @@ class Purge:
         recorder: Recorder,
         in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
         in_reader: Callable[[Callable[[], Any]], Awaitable[Any]],
-        outbox_settled: Callable[[], Awaitable[None]],
+        outbox: Outbox,
     ) -> None:
         self._shell = shell
         self._settings = settings
@@ -53,7 +51,9 @@ class Purge:
         self._store = recorder.record.store
         self._in_writer = in_writer
         self._in_reader = in_reader
-        self._outbox_settled = outbox_settled
+        self._outbox_settled = outbox.settled
+        self._copies = Copies(shell, recorder, in_writer, in_reader, outbox.silent)
+        self._rewritten: set[bytes] = set()  # forgets that wait for nothing but what is held
 
     async def run(self) -> None:
         """Purge for ever, some seconds after each forget, so that several share one rewriting."""
@@ -65,18 +65,25 @@ class Purge:
                 self._shell.health.failed(error)
 
     async def once(self) -> int:
-        """Erase every copy that is due; returns how many forgets became `purged`."""
+        """Erase every copy that is due; returns how many forgets became `purged`.
+
+        Those of a tenant of whose messages nobody knows whether they are erased wait; their letters are looked for and
+        the files are rewritten once, not each time.
+        """
+        held = await self._copies.erase()
         waiting = await self._in_reader(self._unpurged)
-        await self._erase_copies()
-        if not waiting:
-            return 0
-        await self._outbox_settled()
-        await ensure(self._shell.nc, subjects.DEAD, self._shell.common)  # removed by hand, it would stop every purge
-        for _, row in waiting:
-            await self._erase_dead(row)
-        await asyncio.to_thread(self._store.compact)
-        await self._in_writer(lambda: self._mark(waiting))
-        return len(waiting)
+        new = [(key, row) for key, row in waiting if key not in self._rewritten]
+        if new:
+            await self._outbox_settled()
+            for _, row in new:
+                await self._note_dead(row)
+            held = await self._copies.erase()
+            await asyncio.to_thread(self._store.compact)
+        ready = [(key, row) for key, row in waiting if row.tenant not in held]
+        if ready:
+            await self._in_writer(lambda: self._mark(ready))
+        self._rewritten = {key for key, row in waiting if row.tenant in held}
+        return len(ready)
 
     async def forgotten(self, part: int, request: dict[str, Any]) -> ForgetState:
         """State of one forget: {"tenant", "seq"}."""
@@ -109,38 +116,6 @@ class Purge:
     def _unpurged(self) -> list[tuple[bytes, ForgetRow]]:
         return [(key, forget_row(raw)) for key, raw in self._store.scan("unpurged", b"")]
 
-    async def _erase_copies(self) -> None:
-        while rows := await self._in_reader(self._due):
-            first = (await stream_info(self._shell.nc, subjects.MEMORY))["state"]["first_seq"]
-            there = [(seq, at) for seq, at in map(_message_of, rows) if seq >= first]
-            synced = self._recorder.synced
-            if {(synced.seq, synced.at), (synced.seq, None)} & set(there):
-                await self._in_writer(partial(self._recorder.mark_erased, synced.seq))
-            await asyncio.gather(*(self._erase(seq, at) for seq, at in there))
-            await self._in_writer(partial(self._remove, rows))
-
-    async def _erase(self, seq: int, at: int | None) -> None:
-        """Erase one message of MEMORY, unless another one is there: a stream made anew counts from 1 again."""
-
-        def is_it(found: Stored) -> bool:
-            return at is None or go_epoch_ms(found.time) == at
-
-        await erase(self._shell.nc, subjects.MEMORY, seq, only=is_it)
-
-    def _due(self) -> list[bytes]:
-        rows: list[bytes] = []
-        for key, _ in self._store.scan("purge", b""):
-            rows.append(key)
-            if len(rows) == _CHUNK:
-                break
-        return rows
-
-    def _remove(self, rows: list[bytes]) -> None:
-        batch = self._store.batch()
-        for key in rows:
-            batch.delete("purge", key)
-        self._store.write(batch, sync=True)
-
     def _mark(self, waiting: list[tuple[bytes, ForgetRow]]) -> None:
         batch = self._store.batch()
         for key, row in waiting:
@@ -148,16 +123,33 @@ class Purge:
             batch.put("forgets", key, _encode(msgspec.structs.replace(row, body=b"", purged=True)))
         self._store.write(batch, sync=True)
 
-    async def _erase_dead(self, row: ForgetRow) -> None:
-        """Erase the dead letters that a forget covers, of its tenant, said before it, and their copies in MEMORY."""
+    async def _note_dead(self, row: ForgetRow) -> None:
+        """Note the letters that a forget covers, of its tenant, said before it, and their copies in MEMORY.
+
+        Before any is erased: one that is gone would not be found again, and nobody would ask for its bytes.
+        """
         forget = msgspec.json.decode(row.body, type=Forget)
+        # removed by hand, it would stop every purge
+        created = (await ensure(self._shell.nc, subjects.DEAD, self._shell.common))["created"]
+        noted: list[tuple[bytes, bytes]] = []
         seq = 1
         while found := await next_message(self._shell.nc, subjects.DEAD, seq, subjects.dead_filter(row.tenant)):
             origin = origin_of(found.headers)
             if _before(origin, row) and covers_dead(forget, origin.source, origin.id, found.data, origin.at):
-                await self._erase(origin.seq, origin.at)
-                await erase(self._shell.nc, subjects.DEAD, found.seq)
+                noted += [
+                    (letter_key(found.seq), _encode(Due(row.tenant, stream=created))),
+                    (origin.copy, due(row.tenant)),
+                ]
             seq = found.seq + 1
+        if noted:
+            await self._in_writer(lambda: self._note(noted))
+
+    def _note(self, rows: list[tuple[bytes, bytes]]) -> None:
+        batch = self._store.batch()
+        for key, value in rows:
+            if self._store.get("purge", key) is None:  # one that is there may have been asked for
+                batch.put("purge", key, value)
+        self._store.write(batch, sync=True)
 
 
 def _before(origin: Origin, row: ForgetRow) -> bool:
@@ -165,9 +157,3 @@ def _before(origin: Origin, row: ForgetRow) -> bool:
     if origin.epoch == row.epoch:
         return origin.seq < row.seq
     return origin.epoch < row.epoch or origin.at < row.at
-
-
-def _message_of(key: bytes) -> tuple[int, int | None]:
-    """Sequence and broker time of a `purge` row; rows of older stores have no time."""
-    place = keys.from_u64(key[:_SEQ_BYTES])
-    return place, keys.from_time(key[_SEQ_BYTES:]) if len(key) > _SEQ_BYTES else None

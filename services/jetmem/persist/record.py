@@ -19,14 +19,19 @@ from jetmem_schemas.subjects import partition_of
 FORMAT: Final = 1
 #: log: entries by number · ids: IdRow by (tenant, id) · time, sessions: order of events · activity, agents: counters ·
 #: recent_*: latest first · outbox: what must still be published · unpurged: forgets whose words some file may hold ·
-#: forgets: all others · purge: messages of MEMORY to be erased, by sequence and broker time · repeats: further copies
-#: of a recorded id in MEMORY · nodes: the newest version of each node · versions: all of them · sources: the entries
-#: each was made from · meta: checkpoint, heads, each tenant's last forget, agents being recounted.
+#: forgets: all others · purge: messages of MEMORY to be erased, by sequence and broker time, and letters of DEAD ·
+#: repeats: further copies of a recorded id in MEMORY · nodes: the newest version of each node · versions: all of
+#: them · sources: the entries each was made from · meta: checkpoint, heads, each tenant's last forget, agents being
+#: recounted, how far MEMORY was trimmed.
 FAMILIES: Final = (
     "log", "ids", "time", "sessions", "activity", "agents", "recent_sessions", "recent_agents",
     "outbox", "unpurged", "forgets", "purge", "repeats",
     "nodes", "versions", "sources", "meta",
 )  # fmt: skip
+
+#: Keys in `meta`: no file of MEMORY has anything below this sequence; a trim that is not over (`Trimming`).
+TRIMMED: Final = b"trimmed"
+TRIMMING: Final = b"trimming"
 
 _encode = msgspec.msgpack.Encoder().encode
 _id_row = msgspec.msgpack.Decoder(IdRow).decode
@@ -75,6 +80,31 @@ class ForgetRow(msgspec.Struct, frozen=True):
 
 
 forget_row = msgspec.msgpack.Decoder(ForgetRow).decode
+
+
+class Due(msgspec.Struct, frozen=True, array_like=True):
+    """Value of a `purge` row: a message that is to be erased for forgets of `tenant`.
+
+    A server that is killed between noting that a message is gone and overwriting it has the message gone and the bytes
+    there after its next start. So `server` is the broker process that was asked, noted before it is; `held` is a
+    message that is gone though that process ended before it said so: until its file goes too, no forget of the tenant
+    is purged. `stream` is when DEAD was made, of a letter.
+    """
+
+    tenant: str = ""
+    server: str = ""
+    held: bool = False
+    stream: str = ""
+
+
+_due = msgspec.msgpack.Decoder(Due).decode
+
+
+class Trimming(msgspec.Struct, frozen=True, array_like=True):
+    """A trim erases below `upto` without rows; `server` is the broker process that was asked, "" for no trim."""
+
+    server: str = ""
+    upto: int = 0
 
 
 class LastForget(msgspec.Struct, frozen=True, array_like=True):
@@ -160,6 +190,16 @@ class Record:
         found = self.store.get_many("log", [keys.log(part, rseq) for rseq in rseqs])
         return [decode_entry(raw) for raw in found if raw]
 
+    def trimmed(self) -> int:
+        """No file of MEMORY has anything below this sequence."""
+        raw = self.store.get("meta", TRIMMED)
+        return keys.from_u64(raw) if raw else 0
+
+    def trimming(self) -> Trimming:
+        """The trim that is not over, or of which nobody knows what it erased."""
+        raw = self.store.get("meta", TRIMMING)
+        return msgspec.msgpack.decode(raw, type=Trimming) if raw else Trimming()
+
     def forget(self, tenant: str, epoch: int, seq: int) -> ForgetRow | None:
         """The forget that MEMORY had under a sequence, in this epoch or, if there is none, in the latest before it."""
         for each in range(epoch, -1, -1):
@@ -205,6 +245,26 @@ def copy_key(seq: int, at: int) -> bytes:
     The broker's time makes it the same message: after a loss another stream has another one under the sequence.
     """
     return keys.u64(seq) + keys.time(at)
+
+
+def letter_key(seq: int) -> bytes:
+    """Key, in `purge`, of a letter of DEAD; no message of MEMORY has that sequence."""
+    return keys.u64(keys.U64_MAX) + keys.u64(seq)
+
+
+def is_letter(key: bytes) -> bool:
+    """Whether a `purge` row is of DEAD."""
+    return key.startswith(letter_key(0)[:8])
+
+
+def due(tenant: str) -> bytes:
+    """Value of a new `purge` row."""
+    return _encode(Due(tenant))
+
+
+def due_row(raw: bytes) -> Due:
+    """Value of a `purge` row; those of older stores are empty, and hold nobody."""
+    return _due(raw) if raw else Due()
 
 
 def recent_key(tenant: str, item: Activity) -> bytes:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from jetmem.adapters.nats_connect import ApiError, api
+from jetmem.adapters.nats_connect import ApiError, api, server_id
 from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.nats_streams import erase, stream_info
+from jetmem.domain import keys
 from jetmem.persist.handler import Recorder
 from jetmem.persist.moments import first_at
+from jetmem.persist.record import TRIMMED, TRIMMING, Trimming
 from jetmem.persist.settings import PersistSettings
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.errors import Retryable
@@ -19,6 +22,7 @@ from jetmem_schemas import subjects
 
 _HOUR_MS = 3_600_000
 _ERASED_AT_ONCE = 128
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class TrimRequest(msgspec.Struct, frozen=True):
@@ -30,10 +34,18 @@ class TrimRequest(msgspec.Struct, frozen=True):
 class Trim:
     """A timer, and `jetmem trim`."""
 
-    def __init__(self, shell: Shell, settings: PersistSettings, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        shell: Shell,
+        settings: PersistSettings,
+        recorder: Recorder,
+        in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
+    ) -> None:
         self._shell = shell
         self._settings = settings
         self._recorder = recorder
+        self._in_writer = in_writer
+        self._one = asyncio.Lock()  # the timer and a request would write over what the other noted
 
     async def run(self) -> None:
         """Consider trimming for ever."""
@@ -63,13 +75,8 @@ class Trim:
         keep_from = await self._keep_from(state, checkpoint, info["config"].get("max_bytes", -1))
         removed = max(0, keep_from - state["first_seq"])
         if removed and not dry_run:
-            await self._erase_below(keep_from, state["first_seq"])
-            await api(
-                self._shell.nc,
-                subjects.raw_stream_api("STREAM.PURGE", subjects.MEMORY),
-                {"seq": keep_from},
-                timeout_s=30,
-            )
+            async with self._one:
+                await self._remove(keep_from, state["first_seq"])
             metrics.trimmed.set(keep_from)
             self._shell.log.info("trimmed MEMORY", keep_from=keep_from, removed=removed)
         return {
@@ -77,18 +84,50 @@ class Trim:
             "keep_from": max(keep_from, state["first_seq"]), "removed": removed, "dry_run": dry_run,
         }  # fmt: skip
 
-    async def _erase_below(self, keep_from: int, first: int) -> None:
+    async def _remove(self, keep_from: int, first: int) -> None:
+        """Erase, then drop whole files; noted around it, because what a killed broker left half erased is not known.
+
+        Such a note stays until a later trim has dropped its files.
+        """
+        record = self._recorder.record
+        before, server = record.trimming(), server_id(self._shell.nc)
+        doubt = before if before.server not in ("", server) else Trimming()
+        asked = Trimming(doubt.server or server, max(doubt.upto, keep_from))
+        await self._in_writer(lambda: self._note(record.trimmed(), asked))
+        clear = await self._erase_below(keep_from, first)
+        await api(
+            self._shell.nc, subjects.raw_stream_api("STREAM.PURGE", subjects.MEMORY), {"seq": keep_from}, timeout_s=30
+        )
+        left = Trimming() if clear >= doubt.upto else doubt
+        await self._in_writer(lambda: self._note(max(record.trimmed(), clear), left))
+
+    def _note(self, trimmed: int, trimming: Trimming) -> None:
+        store = self._recorder.record.store
+        batch = store.batch()
+        batch.put("meta", TRIMMED, keys.u64(trimmed))
+        batch.put("meta", TRIMMING, _encode(trimming))
+        store.write(batch, sync=True)
+
+    async def _erase_below(self, keep_from: int, first: int) -> int:
         """Erase what could share a file with the first message kept.
 
         Trimming drops whole files; in the one that it cuts through, the words would stay readable and out of the
         reach of a later forget.
+
+        Returns:
+            Below which no file has anything once the others are dropped.
         """
         passed = 0
         upto = keep_from
-        while upto > first and passed < limits.STREAM_FILE_BYTES_MAX:
+        while upto > first:
             chunk = range(max(first, upto - _ERASED_AT_ONCE), upto)
-            passed += sum(await asyncio.gather(*(erase(self._shell.nc, subjects.MEMORY, seq) for seq in chunk)))
+            sizes = await asyncio.gather(*(erase(self._shell.nc, subjects.MEMORY, seq) for seq in chunk))
+            for seq, size in zip(reversed(chunk), reversed(sizes), strict=True):
+                passed += size
+                if passed >= limits.STREAM_FILE_BYTES_MAX:
+                    return seq
             upto = chunk.start
+        return 0
 
     async def _keep_from(self, state: dict[str, Any], checkpoint: int, bytes_max: int) -> int:
         if not state["messages"]:
