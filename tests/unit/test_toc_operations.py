@@ -6,10 +6,7 @@ import msgspec
 import pytest
 
 from harness.toc_record import PART, TENANT, Killed, Record, Stage
-from jetmem.domain import calendar
-from jetmem.summarize import sweeps
 from jetmem.summarize.rehearsal import Rehearsal
-from jetmem.summarize.rows import node_key
 from jetmem_schemas import tenants
 from jetmem_schemas.tenants import EVERYONE
 
@@ -296,50 +293,3 @@ def test_another_log_leaves_what_tenants_set(record, stage):
     work(stage)
     assert days(record)[0] == "2026-01-06"
     assert tenants.decode(stage.it.tenants.values()[TENANT]).timezone == "Asia/Tokyo"
-
-
-def test_what_was_erased_is_made_before_a_sweep_goes_on(record, stage):
-    said(record)
-    work(stage)
-    stage.it.remake(TENANT, None)
-    record.forget({record.events()[0].id})
-    while stage.read():
-        continue
-    assert stage.it.purgeable() == {}
-    assert not stage.it.maker.some(0.5), "nothing is due but that"
-    assert set(stage.it.purgeable()) == {TENANT}
-    assert stage.it.sweeps.running(TENANT)
-    work(stage)
-    assert stage.it.waiting.hurried == set()
-    assert not stage.it.sweeps.running(TENANT)
-    assert len(days(record)) == 3
-
-
-def test_what_was_erased_overtakes_what_another_tenant_asked_for(record, stage):
-    said(record)
-    work(stage)
-    waiting, batch = stage.it.waiting, stage.store.batch()
-    waiting.want(batch, node_key("zoo", calendar.parse("toc:segment:2026-01-05:x")), stage.it.at[PART], asked=True)
-    stage.store.write(batch, sync=True)
-    stage.clock.now += 1
-    record.forget({record.events()[-1].id})
-    while stage.read():
-        continue
-    assert waiting.next() in waiting.hurried
-    waiting.load()
-    assert waiting.next() in waiting.hurried, "after a restart, too"
-
-
-@pytest.mark.parametrize("most", [1, 3])
-def test_a_sweep_waits_while_many_nodes_are_behind(record, stage, monkeypatch, most):
-    monkeypatch.setattr(sweeps, "_BEHIND_MAX", most)
-    monkeypatch.setattr(sweeps, "_AT_ONCE", 1)
-    said(record)
-    work(stage)
-    stage.it.remake(TENANT, None)
-    assert not stage.it.sweeps.some(1.0)
-    assert stage.it.waiting.count(TENANT) == most
-    assert stage.it.sweeps.running(TENANT)
-    stage.settle()
-    assert not stage.it.sweeps.running(TENANT)
-    assert stage.it.waiting.count(TENANT) == 0

@@ -243,13 +243,8 @@ class Summarizer:
         self.rows.store.write(batch, sync=True)
 
     def some(self, seconds: float) -> bool:
-        """Make nodes that are due for so long; False when nothing is due.
-
-        What was erased goes first, then what is to be made of many.
-        """
-        if self.waiting.hurried and self.maker.some(seconds):
-            return True
-        return self.sweeps.some(seconds) or self.maker.some(seconds) or self.sweeps.ready()
+        """Make nodes that are due for so long, what is to be made of many first; False when nothing is due."""
+        return self.sweeps.some(seconds) or self.maker.some(seconds)
 
     # --- erasing
 

@@ -25,8 +25,6 @@ from jetmem_schemas.internal import Head
 
 #: Nodes wanted in one write: some 10 ms.
 _AT_ONCE: Final = 500
-#: While so many nodes of a tenant are behind, no more are wanted: they are held in memory.
-_BEHIND_MAX: Final = 5_000
 _SWEEPING: Final = b"sweep:"
 #: Below the deepest level of nodes: segments themselves.
 BELOW: Final = len(calendar.LEVELS)
@@ -98,20 +96,13 @@ class Sweeps:
         return tenant in self._first
 
     def some(self, seconds: float) -> bool:
-        """Go on for so long; False when nothing is under way, or only what must wait for the nodes that are behind."""
+        """Go on for so long; False when nothing is under way."""
         until = self._clock.monotonic() + seconds
-        while (tenant := self._next()) is not None:
-            self._step(tenant)
+        while self._first:
+            self._step(next(iter(self._first)))
             if self._clock.monotonic() >= until:
                 return True
         return False
-
-    def ready(self) -> bool:
-        """Whether it can go on just now."""
-        return self._next() is not None
-
-    def _next(self) -> str | None:
-        return next((each for each in self._first if self._waiting.count(each) < _BEHIND_MAX), None)
 
     def _step(self, tenant: str) -> None:
         """A few nodes of one level, from the bottom up, so that each is made once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 import random
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -34,7 +33,6 @@ class Waiting:
         wanted: Nodes to be made.
         unsent: Versions to be published, in order.
         sent: Versions that MEMORY has acknowledged, with their sequences there; not yet back.
-        hurried: Of those to be made, the urgent ones.
     """
 
     def __init__(
@@ -48,7 +46,6 @@ class Waiting:
         self.wanted: dict[bytes, Wanted] = {}
         self.unsent: dict[bytes, int] = {}
         self.sent: dict[bytes, tuple[int, int]] = {}
-        self.hurried: set[bytes] = set()
         self._rows = rows
         self._settings = settings
         self._clock = clock
@@ -73,7 +70,6 @@ class Waiting:
             held.clear()
         for kept in (self._stopped, self._held, self._fires_at):
             kept.clear()
-        self.hurried.clear()
         self._due.clear()
         self._firings.clear()
         batch = self._rows.store.batch()
@@ -83,8 +79,6 @@ class Waiting:
         for key, raw in self._rows.store.scan("dirty", b""):
             wanted = self.wanted[key] = decode_wanted(raw)
             self._behind(key, wanted.since)
-            if wanted.urgent:
-                self.hurried.add(key)
             if self._waits(key, wanted):
                 self._hold(batch, key, loading=True)
             else:
@@ -112,8 +106,6 @@ class Waiting:
         if wanted != old:
             self.wanted[key] = wanted
             batch.put("dirty", key, encode(wanted))
-        if urgent:
-            self.hurried.add(key)
         self._behind(key, since)
         if self._waits(key, wanted):
             self._hold(batch, key)
@@ -165,9 +157,7 @@ class Waiting:
     def _schedule(self, key: bytes, urgent: bool) -> None:
         now = self._clock.monotonic()
         due = now if urgent else max(now, self._rests.get(key, now))
-        if urgent and key in self.hurried:
-            due = -math.inf  # before all that others asked for
-        if due < self._due_at.get(key, math.inf):
+        if due < self._due_at.get(key, due + 1):
             self._due_at[key] = due
             heapq.heappush(self._due, (due, -node_of(key)[1].depth, key))
 
@@ -193,7 +183,6 @@ class Waiting:
     def made(self, batch: WriteSet, key: bytes, took_s: float) -> None:
         """It is made; the next time not before its rest is over."""
         del self.wanted[key]
-        self.hurried.discard(key)
         self._due_at.pop(key, None)  # it may have been made before it was due
         batch.delete("dirty", key)
         settings = self._settings
