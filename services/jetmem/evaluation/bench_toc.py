@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import date, timedelta
 from typing import Final
 
@@ -71,8 +71,13 @@ class Repeated:
             yield Outgoing(event=event, session=str(day), agent=AGENT)
 
 
-async def measure(memory: Client, data: Data, events: int, texts: int, questions: int, told: Told) -> Summarized:
-    """Publish the first messages and wait for their vectors, then all the others as fast as they are taken."""
+async def measure(
+    memory: Client, data: Data, events: int, texts: int, questions: int, told: Told, rest: Callable[[], Awaitable[None]]
+) -> Summarized:
+    """Publish the first messages and wait for their vectors, then all the others as fast as they are taken.
+
+    Nodes are asked for after `rest`, which waits until all other stages are done with the events, too.
+    """
     repeated = Repeated(data, texts)
     first = min(texts, len(data.lines))
     seq = await _publish(memory, repeated, 0, first, told)
@@ -82,6 +87,7 @@ async def measure(memory: Client, data: Data, events: int, texts: int, questions
     while (reply := await memory.toc(after=seq, wait_ms=_WAIT_MS)).stale:
         told.still(f"table of contents: {reply.fresh.get('toc')} of {seq}")
     summarized = time.perf_counter() - began
+    await rest()
     nodes = await _nodes(memory)
     measured = events - first
     toc, browse = await _asked(memory, nodes, questions, told)
