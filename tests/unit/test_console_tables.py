@@ -72,6 +72,15 @@ def test_ranking_options_of_search_are_checked_before_anyone_is_asked(option, sa
     assert said in done.output
 
 
+@pytest.mark.parametrize(
+    "asked", [["browse", "acme", "toc:day:2026-01-15"], ["route", "acme", "what?"], ["topics", "acme"]]
+)
+def test_questions_of_every_command_are_checked_before_anyone_is_asked(asked):
+    done = CliRunner().invoke(app, [*asked, "--limit", "0"])
+    assert done.exit_code == 2
+    assert "limit must be a whole number" in done.output
+
+
 def test_a_node_is_shown_by_its_level_and_id():
     hit = _hit(id="toc:day:2026-01-15", type="node", level="day", title="a trip", agent="", session="", kind="note")
     shown = _shown(tables.show_hits, requests.SearchReply(mode="text", hits=[hit], **REPLY))

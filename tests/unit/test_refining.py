@@ -15,6 +15,9 @@ from jetmem_schemas.subjects import partition_of
 
 DAY_MS = 86_400_000
 
+#: No option on.
+PLAIN = Rank()
+
 
 @pytest.fixture
 def stage(tmp_path):
@@ -23,7 +26,7 @@ def stage(tmp_path):
     held.close()
 
 
-def asked(stage, query="harbour", rank=Rank(), *, tenant="acme", limit=10, mode="text", vector=b""):  # noqa: B008 (frozen)
+def asked(stage, query="harbour", rank=PLAIN, *, tenant="acme", limit=10, mode="text", vector=b""):
     return stage.finder.find(FindRequest(tenant, query, mode, limit, vector, "fake", rank=rank))
 
 

@@ -12,6 +12,8 @@ import typer
 from jetmem.console import ending
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from jetmem.client import Client, ClientError
 
 T = TypeVar("T")
@@ -56,6 +58,32 @@ def refused(verb: str, fields: dict[str, Any]) -> None:
         encoded(verb, {name: value for name, value in fields.items() if value is not None})
     except ClientError as error:
         fail(f"{error.code}: {told(error)}", 2)
+
+
+def answered(
+    verb: str,
+    tenant: str,
+    fields: dict[str, Any],
+    show: Callable[[Console, Any], None],
+    as_json: bool,
+    server: str,
+    creds: str,
+) -> Any:
+    """Ask one question and show the reply: people by `show`, programs as it came. Returns it, too."""
+    import msgspec
+
+    from jetmem_schemas import requests
+
+    refused(verb, fields)
+    raw = call(server, creds, tenant, lambda client: client.ask(verb, fields))
+    reply: Any = msgspec.json.decode(raw, type=requests.VERBS[verb][1])
+    if for_people(as_json):
+        from jetmem.console import tables
+
+        show(tables.console(), reply)
+    else:
+        typer.echo(raw)
+    return reply
 
 
 def told(error: ClientError) -> str:

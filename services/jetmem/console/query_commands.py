@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, call, confirm, fail, for_people, refused
+from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, answered, confirm, fail
 from jetmem.console.moments import moment
 from jetmem.console.publish_command import Tag, publish
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Limit = Annotated[int | None, typer.Option(help="How many at most.")]
 Cursor = Annotated[str | None, typer.Option(help="Go on where the last page ended.")]
@@ -246,22 +250,13 @@ def _filters(
 
 
 def _ask(verb: str, tenant: str, fields: dict[str, Any], as_json: bool, server: str, creds: str) -> None:
-    import msgspec
-
-    from jetmem_schemas import requests
-
-    refused(verb, fields)
-    raw = call(server, creds, tenant, lambda client: client.ask(verb, fields))
-    reply: Any = msgspec.json.decode(raw, type=requests.VERBS[verb][1])
-    if for_people(as_json):
-        _show(verb, reply, str(fields.get("id") or ""))
-    else:
-        typer.echo(raw)
+    show = partial(_show, verb, str(fields.get("id") or ""))
+    reply = answered(verb, tenant, fields, show, as_json, server, creds)
     if verb == "get" and not reply.events:
         raise typer.Exit(1)
 
 
-def _show(verb: str, reply: Any, at: str) -> None:
+def _show(verb: str, at: str, console: Console, reply: Any) -> None:
     from jetmem.console import tables
 
     shows: dict[str, Callable[[], None]] = {
@@ -274,5 +269,4 @@ def _show(verb: str, reply: Any, at: str) -> None:
         "status": lambda: tables.show_status(console, reply),
         "forget": lambda: tables.show_forget(console, reply),
     }
-    console = tables.console()
     shows[verb]()

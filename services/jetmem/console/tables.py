@@ -121,7 +121,7 @@ def show_hits(console: Console, reply: requests.SearchReply) -> None:
             show_item(console, near, style="dim", deeper=_NEAR)
     if not reply.hits:
         console.print(_NOTHING)
-    footer(console, reply, f"mode {reply.mode}", cursor=_cursor(reply.cursor))
+    footer(console, reply, f"mode {reply.mode}", cursor=cursor_of(reply.cursor))
 
 
 def show_events(console: Console, items: Iterable[requests.Item], reply: requests.Reply, at: str = "") -> None:
@@ -135,7 +135,7 @@ def show_events(console: Console, items: Iterable[requests.Item], reply: request
         console.print(_NOTHING)
     if missing:
         console.print(f"not recorded: {', '.join(missing)}")
-    footer(console, reply, cursor=_cursor(getattr(reply, "cursor", None)))
+    footer(console, reply, cursor=cursor_of(getattr(reply, "cursor", None)))
 
 
 def show_expanded(console: Console, reply: requests.ExpandReply, at: str = "") -> None:
@@ -181,6 +181,12 @@ def show_nodes(console: Console, nodes: Iterable[shown.NodeItem]) -> None:
             console.print(Text.assemble(" " * _INDENT, line), soft_wrap=True)
 
 
+def show_children(console: Console, reply: requests.BrowseReply) -> None:
+    """One page of a node's children."""
+    show_nodes(console, reply.nodes)
+    footer(console, reply, cursor=cursor_of(reply.cursor))
+
+
 def show_route(console: Console, reply: requests.RouteReply) -> None:
     """What a question was taken for, and what was found."""
     if reply.widened:
@@ -200,7 +206,7 @@ def show_sessions(console: Console, reply: requests.SessionsReply) -> None:
     for each in reply.sessions:
         table.add_row(each.id, each.agent, f"{each.events:,}", when(each.first), when(each.last))
     console.print(table if reply.sessions else _NOTHING)
-    footer(console, reply, cursor=_cursor(reply.cursor))
+    footer(console, reply, cursor=cursor_of(reply.cursor))
 
 
 def show_agents(console: Console, reply: requests.AgentsReply) -> None:
@@ -209,7 +215,7 @@ def show_agents(console: Console, reply: requests.AgentsReply) -> None:
     for each in reply.agents:
         table.add_row(each.id, f"{each.events:,}", f"{each.sessions:,}", when(each.first), when(each.last))
     console.print(table if reply.agents else _NOTHING)
-    footer(console, reply, cursor=_cursor(reply.cursor))
+    footer(console, reply, cursor=cursor_of(reply.cursor))
 
 
 def show_status(console: Console, reply: requests.StatusReply) -> None:
@@ -263,5 +269,6 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _cursor(value: object) -> str:
+def cursor_of(value: object) -> str:
+    """A reply's cursor; "" on the last page, where it is not set."""
     return value if isinstance(value, str) else ""

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from jetmem.console import toc_operations
-from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, call, for_people
+from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, answered, call, for_people, refused
 from jetmem.console.moments import moment
 from jetmem.console.query_commands import After, Cursor, Limit, WaitMs
 
@@ -58,6 +58,7 @@ def show(
 ) -> None:
     """Draw the table of contents: years, months, weeks, days, segments; `jetmem toc TENANT` is the same."""
     fields = {"node": node, "version": version, "after": after, "wait_ms": wait_ms}
+    refused("toc", fields)
     if for_people(as_json):
         call(server, creds, tenant, lambda client: _draw(client, tenant, fields, depth, most))
     else:
@@ -126,20 +127,10 @@ def browse(
     creds: Creds = "",
 ) -> None:
     """Show the children of a node with their bullets, in order of time."""
-    import msgspec
-
     from jetmem.console import tables
-    from jetmem_schemas.requests import BrowseReply
 
     fields = {"node": node, "limit": limit, "cursor": cursor, "after": after, "wait_ms": wait_ms}
-    raw = call(server, creds, tenant, lambda client: client.ask("browse", fields))
-    if not for_people(as_json):
-        typer.echo(raw)
-        return
-    reply = msgspec.json.decode(raw, type=BrowseReply)
-    console = tables.console()
-    tables.show_nodes(console, reply.nodes)
-    tables.footer(console, reply, cursor=reply.cursor if isinstance(reply.cursor, str) else "")
+    answered("browse", tenant, fields, tables.show_children, as_json, server, creds)
 
 
 def route(
@@ -158,18 +149,11 @@ def route(
     """Answer by the strategy that suits the question, and say why."""
     from datetime import datetime
 
-    import msgspec
-
     from jetmem.console import tables
-    from jetmem_schemas.requests import RouteReply
 
     # whoever sits at a terminal means his own yesterday
     asked_at = moment(now) or datetime.now().astimezone().isoformat(timespec="seconds")
     budget = {name: value for name, value in (("nodes", nodes), ("ms", ms)) if value is not None}
     fields = {"query": question, "limit": limit, "now": asked_at, "budget": budget or None}
     fields |= {"after": after, "wait_ms": wait_ms}
-    raw = call(server, creds, tenant, lambda client: client.ask("route", fields))
-    if for_people(as_json):
-        tables.show_route(tables.console(), msgspec.json.decode(raw, type=RouteReply))
-    else:
-        typer.echo(raw)
+    answered("route", tenant, fields, tables.show_route, as_json, server, creds)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, call, for_people, refused
+from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, answered
 from jetmem.console.moments import moment
 from jetmem.console.query_commands import After, Agent, Cursor, Limit, Since, Until, WaitMs
 
@@ -31,17 +31,11 @@ def topics(
     creds: Creds = "",
 ) -> None:
     """List topics, the most important first."""
-    import msgspec
-
-    from jetmem.console import tables, topic_tables
-    from jetmem_schemas.requests import TopicsReply
+    from jetmem.console import topic_tables
 
     fields = {"limit": limit, "agent": agent, "since": moment(since), "until": moment(until), "cursor": cursor}
-    raw = _ask("topics", tenant, fields | {"after": after, "wait_ms": wait_ms}, server, creds)
-    if for_people(as_json):
-        topic_tables.show_topics(tables.console(), msgspec.json.decode(raw, type=TopicsReply))
-    else:
-        typer.echo(raw)
+    fields |= {"after": after, "wait_ms": wait_ms}
+    answered("topics", tenant, fields, topic_tables.show_topics, as_json, server, creds)
 
 
 def topic(
@@ -56,19 +50,7 @@ def topic(
     creds: Creds = "",
 ) -> None:
     """Show one topic: its segments, the latest first, and the topics most like it."""
-    import msgspec
-
-    from jetmem.console import tables, topic_tables
-    from jetmem_schemas.requests import TopicReply
+    from jetmem.console import topic_tables
 
     fields = {"id": topic_id, "limit": limit, "cursor": cursor, "after": after, "wait_ms": wait_ms}
-    raw = _ask("topic", tenant, fields, server, creds)
-    if for_people(as_json):
-        topic_tables.show_topic(tables.console(), msgspec.json.decode(raw, type=TopicReply))
-    else:
-        typer.echo(raw)
-
-
-def _ask(verb: str, tenant: str, fields: dict[str, Any], server: str, creds: str) -> bytes:
-    refused(verb, fields)
-    return call(server, creds, tenant, lambda client: client.ask(verb, fields))
+    answered("topic", tenant, fields, topic_tables.show_topic, as_json, server, creds)

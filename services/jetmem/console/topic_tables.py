@@ -20,7 +20,7 @@ def show_topics(console: Console, reply: requests.TopicsReply) -> None:
         sizes = f"{each.importance:.2f}", f"{each.segments:,}", f"{each.events:,}"
         table.add_row(title, *sizes, tables.when(each.first)[:10], tables.when(each.last)[:10], each.id)
     console.print(table if reply.topics else _NO_TOPICS)
-    tables.footer(console, reply, cursor=reply.cursor if isinstance(reply.cursor, str) else "")
+    tables.footer(console, reply, cursor=tables.cursor_of(reply.cursor))
 
 
 def show_topic(console: Console, reply: requests.TopicReply) -> None:
@@ -39,7 +39,7 @@ def show_topic(console: Console, reply: requests.TopicReply) -> None:
     for other in reply.related:
         title = tables.clean(other.title) or _UNTITLED
         console.print(Text.assemble(f"~ {other.strength:.2f}  {title}  ", (other.id, "green")), soft_wrap=True)
-    tables.footer(console, reply, cursor=reply.cursor if isinstance(reply.cursor, str) else "")
+    tables.footer(console, reply, cursor=tables.cursor_of(reply.cursor))
 
 
 def _segment_line(segment: shown.SegmentItem) -> Text:
