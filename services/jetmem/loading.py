@@ -18,7 +18,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from jetmem.adapters.lined_files import LINE_BYTES_MAX, LoadError, Source, lines
-from jetmem.client import Client, ClientError, Outgoing, Progress, Refused, TimedOut, Unavailable
+from jetmem.client import Client, ClientError, Outgoing, Progress, Receipts, Refused, TimedOut, Unavailable
 from jetmem.client import ids as client_ids
 from jetmem_schemas import subjects
 from jetmem_schemas.errors import SchemaError
@@ -27,6 +27,8 @@ from jetmem_schemas.events import Event, decode_json
 #: One question waits this long for the arm; between questions the progress is shown.
 _WAIT_MS: Final = 2_000
 _ASK_AGAIN_S: Final = 0.2
+#: An interrupted load waits so long for the acknowledgements of what it has sent.
+_SETTLE_S: Final = 2.0
 
 WaitFor = Literal["stored", "text", "vector"]
 #: Names of fields that are counted one by one; more are no slips of a pen.
@@ -107,19 +109,27 @@ class Loader:
         self._ended: LoadError | None = None
         #: Lines handed out and neither acknowledged nor refused, and bad ones that are told when those before are.
         self._open: deque[int] = deque()
+        self._stopping = False
+        self._moved = asyncio.Event()
         self._early: deque[tuple[int, str, str]] = deque()
 
     async def run(self, source: Source, timeout_s: float | None = None) -> Report:
-        """Load everything.
+        """Load everything. Cancelled, it takes nothing more, and counts what is acknowledged within two seconds.
 
         Raises:
             NotStored: Nothing was acknowledged for `timeout_s`.
             LoadError: The file cannot be read to its end; what came before is stored.
         """
-        try:
-            await self._client.publish_many(
+        publishing = asyncio.ensure_future(
+            self._client.publish_many(
                 self._events(source), progress=self._stored, on_refused=self._refused, timeout_s=timeout_s
             )
+        )
+        try:
+            await asyncio.shield(publishing)
+        except asyncio.CancelledError:
+            await self._settle(publishing)
+            raise
         finally:
             self._tell_until(None)
         if self._ended is not None:
@@ -128,11 +138,29 @@ class Loader:
         self.report.last_seqs.update(dict.fromkeys(self._taken, self.report.last_seq))
         return self.report
 
+    async def _settle(self, publishing: asyncio.Future[Receipts]) -> None:
+        """What the broker stored is told as stored, though the answer comes after the interruption."""
+        self._stopping = True
+        settled = asyncio.ensure_future(self._nothing_open())
+        try:
+            await asyncio.wait((publishing, settled), timeout=_SETTLE_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (publishing, settled):
+                task.cancel()
+            await asyncio.gather(publishing, settled, return_exceptions=True)
+
+    async def _nothing_open(self) -> None:
+        while self._open:
+            self._moved.clear()
+            await self._moved.wait()
+
     async def _events(self, source: Source) -> AsyncGenerator[Outgoing, None]:
         number = 0
         async with aclosing(source.chunks()) as chunks, aclosing(lines(chunks)) as numbered:
             try:
                 async for number, line in numbered:
+                    if self._stopping:
+                        return
                     out = self._parsed(number, line)
                     if out is not None:
                         self._open.append(number)
@@ -166,6 +194,7 @@ class Loader:
         number = out.number if isinstance(out, Numbered) else 0
         with contextlib.suppress(ValueError):
             self._open.remove(number)
+        self._moved.set()
         self._tell_until(number)
         self._bad(number, error.code, _sentence(error.message, error.field))
 
@@ -181,6 +210,7 @@ class Loader:
     def _stored(self, progress: Progress) -> None:
         for _ in range(min(progress.count - self.report.stored, len(self._open))):
             self._open.popleft()
+        self._moved.set()
         self.report.stored = progress.count
         self.report.last_seq = progress.last_seq
         self.report.seconds = time.monotonic() - self._begun

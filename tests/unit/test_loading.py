@@ -128,3 +128,39 @@ def test_bad_lines_are_told_in_the_order_of_the_file(tmp_path):
         report = asyncio.run(loader.run(source))
     assert told == [2, 3, 4, 6, 7]
     assert (report.stored, report.bad) == (2, 5)
+
+
+class _LateClient:
+    """Acknowledges what it was given only once the load is cancelled."""
+
+    def __init__(self):
+        self.given = asyncio.Event()
+        self.acknowledge = asyncio.Event()
+
+    async def publish_many(self, events, *, progress, on_refused, timeout_s):
+        first = await anext(events)
+        self.given.set()
+        await self.acknowledge.wait()
+        progress(Progress((first.id,), 1, 7))
+        async for _ in events:
+            raise AssertionError("an interrupted load takes nothing more")
+
+
+def test_what_is_acknowledged_after_an_interruption_is_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"tenant":"t","agent":"a","session":"s","event":{"text":"x"}}\n' * 2)
+
+    async def interrupted():
+        client = _LateClient()
+        loader = loading.Loader(client, on_bad=lambda *_: None, on_stored=lambda _: None)
+        with Source(str(path)) as source:
+            running = asyncio.ensure_future(loader.run(source))
+            await client.given.wait()
+            running.cancel()
+            asyncio.get_running_loop().call_soon(client.acknowledge.set)
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        return loader.report
+
+    report = asyncio.run(interrupted())
+    assert (report.stored, report.last_seq) == (1, 7)
