@@ -13,12 +13,13 @@ from nats.aio.msg import Msg
 from jetmem.client.errors import ClientError, Refused, RequestRefused, TimedOut, Unavailable, of_reply
 from jetmem.client.link import Link, Lost
 from jetmem_schemas import requests, subjects
+from jetmem_schemas.asking import Reply
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import decode_json
 from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER, Failure
 from jetmem_schemas.shown import AgentItem, NodeItem, SessionItem, TopicItem
 
-R = TypeVar("R", bound=requests.Reply)
+R = TypeVar("R", bound=Reply)
 After = int | Literal["mine"]
 #: Longer than any stage is given to answer; on top of `wait_ms`.
 ANSWER_S: Final = 10.0

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jetmem.client import Client
-    from jetmem_schemas.requests import Reply, SearchReply
+    from jetmem_schemas.asking import Reply
+    from jetmem_schemas.requests import SearchReply
 
 TENANT: Final = "demo"
 #: Lines of `questions.jsonl` that are asked: exact words, a price that changed, who said it, a preference behind a

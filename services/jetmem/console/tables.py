@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jetmem_schemas import requests, shown
+from jetmem_schemas.asking import Reply
 
 _SNIPPET_CHARS: Final = 300
 _BEFORE_MATCH_CHARS: Final = 80
@@ -124,7 +125,7 @@ def show_hits(console: Console, reply: requests.SearchReply) -> None:
     footer(console, reply, f"mode {reply.mode}", cursor=cursor_of(reply.cursor))
 
 
-def show_events(console: Console, items: Iterable[requests.Item], reply: requests.Reply, at: str = "") -> None:
+def show_events(console: Console, items: Iterable[requests.Item], reply: Reply, at: str = "") -> None:
     """Events in order; the one called `at` is marked."""
     count = 0
     for item in items:
@@ -245,7 +246,7 @@ def show_forget(console: Console, reply: requests.ForgetReply) -> None:
     footer(console, reply)
 
 
-def footer(console: Console, reply: requests.Reply, *more: str, cursor: str = "") -> None:
+def footer(console: Console, reply: Reply, *more: str, cursor: str = "") -> None:
     """How the answer came about."""
     parts = [f"{reply.took_ms:.1f} ms", *more]
     parts += [f"degraded: {', '.join(reply.degraded)}"] if reply.degraded else []

@@ -13,7 +13,7 @@ from jetmem import flow
 from jetmem.adapters.nats_streams import configuration
 from jetmem.runtime import metrics
 from jetmem.runtime.settings import PREFIX, Common
-from jetmem_schemas import errors, requests, subjects
+from jetmem_schemas import asking, errors, requests, subjects
 
 _ATTRIBUTE: Final = re.compile(r"^(\w+): (.*)$")
 _MIB: Final = 1024 * 1024
@@ -113,11 +113,11 @@ def metric_table() -> str:
 
 def verbs() -> str:
     """The query verbs with what each asks for."""
-    shared = set(requests.Request.__struct_fields__)
+    shared = set(asking.Request.__struct_fields__)
     rows = []
     for verb, (request, reply) in requests.VERBS.items():
         fields = [f"`{name}`" for name in request.__struct_fields__ if name not in shared]
-        answers = [f"`{name}`" for name in reply.__struct_fields__ if name not in requests.Reply.__struct_fields__]
+        answers = [f"`{name}`" for name in reply.__struct_fields__ if name not in asking.Reply.__struct_fields__]
         first = inspect.cleandoc(request.__doc__ or "").splitlines()[0]
         rows.append([f"`{verb}`", first, ", ".join(fields) or "–", ", ".join(answers)])
     return table(["verb", "answers", "fields of the request", "fields of the reply"], rows)

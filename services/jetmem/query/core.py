@@ -18,17 +18,16 @@ from jetmem.query.settings import QuerySettings
 from jetmem.runtime import limits
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas import subjects
+from jetmem_schemas.asking import REQUEST_BYTES_MAX, Request
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import TS_MAX_MS, TS_MIN_MS, Event, Role, Time, decode_json, epoch_ms, rfc3339
 from jetmem_schemas.internal import AppliedReply, CoverReply, Filters, Found, decode_entry
 from jetmem_schemas.ranking import Rank
 from jetmem_schemas.requests import (
-    REQUEST_BYTES_MAX,
     VERBS,
     Expand,
     Hit,
     Item,
-    Request,
     Route,
     Search,
     Timeline,

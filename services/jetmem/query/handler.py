@@ -24,6 +24,7 @@ from jetmem.query.zones import FixedZones
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed, invariant
+from jetmem_schemas.asking import Reply
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.internal import (
     Activity,
@@ -47,7 +48,6 @@ from jetmem_schemas.requests import (
     ForgetReply,
     ForgetRequest,
     Get,
-    Reply,
     Route,
     RouteReply,
     Search,

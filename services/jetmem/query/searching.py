@@ -26,6 +26,7 @@ from jetmem.query.settings import QuerySettings
 from jetmem.query.walking import Limits, Walker
 from jetmem.runtime import limits
 from jetmem.runtime.errors import RequestFailed
+from jetmem_schemas.asking import LIMIT_MAX
 from jetmem_schemas.internal import (
     CoverReply,
     CoverRequest,
@@ -43,7 +44,7 @@ from jetmem_schemas.internal import (
     decode_entry,
 )
 from jetmem_schemas.ranking import Rank
-from jetmem_schemas.requests import LIMIT_MAX, Hit, Search, SearchReply
+from jetmem_schemas.requests import Hit, Search, SearchReply
 from jetmem_schemas.toc import Node
 
 #: Kept back from a slow index, so that the next tier can still answer.
