@@ -21,7 +21,8 @@ from jetmem_schemas import subjects
 from jetmem_schemas.asking import REQUEST_BYTES_MAX, Request
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import TS_MAX_MS, TS_MIN_MS, Event, Role, Time, decode_json, epoch_ms, rfc3339
-from jetmem_schemas.internal import AppliedReply, CoverReply, Filters, Found, decode_entry
+from jetmem_schemas.internal import AppliedReply, CoverReply, Filters, Found, Head, decode_entry
+from jetmem_schemas.procedures import Predict, Recommend
 from jetmem_schemas.ranking import Rank
 from jetmem_schemas.requests import (
     VERBS,
@@ -93,6 +94,8 @@ def _check(request: Request) -> None:
     """What one field alone cannot say."""
     if isinstance(request, Search | Route) and not request.query.strip():
         raise SchemaError("bad_field", "query must hold more than white space", "query")
+    if isinstance(request, Recommend | Predict) and not request.task.strip():
+        raise SchemaError("bad_field", "task must hold more than white space", "task")
     if isinstance(request, Search) and request.target != "events":
         for field in _OF_EVENTS:
             if getattr(request, field):
@@ -247,6 +250,13 @@ class Standing:
         """
         reached = self.after if self.after and not late and "record" not in self.degraded else 0
         self.seen(arm, max(seq, reached))
+
+    def answered(self, arm: str, at: Head, rseq: int) -> None:
+        """An arm answered as of `at`; `rseq` is the entry that covers `after`, 0 where none is to be covered."""
+        late = at.rseq < rseq
+        self.arm_at(arm, at.seq, late=late)
+        if late:
+            self.late([arm])
 
     def common(self, took_ms: float) -> dict[str, Any]:
         """The fields of every reply."""

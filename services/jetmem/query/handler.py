@@ -16,6 +16,7 @@ from jetmem.query.discovery import Tally
 from jetmem.query.forgetting import forget
 from jetmem.query.patience import Patience, cover
 from jetmem.query.ports import Stages, Zones
+from jetmem.query.procedures import ProcedureAnswers
 from jetmem.query.progress import status
 from jetmem.query.routing import route
 from jetmem.query.searching import search
@@ -101,6 +102,7 @@ class Query:
             "topic": self._topic,
             "status": self._status,
             "forget": self._forget,
+            **ProcedureAnswers(stages, settings).verbs(),
         }
         invariant(set(self._verbs) == set(VERBS), "every verb of the contract is answered, and no other")
 

@@ -90,6 +90,19 @@ async def _barrier(stages: Stages, tenant: str, standing: Standing, patience: Pa
         standing.late(late)
 
 
+async def awaited(stages: Stages, stage: str, tenant: str, standing: Standing, patience: Patience) -> int:
+    """The entry that covers `after`, once a projection has it or the time for that is up; 0 without `after`.
+
+    Raises:
+        RequestFailed: persist does not answer.
+    """
+    covered = await cover(stages, tenant, standing, patience)
+    if covered is None or not covered.covered:
+        return 0
+    await applied(stages, stage, AppliedRequest(tenant, covered.rseq, 0), patience)
+    return covered.rseq
+
+
 async def applied(stages: Stages, stage: str, request: AppliedRequest, patience: Patience) -> AppliedReply | None:
     """Ask until every arm has it, nothing pending, or the wait is over; the last reply counts."""
     reply: AppliedReply | None = None

@@ -16,6 +16,7 @@ import msgspec
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.query import contents, core
 from jetmem.query.core import Place, Standing
+from jetmem.query.encoding import encode
 from jetmem.query.highlights import Marker, marker
 from jetmem.query.mentions import settle
 from jetmem.query.patience import Patience, cover
@@ -31,7 +32,6 @@ from jetmem_schemas.internal import (
     CoverReply,
     CoverRequest,
     EncodeReply,
-    EncodeRequest,
     FetchedItem,
     FetchReply,
     FetchRequest,
@@ -101,7 +101,7 @@ async def search(
     if place.key:
         covered = await _covered(stages, ask)
         return await (_unranked(stages, ask, covered) if place.key == _WALKED else _recent(stages, ask))
-    encoded, covered = await asyncio.gather(_encode(stages, settings, tenant, request), _covered(stages, ask))
+    encoded, covered = await asyncio.gather(_encoded(stages, settings, tenant, request), _covered(stages, ask))
     if encoded is None and request.mode != "text":
         standing.without(["vector"])
     try:
@@ -125,20 +125,12 @@ async def _covered(stages: Stages, ask: _Ask) -> CoverReply | None:
     return msgspec.structs.replace(reply, rseq=reply.head.rseq)
 
 
+async def _encoded(stages: Stages, settings: QuerySettings, tenant: str, request: Search) -> EncodeReply | None:
+    return None if request.mode == "text" else await encode(stages, settings, tenant, request.query)
+
+
 class _IndexDown(Exception):
     """The index does not answer: the next tier does."""
-
-
-async def _encode(stages: Stages, settings: QuerySettings, tenant: str, request: Search) -> EncodeReply | None:
-    if request.mode == "text":
-        return None
-    timeout_s = settings.encode_timeout_s
-    try:
-        async with asyncio.timeout(timeout_s):
-            reply = await stages.ask("embed", "encode", tenant, EncodeRequest([request.query]), EncodeReply, timeout_s)
-    except (RequestFailed, TimeoutError):
-        return None
-    return reply if reply.vectors and reply.vectors[0] else None
 
 
 async def _find(
