@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Generator, Iterable
+from collections.abc import AsyncIterable, Generator, Iterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final
@@ -17,6 +17,7 @@ from jetmem.client.link import Link, Options
 from jetmem.client.outgoing import Outgoing, Prepared, prepare
 from jetmem.client.publishing import Receipt, publish_one
 from jetmem.client.questions import ANSWER_S, Questions
+from jetmem.client.runs import AsyncRun, StepGiven, given_steps
 from jetmem.client.sources import Batcher
 from jetmem_schemas import subjects
 from jetmem_schemas.errors import SchemaError
@@ -24,6 +25,7 @@ from jetmem_schemas.errors import SchemaError
 #: Without an acknowledgement for so long, the event is handed back as `NotStored`: an agent can rather keep it than
 #: hang. None tries for ever.
 PUBLISH_TIMEOUT_S: Final = 60.0
+LOCAL: Final = "nats://127.0.0.1:4222"
 Timeout = float | UnsetType | None
 
 
@@ -132,6 +134,102 @@ class Client(Questions):
         finally:
             self._last_seq = max(self._last_seq, publisher.last_seq)
 
+    async def report_run(
+        self,
+        task: str,
+        *,
+        success: bool,
+        session: str,
+        agent: str | None = None,
+        steps: Iterable[StepGiven] = (),
+        timeout_s: Timeout = UNSET,
+        **fields: Any,
+    ) -> Receipt:
+        """Report one run that is over, and wait until it is on disk; acknowledged and retried like `publish`.
+
+        Args:
+            task: What was to be done, in words.
+            success: Whether it was.
+            session: Session token; runs that follow each other in one session are related.
+            agent: Agent token; the client's by default.
+            steps: Names of tools, or what `jetmem_schemas.events.Step` holds.
+            timeout_s: When to give up; the client's `publish_timeout_s` by default, None for never.
+            fields: Other fields of `jetmem_schemas.events.Run`, `procedure` and `context` among them.
+
+        Raises:
+            NotStored: Gave up; it carries the run with its id, to be published later.
+            Refused: It will never be stored.
+        """
+        run = {"task": task, "success": success, "steps": given_steps(steps), **fields}
+        out = Outgoing(event=_said(run), session=session, agent=agent, kind="run")
+        return await self.publish_event(out, timeout_s=timeout_s)
+
+    def run(
+        self,
+        task: str,
+        *,
+        session: str,
+        procedure: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        agent: str | None = None,
+        timeout_s: Timeout = UNSET,
+        **fields: Any,
+    ) -> AsyncRun:
+        """Record a run while it goes on: `async with client.run(…) as run:`; leaving it reports it, see `report_run`.
+
+        An exception makes it fail, is told as its failure, and goes on. Leaving it returns once the run is on disk;
+        where it is cancelled or interrupted, it is tried for no more than five seconds.
+
+        Args:
+            task: What is to be done, in words.
+            session: Session token.
+            procedure: Its name.
+            context: Where; names and values that runs are compared by.
+            agent: Agent token; the client's by default.
+            timeout_s: When to give up reporting; the client's `publish_timeout_s` by default, None for never.
+            fields: Other fields of `jetmem_schemas.events.Run`.
+
+        Raises:
+            Refused: It would never be stored; said before anything is done.
+            NotStored: When it is left without an exception: not acknowledged in time; it carries the run. With one
+                that goes on, `run.unreported` is this error.
+        """
+        known = {"task": task, "procedure": procedure, "context": context, **fields}
+        return AsyncRun(self._prepare, self._publish_within, known, session, agent, self._timeout(timeout_s))
+
+    async def define_procedure(
+        self,
+        name: str,
+        *,
+        description: str = "",
+        steps: Iterable[StepGiven] = (),
+        version: int | str | None = None,
+        agent: str | None = None,
+        timeout_s: Timeout = UNSET,
+        **fields: Any,
+    ) -> Receipt:
+        """Say what a procedure is; the last definition under a name holds.
+
+        Args:
+            name: A token: `[A-Za-z0-9_-]{1,64}`.
+            description: What it is for.
+            steps: Names of tools, or what `jetmem_schemas.events.Step` holds.
+            version: The author's own.
+            agent: Agent token; the client's by default.
+            timeout_s: When to give up; the client's `publish_timeout_s` by default, None for never.
+            fields: Other fields of `jetmem_schemas.events.Procedure`.
+
+        Raises:
+            NotStored: Gave up; it carries the definition.
+            Refused: It will never be stored.
+        """
+        told = {"description": description, "steps": given_steps(steps), "version": version, **fields}
+        out = Outgoing(event=_said(told), session=name, agent=agent, kind="procedure")
+        return await self.publish_event(out, timeout_s=timeout_s)
+
+    async def _publish_within(self, out: Outgoing, timeout_s: float | None) -> Receipt:
+        return await self.publish_event(out, timeout_s=timeout_s)
+
     async def close(self) -> None:
         """Close the connection. Nothing acknowledged is lost; calls under way raise."""
         await self._link.close()
@@ -149,6 +247,11 @@ class Client(Questions):
 
     def _timeout(self, timeout_s: Timeout) -> float | None:
         return self._publish_timeout_s if isinstance(timeout_s, UnsetType) else timeout_s
+
+
+def _said(fields: dict[str, Any]) -> dict[str, Any]:
+    """What was given a value."""
+    return {name: value for name, value in fields.items() if value is not None and value != []}
 
 
 def check_tokens(tenant: str, agent: str) -> None:
@@ -188,7 +291,7 @@ class Connecting:
 
 
 def connect(
-    server: str = "nats://127.0.0.1:4222",
+    server: str = LOCAL,
     *,
     tenant: str,
     agent: str = "agent",
