@@ -40,6 +40,15 @@ def _command(broker, *arguments):
     return [sys.executable, "-m", "jetmem", "load", *arguments, "--server", broker.url]
 
 
+def _run_line(number):
+    run = {"task": f"{number}", "success": True, "procedure": "p"}
+    return json.dumps({"tenant": "t", "agent": "a", "session": "s", "run": run}) + "\n"
+
+
+def _runs_command(broker, *arguments):
+    return [sys.executable, "-m", "jetmem", "runs", "load", *arguments, "--server", broker.url]
+
+
 def _count(broker):
     async def read():
         nc = await nats.connect(broker.url, allow_reconnect=False)
@@ -203,3 +212,87 @@ def test_who_waits_for_vectors_is_told_what_is_in_the_way_and_may_give_up(broker
     assert code == 1
     assert "waiting for vectors of t: 311 texts; embed: down, no answer" in errors
     assert "gave up: no progress for 6 s with the vectors of t: embed: down, no answer" in errors
+
+
+def _stored(broker):
+    """Subject and payload of all that MEMORY holds, in order."""
+
+    async def read():
+        nc = await nats.connect(broker.url, allow_reconnect=False)
+        total = (await nc.jetstream().stream_info(subjects.MEMORY)).state.messages
+        sub = await nc.jetstream().subscribe("", stream=subjects.MEMORY, ordered_consumer=True)
+        found = [await sub.next_msg(timeout=10) for _ in range(total)]
+        await nc.close()
+        return [(subjects.published(each.subject), json.loads(each.data)) for each in found]
+
+    return asyncio.run(read())
+
+
+def test_runs_are_loaded_like_events(broker, tmp_path):
+    file = tmp_path / "runs.jsonl.gz"
+    lines = [_run_line(1), "nope\n", _line(3), _run_line(4).replace("true", '"yes"'), _run_line(5)]
+    file.write_bytes(gzip.compress("".join(lines).encode()))
+    done = subprocess.run(_runs_command(broker, str(file)), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "line 2: bad_json: " in done.stderr
+    assert "line 3: missing_field: required field run is missing" in done.stderr
+    assert "line 4: bad_field: success must be" in done.stderr
+    assert "2 runs acknowledged" in done.stderr and "3 bad lines" in done.stderr
+    again = subprocess.run(_runs_command(broker, str(file)), capture_output=True, text=True, timeout=60)
+    assert again.returncode == 1
+    stored = _stored(broker)
+    assert {subject for subject, _ in stored} == {"mem.t.run.a.s"}
+    assert [body["task"] for _, body in stored] == ["1", "5", "1", "5"]
+    assert [body["id"] for _, body in stored[:2]] == [body["id"] for _, body in stored[2:]]
+
+
+def test_a_load_of_runs_is_interrupted_like_one_of_events(broker):
+    process = subprocess.Popen(_runs_command(broker, "-"), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdin.write("".join(_run_line(i) for i in range(100)).encode())
+    process.stdin.flush()
+    until(lambda: _count(broker) == 100, "what came through the pipe is stored though it stays open")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"100 runs acknowledged" in errors
+
+
+def test_runs_know_other_waits_than_events(broker, tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text(_run_line(1))
+    for command, wait in ((_runs_command, "vector"), (_command, "learnt")):
+        done = subprocess.run(command(broker, str(file), "--wait", wait), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert done.stderr.endswith(f", not {wait}\n")
+    assert _count(broker) == 0
+
+
+def test_who_waits_until_runs_are_learnt_is_told_when_they_are(broker, tmp_path):
+    """Applied first, then with the vectors of their tasks: neither alone is enough."""
+    file = tmp_path / "a.jsonl"
+    file.write_text(_run_line(1))
+    missing = [["procedures"], ["vector"], []]
+    counts = dict.fromkeys(("events", "sessions", "agents", "dead_letters", "purging"), 0) | {"pending_vectors": 1}
+    asked = []
+
+    async def main():
+        nc = await nats.connect(broker.url, allow_reconnect=False)
+
+        async def answers(msg):
+            common = {"fresh": {"procedures": len(asked)}, "stale": False, "took_ms": 1.0, "degraded": []}
+            if msg.subject.endswith("recommend"):
+                asked.append(json.loads(msg.data))
+                common |= {"degraded": missing[len(asked) - 1], "procedures": [], "cold": True}
+            await nc.publish(msg.reply, json.dumps({**common, **counts, "stages": []}).encode())
+
+        for verb in ("recommend", "status"):
+            await nc.subscribe(subjects.query("t", verb), cb=answers)
+        await nc.flush()
+        command = _runs_command(broker, str(file), "--wait", "learnt")
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, errors = await asyncio.wait_for(process.communicate(), 60)
+        await nc.close()
+        return process.returncode, errors.decode()
+
+    code, errors = asyncio.run(main())
+    assert (code, len(asked), {each["after"] for each in asked}) == (0, 3, {1}), errors
