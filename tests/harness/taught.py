@@ -18,7 +18,7 @@ def item(place: int) -> dict[str, Any]:
         "successes": 8 - place,
         "rate": 0.8,
         "interval": p.Interval(low=0.5, high=0.9),
-        "lift": 0.1,
+        "lift": 1.14,
         "state": "fluid",
         "agents": 2,
         "first": "2026-01-05T10:00:00.000Z",

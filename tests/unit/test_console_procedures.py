@@ -61,7 +61,7 @@ def test_a_prediction_says_what_it_rests_on(stages):
 def test_procedures_are_a_table_with_a_spark_line(stages):
     reply = reply_of(stages, "procedures", limit=2)
     text = shown(procedure_tables.show_procedures, reply)
-    all_in(text, "procedure", "alpha", "0.80", "0.50–0.90", "+0.10", "▁██", "fluid", "2026-01-06", "more: --cursor")
+    all_in(text, "procedure", "alpha", "0.80", "0.50–0.90", "1.14", "▁██", "fluid", "2026-01-06", "more: --cursor")
     empty = msgspec.structs.replace(reply, procedures=[])
     all_in(shown(procedure_tables.show_procedures, empty), "no procedure is known")
 
@@ -70,7 +70,7 @@ def test_one_procedure_is_told_whole(stages):
     reply = reply_of(stages, "procedure", id="alpha")
     text = shown(procedure_tables.show_procedure, reply)
     all_in(text, "alpha  fluid", "look before you leap", "▁██  the latest last", "8 of 10 succeeded, by 2 agents")
-    all_in(text, "+0.10 over the tenant's", "search > edit > test", "lang=python", "fails: timed out (2 runs)")
+    all_in(text, "1.14 times the tenant's", "search > edit > test", "lang=python", "fails: timed out (2 runs)")
     assert "lately" not in text and "crystal" not in text and "reward" not in text
     whole = msgspec.structs.replace(
         reply.procedure, version="3", posterior=p.Interval(low=0.4, high=0.8), decayed_runs=4.5, decayed_successes=3.2,

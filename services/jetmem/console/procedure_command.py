@@ -79,7 +79,7 @@ def procedures(
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
-    """List procedures with how they did; --sort lift puts those first that beat the tenant's rate by most."""
+    """List procedures with how they did; --sort lift puts those first that do best beside the tenant's rate."""
     from jetmem.console import procedure_tables
 
     fields = {"sort": sort, "state": state, "limit": limit, "cursor": cursor, "after": after, "wait_ms": wait_ms}

@@ -68,7 +68,7 @@ def show_procedures(console: Console, reply: p.ProceduresReply) -> None:
     for each in reply.procedures:
         last = tables.when(each.last)[:10] if each.last else ""
         bounds = f"{each.interval.low:.2f}–{each.interval.high:.2f}"
-        rate = f"{each.rate:.2f}", bounds, f"{each.lift:+.2f}", spark(each.recent)
+        rate = f"{each.rate:.2f}", bounds, f"{each.lift:.2f}", spark(each.recent)
         table.add_row(_line(each.id), f"{each.runs:,}", *rate, f"{each.agents:,}", each.state, last)
     console.print(table if reply.procedures else _NO_PROCEDURES)
     tables.footer(console, reply, cursor=tables.cursor_of(reply.cursor))
@@ -99,7 +99,7 @@ def _facts(each: p.ProcedureDetail) -> list[tuple[str, str]]:
     return [
         ("outcomes", f"{spark(each.recent)}  the latest last" if each.recent else ""),
         ("runs", f"{each.successes:,} of {each.runs:,} succeeded, by {tables.count(each.agents, 'agent')}"),
-        ("rate", f"{_chance(each.rate, each.interval)}, {each.lift:+.2f} over the tenant's"),
+        ("rate", f"{_chance(each.rate, each.interval)}, {each.lift:.2f} times the tenant's"),
         ("lately", _chance_of(each)),
         ("consistency", f"{each.consistency:.2f}" if each.runs else ""),
         ("used", used),
