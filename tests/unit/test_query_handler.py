@@ -425,7 +425,8 @@ def test_forget_without_an_acknowledgement_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slow", "waiting"), [("cover", ["persist", "index", "summarize", "learn"]), ("applied", ["index", "summarize", "learn"])]
+    ("slow", "waiting"),
+    [("cover", ["persist", "index", "summarize", "learn"]), ("applied", ["index", "summarize", "learn"])],
 )
 def test_forget_says_who_has_not_applied_it(slow: str, waiting: list[str]) -> None:
     stages = stages_with()
