@@ -67,7 +67,7 @@ class Answers:
         asked = self._asked(tenant, ask, vector)
         found = estimated(self._rows, board, asked)
         mixed = "\0".join((tenant, ask.task, ask.agent or "", ask.seed, seed))
-        ranked = choosing.rank(found.candidates(), ask.explore, mixed)[: ask.k]
+        ranked = choosing.rank(found.candidates(), ask.explore, mixed, ask.k)
         place = {found.standing.names[row]: at for at, row in enumerate(found.rows)}
         shown = [self._recommended(asked, ask, found, place[each.procedure], each) for each in ranked]
         cold = all(found.how(at) in ("none", "rate") for at in range(len(found.rows)))

@@ -44,7 +44,7 @@ class Latest(NamedTuple):
     success: bool
 
 
-class Tally(msgspec.Struct, frozen=True, array_like=True):
+class Tally(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Counts of some runs, plain and with a half-life of 30 days; `seq` is the last run that was taken."""
 
     seq: int = 0

@@ -19,7 +19,7 @@ from jetmem.domain.procedures.kernels import Floats, Vectors
 from jetmem.domain.procedures.statistics import HALF_LIFE_MS
 from jetmem.learn.board import Board, Near, Standing
 from jetmem.learn.core import Latest, Tally, pairs_of
-from jetmem.learn.rows import CONTEXT, Rows, decode_share, hashed, share_key
+from jetmem.learn.rows import CONTEXT, Rows, decode_share, hashed, prefix
 from jetmem_schemas.procedures import How
 
 #: Tasks nearest to the one asked about, and the cosine below which a run counts less than 0.02 runs.
@@ -29,7 +29,7 @@ COSINE_MIN: Final = 0.3
 TRIED_MAX: Final = 256
 TRIED_ALL_MAX: Final = 4_096
 #: Procedures whose context is looked at: the likeliest so far, and those that were tried near.
-WEIGHED_MAX: Final = 512
+WEIGHED_MAX: Final = 256
 #: Context values of a question that are looked at.
 PAIRS_MAX: Final = 8
 #: Evidence at which an answer says what it rests on.
@@ -171,7 +171,8 @@ def _in_context(
     pairs = pairs_of(asked.context)[:PAIRS_MAX]
     won, runs = np.zeros(len(weighed)), np.zeros(len(weighed))
     fewest = np.full(len(weighed), np.inf if pairs else 0.0)
-    keys = [share_key(asked.tenant, standing.keys[row], CONTEXT, pair) for pair in pairs for row in weighed]
+    held = [prefix(asked.tenant) + standing.keys[row] + CONTEXT for row in weighed]
+    keys = [start + of for of in map(hashed, pairs) for start in held]
     found = rows.store.get_many("shares", keys)
     for number in range(len(pairs)):
         plain = np.zeros(len(weighed))

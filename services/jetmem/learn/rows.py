@@ -44,7 +44,7 @@ EMPTY_MARK: Final = b"!"
 encode = msgspec.msgpack.Encoder().encode
 
 
-class RunRow(msgspec.Struct, frozen=True, array_like=True):
+class RunRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One run without its task's text and its procedure's name."""
 
     id: str
@@ -62,21 +62,21 @@ class RunRow(msgspec.Struct, frozen=True, array_like=True):
     lessons: tuple[str, ...]
 
 
-class ProcedureRow(msgspec.Struct, frozen=True, array_like=True):
+class ProcedureRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A procedure that was run or defined."""
 
     name: str
     counts: Statistics = Statistics()
 
 
-class ShareRow(msgspec.Struct, frozen=True, array_like=True):
+class ShareRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A procedure's runs by one agent, or in one context value."""
 
     of: str
     tally: Tally = Tally()
 
 
-class TriedRow(msgspec.Struct, frozen=True, array_like=True):
+class TriedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A procedure's runs at one task in one context."""
 
     context: dict[str, str]
@@ -84,7 +84,7 @@ class TriedRow(msgspec.Struct, frozen=True, array_like=True):
     latest: tuple[Latest, ...] = ()
 
 
-class TaskRow(msgspec.Struct, frozen=True, array_like=True):
+class TaskRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A task: how many runs have it, and the entry that it came with."""
 
     text: str
