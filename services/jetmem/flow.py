@@ -99,6 +99,17 @@ STAGES: Final = (
         tenants=True,
     ),
     Stage(
+        name="learn",
+        reads=subjects.RECORD,
+        emits=(subjects.EMBED,),
+        store="RocksDB",
+        ack_point="checkpoint in the same write as the data",
+        does="learns from runs which procedure works for which task",
+        settings="LearnSettings",
+        nice=7,
+        arms=("procedures",),
+    ),
+    Stage(
         name="query",
         reads="",
         emits=(subjects.MEMORY,),

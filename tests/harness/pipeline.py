@@ -42,10 +42,11 @@ MODEL = "fake@00000000"
 
 
 class FakeEmbed:
-    """Answers jobs of index in the order they came; `held` makes it wait, `encoded` counts texts by tenant."""
+    """Answers jobs of a stage in the order they came; `open` lets it."""
 
-    def __init__(self, nc: Any) -> None:
+    def __init__(self, nc: Any, stage: str = "index") -> None:
         self.nc = nc
+        self.stage = stage
         self.encoder = FakeEncoder()
         self.open = asyncio.Event()
         self.open.set()
@@ -72,8 +73,8 @@ class FakeEmbed:
     async def _pull(self) -> None:
         js = self.nc.jetstream()
         config = ConsumerConfig(ack_wait=10)
-        subject = subjects.embed_job("index")
-        sub = await js.pull_subscribe(subject, durable="embed", stream=subjects.EMBED, config=config)
+        subject = subjects.embed_job(self.stage)
+        sub = await js.pull_subscribe(subject, durable=f"embed-{self.stage}", stream=subjects.EMBED, config=config)
         while True:
             await self.open.wait()
             for msg in await sub.fetch(1, timeout=1):

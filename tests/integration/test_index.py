@@ -394,7 +394,7 @@ def test_a_large_tenant_is_searched_by_its_graph_before_and_after_a_restart(tmp_
 
 
 def test_another_model_is_asked_for_everything(tmp_path, monkeypatch):
-    monkeypatch.setattr("jetmem.index.models.QUIET_S", 0.0)
+    monkeypatch.setattr("jetmem.runtime.models.QUIET_S", 0.0)
 
     async def body(line):
         await say_all(line, "zanzibar", names(10))

@@ -25,7 +25,7 @@ STAGES = ("persist", "index", "tally", "query")
 @pytest.fixture
 def line_in_the_flow(monkeypatch):
     monkeypatch.setattr(jetmem, "__path__", toy.path())
-    monkeypatch.setattr(flow, "STAGES", toy.stages("embed", "summarize"))
+    monkeypatch.setattr(flow, "STAGES", toy.stages("embed", "summarize", "learn"))
 
 
 def run(body, tmp_path):

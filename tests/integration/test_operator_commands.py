@@ -122,7 +122,7 @@ def test_a_stages_refusal_is_one_sentence(broker):
 def test_only_projections_can_be_rebuilt(broker, stage):
     code, _, err = asyncio.run(jetmem("rebuild", stage, "--server", broker.url))
     assert code == 2
-    assert err.strip() == f"jetmem: {stage} is no projection of the record; index, summarize can be rebuilt"
+    assert err.strip() == f"jetmem: {stage} is no projection of the record; index, summarize, learn can be rebuilt"
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,7 @@ def test_down_stops_what_runs_and_says_so(up):
     pids = [p["pid"] for p in it.state()["processes"]]
     said = down(it.root)
     assert said.returncode == 0
-    assert said.stdout.startswith("stopped query, summarize, index, embed, persist, nats-server in ")
+    assert said.stdout.startswith("stopped query, learn, summarize, index, embed, persist, nats-server in ")
     assert it.ended() == 0
     assert not any(alive(pid) for pid in pids)
     again = down(it.root)

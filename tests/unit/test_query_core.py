@@ -196,11 +196,11 @@ def test_arms_are_listed_in_the_order_of_the_flow(monkeypatch: pytest.MonkeyPatc
         return standing.common(0)["degraded"]
 
     assert listed("vector", "text", "record") == ["record", "text", "vector"]
-    assert flow.arms() == ["record", "text", "vector", "toc"]
-    learn = msgspec.structs.replace(flow.stage("index"), name="learn", arms=("procedures", "graph"))
-    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES, learn))
-    assert listed("graph", "procedures", "vector", "text", "record") == [
-        "record", "text", "vector", "procedures", "graph"
+    assert flow.arms() == ["record", "text", "vector", "toc", "procedures"]
+    guess = msgspec.structs.replace(flow.stage("index"), name="guess", arms=("guesses", "graph"))
+    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES, guess))
+    assert listed("graph", "guesses", "procedures", "vector", "text", "record") == [
+        "record", "text", "vector", "procedures", "guesses", "graph"
     ]  # fmt: skip
     assert listed("zz", "unheard", "text") == ["text", "unheard", "zz"], "a stage that is gone from the flow"
 

@@ -18,7 +18,6 @@ from jetmem.domain import keys
 from jetmem.index.arrivals import Arrivals
 from jetmem.index.core import Said, said_of
 from jetmem.index.corrections import Corrections
-from jetmem.index.models import Models, Verdict
 from jetmem.index.names import Names
 from jetmem.index.nodes import Nodes
 from jetmem.index.pieces import Pieces
@@ -31,6 +30,7 @@ from jetmem.index.words import REACH, Words
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock, SystemClock
 from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.models import Models, Verdict
 from jetmem.runtime.store import WriteSet
 from jetmem_schemas.internal import Entry, Forgotten, Head, VectorsReady
 from jetmem_schemas.subjects import owner, partition_of

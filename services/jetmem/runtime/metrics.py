@@ -33,6 +33,13 @@ told_dropped = Counter(
 told_tokens = Counter("jetmem_told_tokens_total", "tokens that the summary endpoint says it took", registry=REGISTRY)
 topics_placed = Counter("jetmem_topics_placed_total", "segments placed among topics", registry=REGISTRY)
 topics_grouped = Counter("jetmem_topics_grouped_total", "times that a tenant's topics were grouped", registry=REGISTRY)
+learnt = Counter("jetmem_learnt_total", "runs learnt from", registry=REGISTRY)
+success_propagation = Histogram(
+    "jetmem_success_propagation_duration_seconds",
+    "from a run's arrival at the broker until recommendations know it",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
 embedded = Counter("jetmem_embedded_total", "texts encoded", ["kind"], registry=REGISTRY)
 scanned = Counter("jetmem_scanned_total", "entries read by scan instead of live", ["stage"], registry=REGISTRY)
 resets = Counter("jetmem_projection_resets_total", "partitions begun again from 0", ["stage"], registry=REGISTRY)

@@ -7,7 +7,7 @@ import hashlib
 import msgspec
 
 
-class Ran(msgspec.Struct, frozen=True, kw_only=True):
+class Ran(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One recorded run; `seq` is its number in the partition's log, `at_ms` its time in epoch milliseconds."""
 
     id: str

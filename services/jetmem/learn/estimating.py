@@ -1,0 +1,200 @@
+"""How likely each procedure is to succeed at a task, from a board and the rows of the tasks most like it.
+
+Work is bounded: so many tasks are looked at, so many procedures tried at each, and so many procedures weighed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetmem.domain.procedures import decay, estimate
+from jetmem.domain.procedures.choosing import Candidate
+from jetmem.domain.procedures.estimate import Prior
+from jetmem.domain.procedures.kernels import Floats, Vectors
+from jetmem.domain.procedures.statistics import HALF_LIFE_MS
+from jetmem.learn.board import Board, Near, Standing
+from jetmem.learn.core import Latest, Tally, pairs_of
+from jetmem.learn.rows import CONTEXT, Rows, decode_share, hashed, prefix
+from jetmem_schemas.procedures import How
+
+#: Tasks nearest to the one asked about, and the cosine below which a run counts less than 0.02 runs.
+NEAR_TASKS: Final = 128
+COSINE_MIN: Final = 0.3
+#: Rows of one task, and of all, that are read: who was tried there in which context.
+TRIED_MAX: Final = 256
+TRIED_ALL_MAX: Final = 4_096
+#: Procedures whose context is looked at: the likeliest so far, and those that were tried near.
+WEIGHED_MAX: Final = 256
+#: Context values of a question that are looked at.
+PAIRS_MAX: Final = 8
+#: Evidence at which an answer says what it rests on.
+TELLING_RUNS: Final = 1.0
+
+
+class Seen(NamedTuple):
+    """A run at a task like the one asked about."""
+
+    run: Latest
+    task: bytes
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What is known of the procedures weighed, in rows of a board.
+
+    Attributes:
+        standing: The board as it stood.
+        rows: Procedures weighed.
+        probability: Of each of them, clipped.
+        evidence: Runs that stand behind each, own and near.
+        near_runs: What runs at tasks like this one count for each.
+        context_runs: Runs of each in this context, the fewest over its values.
+        seen: Runs at the nearest tasks, by row, the nearest first.
+    """
+
+    standing: Standing
+    rows: NDArray[np.intp]
+    probability: Floats
+    evidence: Floats
+    near_runs: Floats
+    context_runs: Floats
+    seen: Mapping[int, Sequence[Seen]]
+
+    def candidates(self) -> list[Candidate]:
+        """As `choosing.rank` takes them."""
+        found = zip(self.rows, self.probability, self.evidence, strict=True)
+        return [Candidate(self.standing.names[row], float(p), float(n)) for row, p, n in found]
+
+    def how(self, at: int) -> How:
+        """What the estimate at a place of `rows` rests on."""
+        if self.near_runs[at] >= TELLING_RUNS:
+            return "neighbours"
+        if self.context_runs[at] >= TELLING_RUNS:
+            return "context"
+        return "rate" if self.standing.all_runs[self.rows[at]] else "none"
+
+
+class Asked(NamedTuple):
+    """A question: the task's key and vector (empty if there is none), the context as it is compared."""
+
+    tenant: str
+    task: bytes
+    vector: Vectors
+    context: dict[str, str]
+    now_ms: int
+
+
+def estimated(rows: Rows, board: Board, asked: Asked, only: bytes | None = None) -> Estimates:
+    """Estimate procedures, or only one."""
+    standing = board.standing(asked.now_ms)
+    general = estimate.prior(standing.won, standing.runs)
+    rate = estimate.shrunk(standing.won, standing.runs, np.full(standing.runs.shape, general.mean), general.runs)
+    near = _near(rows, asked, standing, _like(board, asked))
+    weighed = _weighed(standing, rate, near.runs, only)
+    there, in_context, context_runs = _in_context(rows, asked, standing, weighed, rate[weighed])
+    near_won, near_runs = near.won[weighed], near.runs[weighed]
+    probability = estimate.clipped(estimate.shrunk(near_won, near_runs, there, estimate.NEAR_PRIOR))
+    own = standing.runs[weighed]
+    if asked.context:
+        own = in_context + np.minimum(np.maximum(0.0, own - in_context), estimate.CONTEXT_RUNS)
+    return Estimates(standing, weighed, probability, own + near_runs, near_runs, context_runs, near.seen)
+
+
+def unknown(rows: Rows, board: Board, now_ms: int) -> Prior:
+    """What is thought of a procedure that nobody ran or defined."""
+    standing = board.standing(now_ms)
+    return estimate.prior(standing.won, standing.runs)
+
+
+def _like(board: Board, asked: Asked) -> Near:
+    """Tasks like this one; the very same counts also while it has no vector."""
+    near = board.near(asked.vector, NEAR_TASKS, COSINE_MIN) if len(asked.vector) else Near([], np.zeros(0))
+    if asked.task in near.tasks:
+        return near
+    return Near([asked.task, *near.tasks], np.r_[1.0, near.cosine])
+
+
+@dataclass(slots=True)
+class _Tried:
+    won: Floats
+    runs: Floats
+    seen: dict[int, list[Seen]]
+
+
+def _near(rows: Rows, asked: Asked, standing: Standing, near: Near) -> _Tried:
+    """What procedures did at these tasks, each run counted by how near it is."""
+    found = _Tried(np.zeros(len(standing.runs)), np.zeros(len(standing.runs)), {})
+    weights = estimate.near(near.cosine)
+    left = TRIED_ALL_MAX
+    for task, cosine, weight in zip(near.tasks, near.cosine, weights, strict=True):
+        for number, (procedure, row) in enumerate(rows.tried(asked.tenant, task)):
+            if number >= TRIED_MAX or left <= 0:
+                break
+            left -= 1
+            at = standing.row.get(procedure)
+            if at is None or at >= len(standing.runs):
+                continue
+            won, runs = decayed(row.tally, asked.now_ms)
+            found.won[at] += weight * won
+            found.runs[at] += weight * runs
+            found.seen.setdefault(at, []).extend(Seen(each, task, float(cosine)) for each in row.latest)
+    return found
+
+
+def _weighed(standing: Standing, rate: Floats, near_runs: Floats, only: bytes | None) -> NDArray[np.intp]:
+    """Rows of the procedures to weigh."""
+    if only is not None:
+        row = standing.row.get(only, len(rate))
+        return np.array([row] if row < len(rate) else [], dtype=np.intp)
+    there = np.array([bool(name) for name in standing.names[: len(rate)]], dtype=np.bool_)
+    rows = np.flatnonzero(there)
+    if len(rows) <= WEIGHED_MAX:
+        return rows
+    likely = rows[np.argsort(-rate[rows], kind="stable")[:WEIGHED_MAX]]
+    tried = rows[np.argsort(-near_runs[rows], kind="stable")[:WEIGHED_MAX]]
+    return np.union1d(likely, tried[near_runs[tried] > 0])
+
+
+def _in_context(
+    rows: Rows, asked: Asked, standing: Standing, weighed: NDArray[np.intp], rate: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """The rate of each in this context, decayed runs that it rests on, and plain runs.
+
+    A run counts the share of the asked values that it was made in; with one value, whether it was.
+    """
+    pairs = pairs_of(asked.context)[:PAIRS_MAX]
+    won, runs = np.zeros(len(weighed)), np.zeros(len(weighed))
+    fewest = np.full(len(weighed), np.inf if pairs else 0.0)
+    held = [prefix(asked.tenant) + standing.keys[row] + CONTEXT for row in weighed]
+    keys = [start + of for of in map(hashed, pairs) for start in held]
+    found = rows.store.get_many("shares", keys)
+    for number in range(len(pairs)):
+        plain = np.zeros(len(weighed))
+        for at, raw in enumerate(found[number * len(weighed) : (number + 1) * len(weighed)]):
+            if raw:
+                tally = decode_share(raw).tally
+                each_won, each_runs = decayed(tally, asked.now_ms)
+                won[at] += each_won / len(pairs)
+                runs[at] += each_runs / len(pairs)
+                plain[at] = tally.runs
+        fewest = np.minimum(fewest, plain)
+    return estimate.shrunk(won, runs, rate, estimate.CONTEXT_RUNS), runs, fewest
+
+
+def decayed(tally: Tally, now_ms: int) -> tuple[float, float]:
+    """Successes and runs as they count now."""
+    return (
+        decay.value(tally.decayed_successes, now_ms, HALF_LIFE_MS),
+        decay.value(tally.decayed_runs, now_ms, HALF_LIFE_MS),
+    )
+
+
+def asked_of(tenant: str, task: str, vector: Vectors, context: dict[str, str], now_ms: int) -> Asked:
+    """A question about a task."""
+    return Asked(tenant, hashed(task), vector, context, now_ms)

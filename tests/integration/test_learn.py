@@ -1,0 +1,218 @@
+"""learn as other stages meet it: broker, persist and learn, all real but embed."""
+
+import asyncio
+
+import msgspec
+
+from harness.files import grep
+from harness.pipeline import MODEL, FakeEmbed, pipeline
+from harness.waiting import until_async
+from jetmem_schemas import subjects
+from jetmem_schemas.internal import AppliedReply, AppliedRequest, Head, StageStatus
+from jetmem_schemas.procedures import (
+    Found,
+    OneAsk,
+    Predict,
+    PredictAsk,
+    PredictFound,
+    ProcedureAsk,
+    ProcedureDetail,
+    ProcedureItem,
+    Procedures,
+    ProceduresAsk,
+    Recommend,
+    RecommendAsk,
+    RecommendFound,
+)
+
+PLAIN = "repair the failing unit tests of the parser"
+OTHER = "translate a poem about the sea into french"
+
+
+def run(body, tmp_path):
+    async def test():
+        async with pipeline(tmp_path) as line:
+            line.embed = FakeEmbed(line.nc, "learn")
+            await line.start("persist", "learn")
+            line.embed.start()
+            await body(Learnt(line))
+
+    asyncio.run(test())
+
+
+class Learnt:
+    """What an agent and query do."""
+
+    def __init__(self, line):
+        self.line = line
+
+    async def ran(self, procedure, success, task, *, tenant="acme", agent="alice", **fields):
+        body = msgspec.json.encode({"task": task, "success": success, "procedure": procedure, **fields})
+        ack = await self.line.nc.jetstream().publish(subjects.memory(tenant, "run", agent, "s1"), body, timeout=5)
+        return int(ack.seq)
+
+    async def defined(self, name, **fields):
+        subject = subjects.memory("acme", "procedure", "alice", name)
+        return int((await self.line.nc.jetstream().publish(subject, msgspec.json.encode(fields), timeout=5)).seq)
+
+    async def applied(self, seq, tenant="acme"):
+        request = AppliedRequest(tenant, await self.line.covered(seq, tenant=tenant), 20_000)
+        reply = await self.line.ask("learn", "applied", request, AppliedReply, tenant=tenant)
+        assert (set(reply.at), reply.late) == ({"procedures"}, [])
+
+    async def embedded(self):
+        async def done():
+            return not (await self.status()).counts["pending_tasks"]
+
+        await until_async(done, "every task has its vector")
+
+    async def status(self):
+        return await self.line.ask("learn", "status", {"tenant": "acme"}, StageStatus)
+
+    def vector(self, task):
+        return bytes(self.line.embed.encoder.encode([task])[0].tobytes())
+
+    async def recommend(self, task, *, tenant="acme", model=MODEL, **fields):
+        asked = RecommendAsk(tenant, Recommend(task=task, **fields), self.vector(task) if model else b"", model)
+        return await self.line.ask("learn", "recommend", asked, Found[RecommendFound], tenant=tenant)
+
+    async def predict(self, task, procedure):
+        asked = PredictAsk("acme", Predict(task=task, procedure=procedure), self.vector(task), MODEL)
+        return await self.line.ask("learn", "predict", asked, Found[PredictFound])
+
+    async def procedure(self, name):
+        return await self.line.ask("learn", "procedure", OneAsk("acme", ProcedureAsk(id=name)), Found[ProcedureDetail])
+
+    async def procedures(self, start=0, **fields):
+        asked = ProceduresAsk("acme", Procedures(**fields), start)
+        return await self.line.ask("learn", "procedures", asked, Found[list[ProcedureItem]])
+
+
+async def some_runs(it):
+    for n in range(6):
+        await it.ran(
+            "read-first", True, PLAIN, id=f"good{n}", context={"lang": "python"}, duration_ms=100 + n,
+            steps=[{"tool": "read"}, {"tool": "edit"}], lessons=["lighthouse before log"],
+        )  # fmt: skip
+        await it.ran("guess", False, PLAIN, id=f"bad{n}", context={"lang": "python"}, failure="zanzibar exploded")
+    return await it.ran("guess", True, OTHER, id="poem", agent="bob")
+
+
+def test_runs_are_learnt_from_and_asked_about(tmp_path):
+    async def body(it):
+        await it.applied(await some_runs(it))
+        await it.embedded()
+        found = await it.recommend(PLAIN, context={"lang": "python"}, agent="alice")
+        assert not found.degraded
+        first, second = found.value.procedures
+        assert (first.id, second.id, found.value.cold) == ("read-first", "guess", False)
+        assert first.interval.low < first.probability < first.interval.high
+        assert first.probability > 0.75 > 0.3 > second.probability
+        assert (first.why.how, first.why.runs, first.why.successes, first.why.in_context) == ("neighbours", 6, 6, 6)
+        assert first.why.by_agent == 6
+        assert {each.run for each in first.why.neighbours} <= {f"good{n}" for n in range(6)}
+        assert all(each.similarity > 0.99 and each.success for each in first.why.neighbours)
+        assert (first.steps, first.lessons[0].text) == (["read", "edit"], "lighthouse before log")
+        assert (second.failures[0].text, second.failures[0].runs) == ("zanzibar exploded", 6)
+        assert first.duration_ms.p50 > 90
+        told = await it.predict(PLAIN, "read-first")
+        assert not told.value.cold and told.value.probability > 0.7
+        assert (await it.predict(PLAIN, "nobody")).value.cold
+        poem = await it.recommend(OTHER)
+        assert {each.id: each.why.neighbours[0].run for each in poem.value.procedures if each.why.neighbours} == {
+            "guess": "poem"
+        }
+        other = await it.recommend(PLAIN, tenant="zoo")
+        assert (other.value.procedures, other.value.cold) == ([], True)
+
+    run(body, tmp_path)
+
+
+def test_definitions_and_lists(tmp_path):
+    async def body(it):
+        await some_runs(it)
+        await it.applied(await it.defined("spare", description="never tried", steps=[{"tool": "hope"}], version=3))
+        detail = (await it.procedure("spare")).value
+        assert (detail.description, detail.steps, detail.version, detail.runs) == ("never tried", ["hope"], "3", 0)
+        detail = (await it.procedure("guess")).value
+        assert (detail.runs, detail.successes, detail.agents) == (7, 1, 2)
+        assert {each.of: (each.runs, each.successes) for each in detail.by_agent} == {"alice": (6, 0), "bob": (1, 1)}
+        assert [(each.of, each.runs) for each in detail.by_context] == [("lang=python", 6)]
+        assert detail.recent == [False] * 6 + [True]
+        assert (await it.procedure("nobody")).value is None
+        page = await it.procedures(limit=2)
+        assert ([each.id for each in page.value], page.more) == (["guess", "read-first"], True)
+        page = await it.procedures(2, limit=2)
+        assert ([each.id for each in page.value], page.more) == (["spare"], False)
+        assert [each.id for each in (await it.procedures(sort="rate")).value] == ["read-first", "guess", "spare"]
+
+    run(body, tmp_path)
+
+
+def test_a_forget_takes_the_influence_of_a_run_away_and_then_its_words(tmp_path):
+    async def body(it):
+        await it.applied(await some_runs(it))
+        await it.embedded()
+        assert grep(b"zanzibar", it.line.data / "learn")
+        await it.ran("guess", True, OTHER, id="poem2")
+        seq = await it.line.forget(ids=[f"bad{n}" for n in range(6)])
+        await it.applied(seq)
+        detail = (await it.procedure("guess")).value
+        assert (detail.runs, detail.successes, detail.failures, detail.by_context) == (2, 2, [], [])
+        assert all(not each.failures for each in (await it.recommend(PLAIN)).value.procedures)
+
+        async def purged():
+            return not (await it.status()).counts["purging"]
+
+        await until_async(purged, "files are rewritten", 60)
+        await it.line.stop("learn")
+        assert grep(b"lighthouse", it.line.data / "learn")
+        assert not grep(b"zanzibar", it.line.data / "learn")
+
+    run(body, tmp_path)
+
+
+def test_without_vectors_it_answers_by_what_is_known_and_says_so(tmp_path):
+    async def body(it):
+        it.line.embed.open.clear()
+        await it.applied(await some_runs(it))
+        found = await it.recommend(PLAIN, model="", context={"lang": "python"})
+        assert found.degraded
+        assert [each.id for each in found.value.procedures] == ["read-first", "guess"]
+        assert found.value.procedures[0].why.how == "neighbours", "the very same task needs no vector"
+        it.line.embed.open.set()
+        await it.embedded()
+        assert not (await it.recommend(PLAIN)).degraded
+        assert (await it.recommend(PLAIN, model="")).degraded
+
+    run(body, tmp_path)
+
+
+def test_restarted_and_rebuilt_it_answers_the_same(tmp_path):
+    async def body(it):
+        seq = await some_runs(it)
+        await it.applied(seq)
+        await it.embedded()
+        before = (await it.recommend(PLAIN, k=9)).value
+        await it.line.stop("learn")
+        seq = await it.ran("guess", False, PLAIN, id="later", agent="carol")
+        await it.line.start("learn")
+        await it.applied(seq)
+        assert (await it.procedure("guess")).value.runs == 8
+        seq = await it.line.forget(ids=["later"])
+        await it.applied(seq)
+        assert names(await it.recommend(PLAIN, k=9)) == [(each.id, each.why.runs) for each in before.procedures]
+        assert await it.line.ask("learn", "rebuild", {}, dict) == {"rebuilding": True}
+        await it.line.ended("learn")
+        await it.line.start("learn")
+        await it.applied(seq)
+        await it.embedded()
+        again = await it.recommend(PLAIN, k=9)
+        assert names(again) == [(each.id, each.why.runs) for each in before.procedures]
+        assert again.at != Head()
+
+    run(body, tmp_path)
+
+
+def names(found):
+    return [(each.id, each.why.runs) for each in found.value.procedures]
