@@ -34,6 +34,8 @@ _PUBLISH_S: Final = 120.0
 _WAIT_MS: Final = 10_000
 _ASK_S: Final = 30.0
 _LOOK_S: Final = 0.5
+#: On a busy machine embed may be late for a question.
+_TRIES: Final = 5
 #: Some steps of the data are whole scripts.
 _TOOL_CHARS_MAX: Final = 256
 _SEED: Final = 3
@@ -104,11 +106,12 @@ async def _learnt(fold: Client, say: Told) -> None:
 
 
 async def _ask(fold: Client, data: Data, row: int) -> RecommendReply:
-    situations = data.situations
-    reply = await fold.recommend(situations.texts[row], context=situations.contexts[row], k=len(data.procedures))
-    if reply.degraded or reply.stale:
-        raise Broken(f"the answer about {data.tasks[row].task_id} was degraded: {reply.degraded}, stale {reply.stale}")
-    return reply
+    task, context = data.situations.texts[row], data.situations.contexts[row]
+    for _ in range(_TRIES):
+        reply = await fold.recommend(task, context=context, k=len(data.procedures))
+        if not reply.degraded and not reply.stale:
+            return reply
+    raise Broken(f"answers about {data.tasks[row].task_id} stay degraded: {reply.degraded}, stale {reply.stale}")
 
 
 def _row(reply: RecommendReply, procedures: Sequence[str]) -> Floats:
