@@ -1,4 +1,4 @@
-"""Questions and answers about procedures: what query is asked, and what learn answers it.
+"""Questions about procedures, and what answers hold: what query is asked, and what learn answers it.
 
 Items are made by learn as users see them, so that there is one description of each; `Found` adds how fresh they are.
 Probabilities and strengths are 0..1, durations milliseconds, times RFC 3339.
@@ -11,7 +11,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from jetmem_schemas.asking import Cursor, Limit, Reply, Request, Token
+from jetmem_schemas.asking import Cursor, Limit, Request, Token
 from jetmem_schemas.events import Meta64, Name
 from jetmem_schemas.internal import Head
 
@@ -288,58 +288,6 @@ class InsightItem(msgspec.Struct, frozen=True, kw_only=True):
     contexts: list[str]
     works: list[Works]
     fails: list[Works]
-
-
-# --- answers
-
-
-class RecommendReply(Reply, frozen=True, kw_only=True):
-    """Procedures, best first. `cold`: nothing is known that helps with this task, the order is that of the rates."""
-
-    procedures: list[Recommended]
-    cold: bool
-
-
-class PredictReply(Reply, frozen=True, kw_only=True):
-    """One procedure's chance; `cold`: it has no run."""
-
-    probability: float
-    interval: Interval
-    why: Why
-    cold: bool
-
-
-class ProcedureReply(Reply, frozen=True, kw_only=True):
-    """One procedure."""
-
-    procedure: ProcedureDetail
-
-
-class ProceduresReply(Reply, frozen=True, kw_only=True):
-    """One page of procedures."""
-
-    procedures: list[ProcedureItem]
-    cursor: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class RelatedReply(Reply, frozen=True, kw_only=True):
-    """The graph's neighbours."""
-
-    procedures: list[RelatedProcedure]
-
-
-class PatternsReply(Reply, frozen=True, kw_only=True):
-    """Patterns, the surest first, and what tends to come next."""
-
-    patterns: list[PatternItem]
-    next: list[Next]
-    cursor: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class InsightsReply(Reply, frozen=True, kw_only=True):
-    """Clusters of tasks."""
-
-    insights: list[InsightItem]
 
 
 # --- what query asks learn: MessagePack, never seen by users

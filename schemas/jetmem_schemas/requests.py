@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from jetmem_schemas import procedures
+from jetmem_schemas import procedure_replies, procedures
 from jetmem_schemas.asking import (
     LIMIT_MAX,
     QUERY_CHARS_MAX,
@@ -375,13 +375,13 @@ VERBS: Final[dict[str, tuple[type[Request], type[Reply]]]] = {
     "route": (Route, RouteReply),
     "topics": (Topics, TopicsReply),
     "topic": (Topic, TopicReply),
-    "recommend": (procedures.Recommend, procedures.RecommendReply),
-    "predict": (procedures.Predict, procedures.PredictReply),
-    "procedure": (procedures.ProcedureAsk, procedures.ProcedureReply),
-    "procedures": (procedures.Procedures, procedures.ProceduresReply),
-    "related": (procedures.Related, procedures.RelatedReply),
-    "patterns": (procedures.Patterns, procedures.PatternsReply),
-    "insights": (procedures.Insights, procedures.InsightsReply),
+    "recommend": (procedures.Recommend, procedure_replies.RecommendReply),
+    "predict": (procedures.Predict, procedure_replies.PredictReply),
+    "procedure": (procedures.ProcedureAsk, procedure_replies.ProcedureReply),
+    "procedures": (procedures.Procedures, procedure_replies.ProceduresReply),
+    "related": (procedures.Related, procedure_replies.RelatedReply),
+    "patterns": (procedures.Patterns, procedure_replies.PatternsReply),
+    "insights": (procedures.Insights, procedure_replies.InsightsReply),
     "status": (Status, StatusReply),
     "forget": (ForgetRequest, ForgetReply),
 }

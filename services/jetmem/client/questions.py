@@ -17,17 +17,16 @@ from jetmem_schemas.asking import Reply
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import decode_json
 from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER, Failure
-from jetmem_schemas.procedures import (
+from jetmem_schemas.procedure_replies import (
     InsightsReply,
-    PatternItem,
     PatternsReply,
     PredictReply,
-    ProcedureItem,
     ProcedureReply,
     ProceduresReply,
     RecommendReply,
     RelatedReply,
 )
+from jetmem_schemas.procedures import PatternItem, ProcedureItem
 from jetmem_schemas.shown import AgentItem, NodeItem, SessionItem, TopicItem
 
 R = TypeVar("R", bound=Reply)

@@ -12,6 +12,15 @@ from rich.tree import Tree
 
 from jetmem.console import tables
 from jetmem_schemas import procedures as p
+from jetmem_schemas.procedure_replies import (
+    InsightsReply,
+    PatternsReply,
+    PredictReply,
+    ProcedureReply,
+    ProceduresReply,
+    RecommendReply,
+    RelatedReply,
+)
 
 _INDENT: Final = " " * 5
 _TEXT_CHARS: Final = 160
@@ -35,7 +44,7 @@ _RELATION: Final[dict[p.Relation, str]] = {
 _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 
 
-def show_recommended(console: Console, reply: p.RecommendReply) -> None:
+def show_recommended(console: Console, reply: RecommendReply) -> None:
     """Procedures for a task, each with what speaks for it."""
     if reply.cold and reply.procedures:
         console.print("nothing is known of such tasks; this is the order of the rates", style="yellow")
@@ -53,7 +62,7 @@ def show_recommended(console: Console, reply: p.RecommendReply) -> None:
     tables.footer(console, reply)
 
 
-def show_predicted(name: str, console: Console, reply: p.PredictReply) -> None:
+def show_predicted(name: str, console: Console, reply: PredictReply) -> None:
     """One procedure's chance, and what it rests on."""
     cold = ("  it has no run", "yellow") if reply.cold else ""
     head = Text.assemble((_line(name), "bold green"), f"  {_chance(reply.probability, reply.interval)}", cold)
@@ -62,7 +71,7 @@ def show_predicted(name: str, console: Console, reply: p.PredictReply) -> None:
     tables.footer(console, reply)
 
 
-def show_procedures(console: Console, reply: p.ProceduresReply) -> None:
+def show_procedures(console: Console, reply: ProceduresReply) -> None:
     """A page of procedures."""
     table = tables.lines("procedure", "runs", "rate", "95 %", "lift", "outcomes", "agents", "state", "last")
     for each in reply.procedures:
@@ -74,7 +83,7 @@ def show_procedures(console: Console, reply: p.ProceduresReply) -> None:
     tables.footer(console, reply, cursor=tables.cursor_of(reply.cursor))
 
 
-def show_procedure(console: Console, reply: p.ProcedureReply) -> None:
+def show_procedure(console: Console, reply: ProcedureReply) -> None:
     """One procedure whole."""
     each = reply.procedure
     version = f"  version {_line(each.version)}" if each.version else ""
@@ -128,7 +137,7 @@ def _shares(title: str, shares: Sequence[p.Share]) -> Table:
     return table
 
 
-def show_related(name: str, console: Console, reply: p.RelatedReply) -> None:
+def show_related(name: str, console: Console, reply: RelatedReply) -> None:
     """A tree of neighbours; below each what is reached through it."""
     root = Tree(Text(_line(name), "bold"))
     grown: dict[tuple[str, ...], Tree] = {}
@@ -144,7 +153,7 @@ def show_related(name: str, console: Console, reply: p.RelatedReply) -> None:
     tables.footer(console, reply)
 
 
-def show_patterns(console: Console, reply: p.PatternsReply) -> None:
+def show_patterns(console: Console, reply: PatternsReply) -> None:
     """A page of patterns, and what tends to come next."""
     for follows in reply.next:
         console.print(Text.assemble("next: ", (_line(follows.step), "bold green"), f"  {follows.rate:.2f}"))
@@ -156,7 +165,7 @@ def show_patterns(console: Console, reply: p.PatternsReply) -> None:
     tables.footer(console, reply, cursor=tables.cursor_of(reply.cursor))
 
 
-def show_insights(console: Console, reply: p.InsightsReply) -> None:
+def show_insights(console: Console, reply: InsightsReply) -> None:
     """Clusters of tasks: what is typical of each, what works, what fails."""
     for each in reply.insights:
         sizes = f"{tables.count(each.tasks, 'task')}, {tables.count(each.runs, 'run')}, {each.rate:.2f} succeeded"

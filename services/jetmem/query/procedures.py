@@ -19,7 +19,7 @@ from jetmem.query.ports import Stages
 from jetmem.query.progress import awaited
 from jetmem.query.settings import QuerySettings
 from jetmem.runtime.errors import RequestFailed
-from jetmem_schemas import procedures
+from jetmem_schemas import procedure_replies, procedures
 from jetmem_schemas.asking import SEQ_MAX, Reply
 from jetmem_schemas.internal import EncodeReply
 from jetmem_schemas.procedures import Found
@@ -88,25 +88,25 @@ class ProcedureAnswers:
 
     async def _recommend(
         self, tenant: str, request: procedures.Recommend, standing: Standing, patience: Patience
-    ) -> procedures.RecommendReply:
+    ) -> procedure_replies.RecommendReply:
         """Of what does not fit one reply the best are shown."""
         rseq, vector, model = await self._prepared(tenant, request.task, standing, patience)
         asked = procedures.RecommendAsk(tenant, request, vector, model)
         kind = Found[procedures.RecommendFound]
         found = (await self._ask("recommend", tenant, asked, kind, rseq, standing, patience)).value
         items = found.procedures if found else []
-        return procedures.RecommendReply(
+        return procedure_replies.RecommendReply(
             **standing.common(patience.took_ms()), procedures=_first(items), cold=found is None or found.cold
         )
 
     async def _predict(
         self, tenant: str, request: procedures.Predict, standing: Standing, patience: Patience
-    ) -> procedures.PredictReply:
+    ) -> procedure_replies.PredictReply:
         rseq, vector, model = await self._prepared(tenant, request.task, standing, patience)
         asked = procedures.PredictAsk(tenant, request, vector, model)
         kind = Found[procedures.PredictFound]
         found = _known(await self._ask("predict", tenant, asked, kind, rseq, standing, patience), "procedure")
-        return procedures.PredictReply(
+        return procedure_replies.PredictReply(
             **standing.common(patience.took_ms()),
             probability=found.probability,
             interval=found.interval,
@@ -116,36 +116,36 @@ class ProcedureAnswers:
 
     async def _procedure(
         self, tenant: str, request: procedures.ProcedureAsk, standing: Standing, patience: Patience
-    ) -> procedures.ProcedureReply:
+    ) -> procedure_replies.ProcedureReply:
         rseq = await self._awaited(tenant, standing, patience)
         asked = procedures.OneAsk(tenant, request)
         kind = Found[procedures.ProcedureDetail]
         found = _known(await self._ask("procedure", tenant, asked, kind, rseq, standing, patience), "id")
-        return procedures.ProcedureReply(**standing.common(patience.took_ms()), procedure=found)
+        return procedure_replies.ProcedureReply(**standing.common(patience.took_ms()), procedure=found)
 
     async def _procedures(
         self, tenant: str, request: procedures.Procedures, standing: Standing, patience: Patience
-    ) -> procedures.ProceduresReply:
+    ) -> procedure_replies.ProceduresReply:
         place = core.place_of(request.cursor, core.digest_of(tenant, "procedures", request), SEQ_MAX)
         rseq = await self._awaited(tenant, standing, patience)
         asked = procedures.ProceduresAsk(tenant, request, place.at)
         kind = Found[list[procedures.ProcedureItem]]
         found = await self._ask("procedures", tenant, asked, kind, rseq, standing, patience)
         page, cursor = _page(found.value or [], found.more, place)
-        return procedures.ProceduresReply(**standing.common(patience.took_ms()), procedures=page, cursor=cursor)
+        return procedure_replies.ProceduresReply(**standing.common(patience.took_ms()), procedures=page, cursor=cursor)
 
     async def _related(
         self, tenant: str, request: procedures.Related, standing: Standing, patience: Patience
-    ) -> procedures.RelatedReply:
+    ) -> procedure_replies.RelatedReply:
         rseq = await self._awaited(tenant, standing, patience)
         asked = procedures.RelatedAsk(tenant, request)
         kind = Found[list[procedures.RelatedProcedure]]
         found = _known(await self._ask("related", tenant, asked, kind, rseq, standing, patience), "id")
-        return procedures.RelatedReply(**standing.common(patience.took_ms()), procedures=_first(found))
+        return procedure_replies.RelatedReply(**standing.common(patience.took_ms()), procedures=_first(found))
 
     async def _patterns(
         self, tenant: str, request: procedures.Patterns, standing: Standing, patience: Patience
-    ) -> procedures.PatternsReply:
+    ) -> procedure_replies.PatternsReply:
         place = core.place_of(request.cursor, core.digest_of(tenant, "patterns", request), SEQ_MAX)
         rseq = await self._awaited(tenant, standing, patience)
         asked = procedures.PatternsAsk(tenant, request, place.at)
@@ -153,18 +153,20 @@ class ProcedureAnswers:
         found = await self._ask("patterns", tenant, asked, kind, rseq, standing, patience)
         value = found.value or procedures.PatternsFound([], [])
         page, cursor = _page(value.patterns, found.more, place)
-        return procedures.PatternsReply(
+        return procedure_replies.PatternsReply(
             **standing.common(patience.took_ms()), patterns=page, next=value.next, cursor=cursor
         )
 
     async def _insights(
         self, tenant: str, request: procedures.Insights, standing: Standing, patience: Patience
-    ) -> procedures.InsightsReply:
+    ) -> procedure_replies.InsightsReply:
         rseq = await self._awaited(tenant, standing, patience)
         asked = procedures.InsightsAsk(tenant, request)
         kind = Found[list[procedures.InsightItem]]
         found = await self._ask("insights", tenant, asked, kind, rseq, standing, patience)
-        return procedures.InsightsReply(**standing.common(patience.took_ms()), insights=_first(found.value or []))
+        return procedure_replies.InsightsReply(
+            **standing.common(patience.took_ms()), insights=_first(found.value or [])
+        )
 
 
 def _known(found: Found[T], field: str) -> T:
