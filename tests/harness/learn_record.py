@@ -10,8 +10,10 @@ from jetmem.learn.answers import Answers
 from jetmem.learn.boards import Boards
 from jetmem.learn.handler import Learner
 from jetmem.learn.lacking import Lacking
+from jetmem.learn.ports import News, Wave
 from jetmem.learn.rows import FAMILIES, Rows
 from jetmem.learn.settings import LearnSettings
+from jetmem.learn.studies import Studies
 from jetmem.testing.encoder import FakeEncoder
 from jetmem_schemas.internal import Entry, Forgotten, Vector, VectorsReady, encode
 from jetmem_schemas.procedures import Predict, Procedures, Recommend
@@ -74,13 +76,23 @@ class Stage:
         self.settings = LearnSettings(**settings)
         self.clock = Clock()
         self.clock.now = START / 1000
+        self.failed: list[BaseException] = []
         self.encoder = FakeEncoder(dimensions=32)
         self.open()
+
+    def tell(self, tenant: str, news: News) -> None:
+        """As a hearer of the writer."""
+        self.waves += news.waves
+
+    def clear(self) -> None:
+        """Nothing is held."""
 
     def open(self) -> None:
         self.rows = Rows(self.store)
         self.boards = Boards(self.rows, self.settings)
-        self.it = Learner(self.rows, self.boards, range(64), self.clock)
+        self.studies = Studies(self.rows, self.boards, self.settings, self.clock, self.failed.append)
+        self.waves: list[Wave] = []
+        self.it = Learner(self.rows, [self.boards, self.studies, self], range(64), self.clock)
         self.answers = Answers(self.rows, self.boards, self.clock)
         self.lacking = Lacking(self.it)
 

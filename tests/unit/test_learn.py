@@ -10,6 +10,7 @@ from jetmem.learn import core
 from jetmem.learn.board import Board
 from jetmem.learn.estimating import WEIGHED_MAX
 from jetmem.learn.ports import News
+from jetmem.learn.rows import ProcedureRow
 from jetmem_schemas.events import Step
 from jetmem_schemas.internal import Vector, VectorsReady
 
@@ -180,9 +181,11 @@ def test_a_board_keeps_the_newest_tasks_and_gives_places_on():
     assert sorted(found.tasks) == [b"\2", b"\3", b"\4"]
     board.take(News(tasks={b"\3": None}))
     assert sorted(board.near(np.ones(4, np.float32), 9, 0.1).tasks) == [b"\2", b"\4"]
-    board.take(News(procedures={b"a": ("a", Statistics(runs=2)), b"b": ("b", Statistics(runs=1))}))
+    board.take(
+        News(procedures={b"a": ProcedureRow("a", Statistics(runs=2)), b"b": ProcedureRow("b", Statistics(runs=1))})
+    )
     board.take(News(procedures={b"a": None}))
-    board.take(News(procedures={b"c": ("c", Statistics(runs=4))}))
+    board.take(News(procedures={b"c": ProcedureRow("c", Statistics(runs=4))}))
     standing = board.standing(0)
     assert sorted(zip(standing.names, standing.all_runs, strict=True)) == [("b", 1.0), ("c", 4.0)]
     assert board.near(np.ones(7, np.float32), 3, 0.0).tasks == [], "of another model"
@@ -196,7 +199,9 @@ def test_boards_are_put_away_when_they_are_too_much():
     stage.read()
     first = stage.boards.get("acme")
     assert stage.boards.get("acme") is first
-    first.take(News(procedures={bytes([n // 256, n % 256]): (f"q{n}", Statistics(runs=1)) for n in range(4_000)}))
+    first.take(
+        News(procedures={bytes([n // 256, n % 256]): ProcedureRow(f"q{n}", Statistics(runs=1)) for n in range(4_000)})
+    )
     stage.boards.get("zoo")
     assert stage.boards.get("acme") is not first
 

@@ -26,7 +26,7 @@ from jetmem.evaluation.show import Told, progress
 from jetmem.runtime.errors import Broken
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import StageStatus
-from jetmem_schemas.procedures import RecommendReply
+from jetmem_schemas.procedure_replies import RecommendReply
 
 _NAME: Final = "jetmem eval-procedures"
 _SESSION: Final = "evaluation"

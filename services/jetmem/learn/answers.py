@@ -11,11 +11,11 @@ from jetmem.domain.procedures import choosing, sketch, statistics
 from jetmem.domain.procedures.choosing import Candidate, Ranked
 from jetmem.domain.procedures.kernels import Floats
 from jetmem.domain.procedures.sketch import Sketch
-from jetmem.domain.procedures.statistics import Statistics, beta_interval, wilson
+from jetmem.domain.procedures.statistics import beta_interval, wilson
 from jetmem.learn import core
 from jetmem.learn.board import Board, Standing
 from jetmem.learn.boards import Boards
-from jetmem.learn.estimating import Asked, Estimates, asked_of, estimated, unknown
+from jetmem.learn.estimating import NOTHING, Asked, Estimates, Learnt, asked_of, estimated, unknown
 from jetmem.learn.rows import AGENT, CONTEXT, ProcedureRow, Rows, ShareRow, decode_share, hashed, share_key
 from jetmem.runtime.clock import Clock
 from jetmem_schemas.events import rfc3339
@@ -54,7 +54,9 @@ class Answers:
 
     # --- for a task
 
-    def recommend(self, tenant: str, ask: Recommend, vector: bytes, seed: str) -> RecommendFound:
+    def recommend(
+        self, tenant: str, ask: Recommend, vector: bytes, seed: str, learnt: Learnt = NOTHING
+    ) -> RecommendFound:
         """Procedures for a task, best first.
 
         Args:
@@ -62,10 +64,11 @@ class Answers:
             ask: The question.
             vector: Of its task, b"" if there is none.
             seed: What a draw depends on beside the question.
+            learnt: What was found in many runs at once.
         """
         board = self._boards.get(tenant)
         asked = self._asked(tenant, ask, vector)
-        found = estimated(self._rows, board, asked)
+        found = estimated(self._rows, board, asked, None, learnt)
         mixed = "\0".join((tenant, ask.task, ask.agent or "", ask.seed, seed))
         ranked = choosing.rank(found.candidates(), ask.explore, mixed, ask.k)
         place = {found.standing.names[row]: at for at, row in enumerate(found.rows)}
@@ -73,11 +76,11 @@ class Answers:
         cold = all(found.how(at) in ("none", "rate") for at in range(len(found.rows)))
         return RecommendFound([each for each in shown if each is not None], cold)
 
-    def predict(self, tenant: str, ask: Predict, vector: bytes) -> PredictFound:
+    def predict(self, tenant: str, ask: Predict, vector: bytes, learnt: Learnt = NOTHING) -> PredictFound:
         """One procedure's chance."""
         board = self._boards.get(tenant)
         asked = self._asked(tenant, ask, vector)
-        found = estimated(self._rows, board, asked, hashed(ask.procedure))
+        found = estimated(self._rows, board, asked, hashed(ask.procedure), learnt)
         if not len(found.rows):
             general = unknown(self._rows, board, asked.now_ms)
             (one,) = choosing.rank([Candidate(ask.procedure, general.mean, 0.0)])
@@ -103,7 +106,8 @@ class Answers:
             probability=ranked.probability,
             interval=_interval(ranked),
             why=self._why(asked, ask.agent, found, at),
-            steps=list(self._steps(asked.tenant, key, row.counts)),
+            state=row.crystal.state,
+            steps=list(self._steps(asked.tenant, key, row)),
             duration_ms=_spread(row.counts.duration_ms),
             cost=_spread(row.counts.cost),
             failures=_said(statistics.failures(row.counts)),
@@ -121,6 +125,8 @@ class Answers:
             in_context=int(found.context_runs[at]),
             by_agent=self._by_agent(asked.tenant, standing.keys[row], agent),
             neighbours=self._neighbours(asked, found, row),
+            boost=found.boost(at),
+            crystal=_version(self._rows.procedure(asked.tenant, standing.keys[row])),
         )
 
     def _by_agent(self, tenant: str, procedure: bytes, agent: str | None) -> int:
@@ -139,13 +145,16 @@ class Answers:
             if task is not None
         ]  # fmt: skip
 
-    def _steps(self, tenant: str, procedure: bytes, counts: Statistics) -> Sequence[str]:
+    def _steps(self, tenant: str, procedure: bytes, row: ProcedureRow) -> Sequence[str]:
+        """Of the crystal, else of the definition, else the most common ones of successful runs."""
+        if row.crystal.state == "crystalline" and row.crystal.steps:
+            return row.crystal.steps
         defined = self._rows.definition(tenant, procedure)
-        return defined.steps if defined is not None and defined.steps else statistics.steps(counts)
+        return defined.steps if defined is not None and defined.steps else statistics.steps(row.counts)
 
     # --- of procedures
 
-    def procedure(self, tenant: str, name: str) -> ProcedureDetail | None:
+    def procedure(self, tenant: str, name: str, boost: float = 0.0) -> ProcedureDetail | None:
         """One procedure; None if nobody ran or defined it."""
         key = hashed(name)
         row = self._rows.procedure(tenant, key)
@@ -159,7 +168,7 @@ class Answers:
         last = statistics.consistency(counts)
         return ProcedureDetail(
             **{name: getattr(item, name) for name in ProcedureItem.__struct_fields__},
-            steps=list(self._steps(tenant, key, counts)),
+            steps=list(self._steps(tenant, key, row)),
             version=defined.version if defined else "",
             consistency=max(last, 1.0 - last) if counts.recent else 0.0,
             decayed_runs=runs,
@@ -172,6 +181,10 @@ class Answers:
             by_context=_shares(self._rows.shares(tenant, key, CONTEXT)),
             failures=_said(statistics.failures(counts)),
             lessons=_said(statistics.lessons(counts)),
+            boost=boost,
+            crystal=row.crystal.version,
+            crystal_why=row.crystal.why,
+            crystal_since=rfc3339(row.crystal.since_ms) if row.crystal.version else "",
         )
 
     def procedures(self, tenant: str, ask: Procedures, start: int) -> tuple[list[ProcedureItem], bool]:
@@ -180,8 +193,9 @@ class Answers:
         standing = board.standing(self._clock.now_ms())
         by = _order(standing, ask.sort)
         names = [(name, at) for at, name in enumerate(standing.names) if name]
-        if ask.state == "crystalline":
-            names = []
+        if ask.state is not None:
+            wanted = standing.crystalline == (ask.state == "crystalline")
+            names = [(name, at) for name, at in names if wanted[at]]
         if by is None:
             names.sort()
         else:
@@ -208,13 +222,18 @@ class Answers:
             rate=counts.successes / counts.runs if counts.runs else 0.0,
             interval=Interval(low=low, high=high),
             lift=counts.successes / counts.runs / base if counts.runs else 0.0,
-            state="fluid",
+            state=row.crystal.state,
             agents=counts.distinct_agents,
             first=rfc3339(counts.first_ms) if counts.runs else "",
             last=rfc3339(counts.last_ms) if counts.runs else "",
             recent=[each.success for each in reversed(counts.recent)],
             description=defined.description if defined else "",
         )
+
+
+def _version(row: ProcedureRow | None) -> int:
+    """Of the crystal whose steps are shown."""
+    return row.crystal.version if row is not None and row.crystal.state == "crystalline" else 0
 
 
 def _interval(ranked: Ranked) -> Interval:

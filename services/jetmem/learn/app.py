@@ -12,19 +12,30 @@ from jetmem.adapters.embed_asker import Asker
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.projection_process import ProjectionProcess, own_folder
 from jetmem.adapters.rocks import Rocks
+from jetmem.domain.procedures import contagion
+from jetmem.domain.procedures.crystals import Rules
+from jetmem.learn import shown
 from jetmem.learn.answers import Answers
 from jetmem.learn.boards import Boards
+from jetmem.learn.estimating import NO_BOOSTS, Learnt
 from jetmem.learn.handler import Learner
 from jetmem.learn.lacking import Lacking
-from jetmem.learn.rows import FAMILIES, FORMAT, Rows
+from jetmem.learn.rows import FAMILIES, FORMAT, Rows, hashed
 from jetmem.learn.settings import LearnSettings
+from jetmem.learn.studies import Kind, Studies, Study
+from jetmem.learn.waves import Waves
 from jetmem.runtime.clock import Clock
+from jetmem.runtime.errors import RequestFailed
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
 from jetmem_schemas.internal import Counts, Entry, Head
 from jetmem_schemas.procedures import (
     Found,
+    InsightItem,
+    InsightsAsk,
     OneAsk,
+    PatternsAsk,
+    PatternsFound,
     PredictAsk,
     PredictFound,
     ProcedureDetail,
@@ -32,6 +43,8 @@ from jetmem_schemas.procedures import (
     ProceduresAsk,
     RecommendAsk,
     RecommendFound,
+    RelatedAsk,
+    RelatedProcedure,
 )
 
 ARM: Final = "procedures"
@@ -58,28 +71,47 @@ def build(
     return shell
 
 
+def _rules(settings: LearnSettings) -> Rules:
+    return Rules(
+        runs_min=settings.crystal_runs_min,
+        agents_min=settings.crystal_agents_min,
+        lower_min=settings.crystal_lower_min,
+        last_min=settings.crystal_last_min,
+        dissolve_below=settings.dissolve_below,
+    )
+
+
 class Learn:
     """The running stage: a projection's process that asks embed for vectors of tasks, and answers."""
 
     def __init__(self, shell: Shell, settings: LearnSettings, store: Store, folder: Path) -> None:
         self.shell = shell
+        self.settings = settings
         self.process = ProjectionProcess(shell, self, folder, read_threads=settings.read_threads)
         self.rows = Rows(store)
         self.boards = Boards(self.rows, settings)
-        self.learner = Learner(self.rows, self.boards, self.process.parts, shell.clock)
+        self.studies = Studies(self.rows, self.boards, settings, shell.clock, shell.health.failed)
+        self.waves = Waves(shell, settings.waves_per_s)
+        hears = (self.boards, self.studies, self.waves)
+        self.learner = Learner(self.rows, hears, self.process.parts, shell.clock, _rules(settings))
         self.answers = Answers(self.rows, self.boards, shell.clock)
         self.asker = Asker(self.process, Lacking(self.learner))
 
     def wire(self) -> None:
         """Add loops and endpoints to the shell."""
         self.shell.loop("purge", self._purge)
+        self.shell.loop("waves", self.waves.run)
         own = {
             "recommend": Endpoint(RecommendAsk, self._recommend),
             "predict": Endpoint(PredictAsk, self._predict),
             "procedure": Endpoint(OneAsk, self._procedure),
             "procedures": Endpoint(ProceduresAsk, self._procedures),
+            "related": Endpoint(RelatedAsk, self._related),
+            "patterns": Endpoint(PatternsAsk, self._patterns),
+            "insights": Endpoint(InsightsAsk, self._insights),
         }
         self.process.wire(own | self.asker.wire())
+        self.shell.on_stop(self.studies.close)  # before the store is closed: stoppers run in reverse
 
     # --- what the process asks of us (adapters.projection_process.Projected)
 
@@ -122,19 +154,23 @@ class Learn:
         at = self._at(asked.tenant)
         degraded = self._degraded(asked.tenant, asked.vector, asked.model)
         vector = asked.vector if asked.model == self.rows.model() else b""
-        work = partial(self.answers.recommend, asked.tenant, asked.ask, vector, str(at.rseq))
+        learnt = self._learnt(asked.tenant, at)
+        work = partial(self.answers.recommend, asked.tenant, asked.ask, vector, str(at.rseq), learnt)
         return Found(await self.process.in_reader(work), at, degraded=degraded)
 
     async def _predict(self, part: int, asked: PredictAsk) -> Found[PredictFound]:
         at = self._at(asked.tenant)
         degraded = self._degraded(asked.tenant, asked.vector, asked.model)
         vector = asked.vector if asked.model == self.rows.model() else b""
-        work = partial(self.answers.predict, asked.tenant, asked.ask, vector)
+        work = partial(self.answers.predict, asked.tenant, asked.ask, vector, self._learnt(asked.tenant, at))
         return Found(await self.process.in_reader(work), at, degraded=degraded)
 
     async def _procedure(self, part: int, asked: OneAsk) -> Found[ProcedureDetail]:
         at = self._at(asked.tenant)
-        return Found(await self.process.in_reader(partial(self.answers.procedure, asked.tenant, asked.ask.id)), at)
+        boost = self._learnt(asked.tenant, at).boosts.get(asked.ask.id)
+        value = contagion.value(boost, self.shell.clock.now_ms()) if boost else 0.0
+        work = partial(self.answers.procedure, asked.tenant, asked.ask.id, value)
+        return Found(await self.process.in_reader(work), at)
 
     async def _procedures(self, part: int, asked: ProceduresAsk) -> Found[list[ProcedureItem]]:
         at = self._at(asked.tenant)
@@ -142,6 +178,43 @@ class Learn:
             partial(self.answers.procedures, asked.tenant, asked.ask, asked.start)
         )
         return Found(found, at, more=more)
+
+    async def _related(self, part: int, asked: RelatedAsk) -> Found[list[RelatedProcedure]]:
+        at = self._at(asked.tenant)
+        known = await self.process.in_reader(partial(self.rows.procedure, asked.tenant, hashed(asked.ask.id)))
+        if known is None:
+            return Found(None, at)
+        study = await self._studied(asked.tenant, "related", at)
+        return Found(await self.process.in_reader(partial(shown.related, study.found, asked.ask)), study.at)
+
+    async def _patterns(self, part: int, asked: PatternsAsk) -> Found[PatternsFound]:
+        study = await self._studied(asked.tenant, "patterns", self._at(asked.tenant))
+        now_ms = self.shell.clock.now_ms()
+        work = partial(shown.patterns, study.found, asked.ask, asked.start, now_ms)
+        found, more = await self.process.in_reader(work)
+        return Found(found, study.at, more=more)
+
+    async def _insights(self, part: int, asked: InsightsAsk) -> Found[list[InsightItem]]:
+        study = await self._studied(asked.tenant, "insights", self._at(asked.tenant))
+        degraded = bool(self.learner.vectors.pending.get(asked.tenant))
+        return Found(shown.insights(study.found, asked.ask), study.at, degraded=degraded)
+
+    async def _studied(self, tenant: str, kind: Kind, at: Head) -> Study:
+        """What was found in many runs, as of what is learnt or a little before.
+
+        Raises:
+            RequestFailed: `timeout`; it is still being made for the first time.
+        """
+        study = await self.studies.get(tenant, kind, at)
+        if study is None:
+            raise RequestFailed("timeout", "this is being made of the latest runs; ask again in a few seconds")
+        return study
+
+    def _learnt(self, tenant: str, at: Head) -> Learnt:
+        """What was found so far; what is old is being made again meanwhile."""
+        model = self.studies.ask(tenant, "model", at)
+        related = self.studies.ask(tenant, "related", at) if self.settings.contagion else None
+        return Learnt(model.found if model else None, related.found.boosts if related else NO_BOOSTS)
 
     def _at(self, tenant: str) -> Head:
         """Up to where it is learnt; taken before the answer: what comes meanwhile is more."""

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetmem.domain.procedures.kernels import Floats
-from jetmem.domain.procedures.statistics import HALF_LIFE_MS, Statistics
+from jetmem.domain.procedures.statistics import HALF_LIFE_MS
 from jetmem.learn.ports import News
+from jetmem.learn.rows import ProcedureRow
 
 Vectors: TypeAlias = NDArray[np.float32]
 _FIRST: Final = 256
-#: Of a procedure: runs and successes, decayed and as of when; then plain, and first and last use.
-_COLUMNS: Final = ("runs", "runs_at", "won", "won_at", "all", "all_won", "last_ms")
+#: Of a procedure: runs and successes, decayed and as of when, and plain; last use; whether it is crystalline.
+_COLUMNS: Final = ("runs", "runs_at", "won", "won_at", "all", "all_won", "last_ms", "crystal")
 #: Rough cost of a procedure or task in Python's objects.
 _OBJECT_BYTES: Final = 400
 
@@ -39,6 +40,8 @@ class Standing(NamedTuple):
     all_won: Floats
     all_runs: Floats
     last_ms: Floats
+    crystalline: NDArray[np.bool_]
+    now_ms: int
 
 
 class Near(NamedTuple):
@@ -72,7 +75,7 @@ class Board:
                 if counted is None:
                     self._drop(key)
                 else:
-                    self._put(key, *counted)
+                    self._put(key, counted)
             for key, raw in news.tasks.items():
                 if raw is None:
                     self._drop_task(key)
@@ -91,10 +94,9 @@ class Board:
             count = len(self._names)
             held = {name: column[:count].copy() for name, column in self._columns.items()}
             names, keys, row = list(self._names), list(self._keys), dict(self._row)
-        return Standing(
-            names, keys, row, _decayed(held["won"], held["won_at"], now_ms),
-            _decayed(held["runs"], held["runs_at"], now_ms), held["all_won"], held["all"], held["last_ms"],
-        )  # fmt: skip
+        won, runs = (_decayed(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
+        plain = (held["all_won"], held["all"], held["last_ms"])
+        return Standing(names, keys, row, won, runs, *plain, held["crystal"] > 0, now_ms)
 
     def near(self, vector: Vectors, count: int, least: float) -> Near:
         """The tasks nearest to a vector, at most `count`, of a cosine of at least `least`."""
@@ -125,7 +127,8 @@ class Board:
         held = sum(column.nbytes for column in self._columns.values()) + self._vectors.nbytes
         return held + _OBJECT_BYTES * (len(self._names) + len(self._tasks))
 
-    def _put(self, key: bytes, name: str, counts: Statistics) -> None:
+    def _put(self, key: bytes, of: ProcedureRow) -> None:
+        name, counts = of.name, of.counts
         row = self._row.get(key)
         if row is None:
             row = self._free.pop() if self._free else len(self._names)
@@ -136,7 +139,10 @@ class Board:
             self._row[key] = row
             self._grow(row + 1)
         runs, won = counts.decayed_runs, counts.decayed_successes
-        values = (runs.value, runs.at_ms, won.value, won.at_ms, counts.runs, counts.successes, counts.last_ms)
+        values = (
+            runs.value, runs.at_ms, won.value, won.at_ms, counts.runs, counts.successes, counts.last_ms,
+            of.crystal.state == "crystalline",
+        )  # fmt: skip
         for column, value in zip(_COLUMNS, values, strict=True):
             self._columns[column][row] = value
 

@@ -97,7 +97,7 @@ def loaded(rows: Rows, tenant: str, tasks_max: int) -> Board:
     board = Board(tasks_max)
     news = News()
     for key, row in rows.procedures(tenant):
-        news.procedures[key] = (row.name, row.counts)
+        news.procedures[key] = row
         if len(news.procedures) == _CHUNK:
             board.take(news)
             news = News()

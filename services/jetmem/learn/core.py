@@ -8,10 +8,17 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from jetmem.domain.procedures import decay, patterns
+from jetmem.domain.procedures import crystals, decay, patterns, statistics
+from jetmem.domain.procedures.crystals import Crystal, Rules
 from jetmem.domain.procedures.decay import Decayed
 from jetmem.domain.procedures.run import Ran
-from jetmem.domain.procedures.statistics import HALF_LIFE_MS, LESSONS_MAX, STEP_CHARS_MAX, TEXT_CHARS_MAX
+from jetmem.domain.procedures.statistics import (
+    HALF_LIFE_MS,
+    LESSONS_MAX,
+    STEP_CHARS_MAX,
+    TEXT_CHARS_MAX,
+    Statistics,
+)
 from jetmem_schemas import events
 from jetmem_schemas.internal import Entry
 from jetmem_schemas.procedures import TASK_CHARS_MAX
@@ -21,6 +28,8 @@ CONTEXT_MAX: Final = 16
 CONTEXT_CHARS_MAX: Final = 128
 #: Runs of a procedure at a task that are told as evidence.
 LATEST_MAX: Final = 3
+#: Crystals of a procedure whose steps are kept.
+FROZEN_MAX: Final = 8
 
 _run = msgspec.json.Decoder(events.Run).decode
 _procedure = msgspec.json.Decoder(events.Procedure).decode
@@ -44,6 +53,22 @@ class Latest(NamedTuple):
     success: bool
 
 
+class Frozen(NamedTuple):
+    """Steps of a crystal: which version, and since when."""
+
+    version: int
+    since_ms: int
+    steps: tuple[str, ...]
+
+
+class Grown(NamedTuple):
+    """A procedure's counts and what became of it by its last run."""
+
+    counts: Statistics
+    crystal: Crystal
+    frozen: tuple[Frozen, ...]
+
+
 class Tally(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Counts of some runs, plain and with a half-life of 30 days; `seq` is the last run that was taken."""
 
@@ -61,6 +86,7 @@ def run_of(entry: Entry) -> Ran:
         id=entry.id,
         seq=entry.rseq,
         at_ms=entry.ts,
+        arrived_ms=entry.at,
         procedure=said.procedure,
         success=said.success,
         agent=entry.agent,
@@ -119,6 +145,21 @@ def tallied(row: Tally, run: Ran) -> Tally:
         decay.add(row.decayed_runs, 1.0, run.at_ms, HALF_LIFE_MS),
         decay.add(won, 1.0, run.at_ms, HALF_LIFE_MS) if run.success else won,
     )
+
+
+def grown(old: Grown, run: Ran, rules: Rules) -> Grown:
+    """Count one run of a procedure, and judge it; one that was counted before changes nothing.
+
+    Crystals follow the log: whoever reads the same runs in the same order finds the same ones.
+    """
+    counts = statistics.apply(old.counts, run)
+    if counts is old.counts:
+        return old
+    crystal = crystals.judge(old.crystal, counts, rules)
+    frozen = old.frozen
+    if crystal.version > old.crystal.version:
+        frozen = (*frozen, Frozen(crystal.version, crystal.since_ms, crystal.steps))[-FROZEN_MAX:]
+    return Grown(counts, crystal, frozen)
 
 
 def with_latest(latest: tuple[Latest, ...], run: Ran) -> tuple[Latest, ...]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from jetmem.domain.procedures import statistics
+from jetmem.domain.procedures.crystals import Rules
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn.core import Defined, pairs_of, tallied, with_latest
-from jetmem.learn.ports import News
+from jetmem.learn.core import Defined, Grown, grown, pairs_of, tallied, with_latest
+from jetmem.learn.ports import News, Wave
 from jetmem.learn.rows import (
     AGENT,
     CONTEXT,
@@ -43,13 +44,15 @@ R = TypeVar("R", bound=msgspec.Struct)
 class Counting:
     """Reads rows, and writes them into the writer's batch. Writer thread only."""
 
-    def __init__(self, rows: Rows, expect: Callable[[WriteSet, str, int, bytes], None]) -> None:
+    def __init__(self, rows: Rows, expect: Callable[[WriteSet, str, int, bytes], None], rules: Rules) -> None:
         """Count over rows.
 
         Args:
             rows: Where they are.
             expect: Called of a task that lacks its vector, with the entry that it came with.
+            rules: When a procedure crystallises and dissolves.
         """
+        self._rules = rules
         self._rows = rows
         self._expect = expect
 
@@ -78,11 +81,12 @@ class Counting:
     def _procedures(self, batch: WriteSet, tenant: str, of: Mapping[str, Sequence[Ran]], news: News) -> None:
         keys = {prefix(tenant) + hashed(name): name for name in of}
         for key, row in self._held("procedures", keys, decode_procedure, lambda key: ProcedureRow(keys[key])).items():
-            counts = row.counts
+            found = Grown(row.counts, row.crystal, row.frozen)
             for run in of[row.name]:
-                counts = statistics.apply(counts, run)
-            batch.put("procedures", key, encode(ProcedureRow(row.name, counts)))
-            news.procedures[hashed(row.name)] = (row.name, counts)
+                before, found = found, grown(found, run, self._rules)
+                news.waves += waves_of(before, found, run)
+            fresh = news.procedures[hashed(row.name)] = ProcedureRow(row.name, *found)
+            batch.put("procedures", key, encode(fresh))
 
     def _shares(self, batch: WriteSet, tenant: str, runs: Sequence[Ran]) -> None:
         of: defaultdict[bytes, list[Ran]] = defaultdict(list)
@@ -124,6 +128,18 @@ class Counting:
     ) -> dict[bytes, R]:
         found = self._rows.store.get_many(family, list(keys))
         return {key: decode(raw) if raw else fresh(key) for key, raw in zip(keys, found, strict=True)}
+
+
+def waves_of(before: Grown, after: Grown, run: Ran) -> Iterator[Wave]:
+    """What a run did to its procedure; nothing if it was counted before."""
+    if after is before:
+        return
+    yield Wave("success" if run.success else "failure", run, abs(run.success - before.counts.rate))
+    if after.crystal.state != before.crystal.state:
+        if after.crystal.state == "crystalline":
+            yield Wave("crystallized", run, after.crystal.rate)
+        else:
+            yield Wave("dissolved", run, 1.0 - statistics.consistency(after.counts))
 
 
 def tried(row: TriedRow, runs: Sequence[Ran]) -> TriedRow:

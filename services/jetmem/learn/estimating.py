@@ -5,6 +5,7 @@ Work is bounded: so many tasks are looked at, so many procedures tried at each, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -12,14 +13,16 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jetmem.domain.procedures import decay, estimate
+from jetmem.domain.procedures import contagion, decay, estimate
 from jetmem.domain.procedures.choosing import Candidate
+from jetmem.domain.procedures.contagion import Boost
 from jetmem.domain.procedures.estimate import Prior
-from jetmem.domain.procedures.kernels import Floats, Vectors
+from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
 from jetmem.domain.procedures.statistics import HALF_LIFE_MS
 from jetmem.learn.board import Board, Near, Standing
 from jetmem.learn.core import Latest, Tally, pairs_of
 from jetmem.learn.rows import CONTEXT, Rows, decode_share, hashed, prefix
+from jetmem.learn.study import Model
 from jetmem_schemas.procedures import How
 
 #: Tasks nearest to the one asked about, and the cosine below which a run counts less than 0.02 runs.
@@ -32,8 +35,23 @@ TRIED_ALL_MAX: Final = 4_096
 WEIGHED_MAX: Final = 256
 #: Context values of a question that are looked at.
 PAIRS_MAX: Final = 8
+NO_BOOSTS: Final[Mapping[str, Boost]] = {}
 #: Evidence at which an answer says what it rests on.
 TELLING_RUNS: Final = 1.0
+
+
+class Learnt(NamedTuple):
+    """What was found in many runs at once.
+
+    `model`: its gate says whether it is used. `boosts`: what neighbours' runs move priors by; empty unless contagion is
+    on.
+    """
+
+    model: Model | None = None
+    boosts: Mapping[str, Boost] = NO_BOOSTS
+
+
+NOTHING: Final = Learnt()
 
 
 class Seen(NamedTuple):
@@ -56,6 +74,8 @@ class Estimates:
         near_runs: What runs at tasks like this one count for each.
         context_runs: Runs of each in this context, the fewest over its values.
         seen: Runs at the nearest tasks, by row, the nearest first.
+        boosts: As of `Learnt`.
+        hows: At places of `rows` that a model answered for, which one.
     """
 
     standing: Standing
@@ -65,6 +85,13 @@ class Estimates:
     near_runs: Floats
     context_runs: Floats
     seen: Mapping[int, Sequence[Seen]]
+    hows: Mapping[int, How]
+    boosts: Mapping[str, Boost]
+
+    def boost(self, at: int) -> float:
+        """What waves of related procedures move the prior of one by."""
+        boost = self.boosts.get(self.standing.names[self.rows[at]])
+        return contagion.value(boost, self.standing.now_ms) if boost is not None else 0.0
 
     def candidates(self) -> list[Candidate]:
         """As `choosing.rank` takes them."""
@@ -73,6 +100,8 @@ class Estimates:
 
     def how(self, at: int) -> How:
         """What the estimate at a place of `rows` rests on."""
+        if at in self.hows:
+            return self.hows[at]
         if self.near_runs[at] >= TELLING_RUNS:
             return "neighbours"
         if self.context_runs[at] >= TELLING_RUNS:
@@ -81,29 +110,85 @@ class Estimates:
 
 
 class Asked(NamedTuple):
-    """A question: the task's key and vector (empty if there is none), the context as it is compared."""
+    """A question: the task's text, key and vector (empty if there is none), the context as it is compared."""
 
     tenant: str
+    text: str
     task: bytes
     vector: Vectors
     context: dict[str, str]
     now_ms: int
 
 
-def estimated(rows: Rows, board: Board, asked: Asked, only: bytes | None = None) -> Estimates:
-    """Estimate procedures, or only one."""
+def estimated(
+    rows: Rows,
+    board: Board,
+    asked: Asked,
+    only: bytes | None = None,
+    learnt: Learnt = NOTHING,
+) -> Estimates:
+    """Estimate procedures.
+
+    Args:
+        rows: What is known.
+        board: The same, in memory.
+        asked: The question.
+        only: One procedure; all if None.
+        learnt: What was found in many runs at once.
+    """
     standing = board.standing(asked.now_ms)
-    general = estimate.prior(standing.won, standing.runs)
-    rate = estimate.shrunk(standing.won, standing.runs, np.full(standing.runs.shape, general.mean), general.runs)
+    rate = rates(standing, learnt.boosts)
     near = _near(rows, asked, standing, _like(board, asked))
     weighed = _weighed(standing, rate, near.runs, only)
     there, in_context, context_runs = _in_context(rows, asked, standing, weighed, rate[weighed])
     near_won, near_runs = near.won[weighed], near.runs[weighed]
-    probability = estimate.clipped(estimate.shrunk(near_won, near_runs, there, estimate.NEAR_PRIOR))
+    simple = estimate.clipped(estimate.shrunk(near_won, near_runs, there, estimate.NEAR_PRIOR))
+    probability, hows = _chosen(asked, standing, weighed, rate[weighed], simple, learnt.model)
     own = standing.runs[weighed]
     if asked.context:
         own = in_context + np.minimum(np.maximum(0.0, own - in_context), estimate.CONTEXT_RUNS)
-    return Estimates(standing, weighed, probability, own + near_runs, near_runs, context_runs, near.seen)
+    own = own + near_runs
+    return Estimates(standing, weighed, probability, own, near_runs, context_runs, near.seen, hows, learnt.boosts)
+
+
+def rates(standing: Standing, boosts: Mapping[str, Boost] = NO_BOOSTS) -> Floats:
+    """Each procedure's rate, shrunk to what procedures are like in general, moved by what is catching."""
+    general = estimate.prior(standing.won, standing.runs)
+    mean = np.full(standing.runs.shape, general.mean)
+    for name, boost in boosts.items():
+        at = standing.row.get(hashed(name))
+        if at is not None and at < len(mean):
+            mean[at] = min(1.0, max(0.0, general.mean + contagion.value(boost, standing.now_ms)))
+    return estimate.shrunk(standing.won, standing.runs, mean, general.runs)
+
+
+def _chosen(
+    asked: Asked, standing: Standing, weighed: NDArray[np.intp], rate: Floats, simple: Floats, model: Model | None
+) -> tuple[Floats, Mapping[int, How]]:
+    """Probabilities by what did best on runs that it had not seen, and of which places of `weighed` what answered.
+
+    A procedure's rate goes on after a model was fitted: by as much as its log odds moved, so do the model's.
+    """
+    if model is None or model.fitted is None or not model.judged or model.fitted.how == "simple":
+        return simple, {}
+    if model.fitted.how == "rate":
+        how: How = "rate"
+        known = standing.all_runs[weighed] > 0
+        return estimate.clipped(rate), {at: how for at in range(len(weighed)) if known[at]}
+    dimensions = model.fitted.dimensions
+    if len(asked.vector) != dimensions:
+        return simple, {}
+    told = model.fitted.predict(Situations([asked.text], asked.vector.reshape(1, -1), [asked.context]))[0]
+    probability, hows = simple.copy(), {}
+    how = "boosted" if model.fitted.how == "boosted" else "difficulty"
+    for at, row in enumerate(weighed):
+        name = standing.names[row]
+        if name in model.row and name in model.rates:
+            moved = estimate.logit(np.array([told[model.row[name]], rate[at], model.rates[name]]))
+            odds = float(moved[0] + moved[1] - moved[2])
+            probability[at] = 1.0 / (1.0 + math.exp(-odds))
+            hows[at] = how
+    return estimate.clipped(probability), hows
 
 
 def unknown(rows: Rows, board: Board, now_ms: int) -> Prior:
@@ -197,4 +282,4 @@ def decayed(tally: Tally, now_ms: int) -> tuple[float, float]:
 
 def asked_of(tenant: str, task: str, vector: Vectors, context: dict[str, str], now_ms: int) -> Asked:
     """A question about a task."""
-    return Asked(tenant, hashed(task), vector, context, now_ms)
+    return Asked(tenant, task, hashed(task), vector, context, now_ms)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from jetmem.domain.procedures import statistics
+from jetmem.domain.procedures.crystals import Crystal, Rules
 from jetmem.domain.procedures.run import Ran
 from jetmem.domain.procedures.statistics import Statistics
-from jetmem.learn.core import Tally, pairs_of, tallied
+from jetmem.learn.core import Grown, Tally, grown, pairs_of, tallied
 from jetmem.learn.counting import tried
 from jetmem.learn.ports import News
 from jetmem.learn.rows import (
@@ -36,13 +36,15 @@ from jetmem.runtime.store import WriteSet
 class Forgetting:
     """Reads what remains, and writes rows into the writer's batch. Writer thread only."""
 
-    def __init__(self, rows: Rows, drop: Callable[[WriteSet, str, int, bytes], None]) -> None:
+    def __init__(self, rows: Rows, drop: Callable[[WriteSet, str, int, bytes], None], rules: Rules) -> None:
         """Forget over rows.
 
         Args:
             rows: Where they are.
             drop: Called of a task that nobody has any more, with the entry that it came with.
+            rules: When a procedure crystallises and dissolves.
         """
+        self._rules = rules
         self._rows = rows
         self._drop = drop
 
@@ -70,7 +72,8 @@ class Forgetting:
                 defined = self._defined(tenant, procedure, definitions[procedure])
                 self._recount(batch, tenant, procedure, gone, news, defined=defined)
         self._untask(batch, tenant, tasks, news)
-        return bool(runs or definitions)
+        news.erased = bool(runs or definitions)
+        return news.erased
 
     def _defined(self, tenant: str, procedure: bytes, gone: Sequence[int]) -> bool:
         """Whether a definition remains."""
@@ -84,15 +87,16 @@ class Forgetting:
         old = self._rows.procedure(tenant, procedure)
         if old is None:
             return
-        left = Remaining(tenant, procedure, gone)
+        fresh = old
         if gone:
-            left.count(self._rows.runs(tenant, procedure))
+            left = Remaining(tenant, procedure, gone)
+            left.count(self._rows.runs(tenant, procedure), self._rules)
             left.write(batch)
-        counts = left.counts if gone else old.counts
+            fresh = ProcedureRow(old.name, *left.grown)
         key = prefix(tenant) + procedure
-        if counts.runs or defined:
-            batch.put("procedures", key, encode(ProcedureRow(old.name, counts)))
-            news.procedures[procedure] = (old.name, counts)
+        if fresh.counts.runs or defined:
+            batch.put("procedures", key, encode(fresh))
+            news.procedures[procedure] = fresh
         else:
             batch.delete("procedures", key)
             news.procedures[procedure] = None
@@ -120,14 +124,15 @@ class Remaining:
         self._tenant, self._procedure = tenant, procedure
         self._gone = {rseq for rseq, _ in gone}
         rows = [row for _, row in gone]
-        self.counts = Statistics()
+        self.grown = Grown(Statistics(), Crystal(), ())
         self._shares = {(AGENT, row.agent): Tally() for row in rows}
         self._shares |= {(CONTEXT, pair): Tally() for row in rows for pair in pairs_of(row.context)}
         self._tried = {tried_key(tenant, row.task, row.context, procedure): TriedRow(row.context) for row in rows}
 
-    def count(self, runs: Iterable[tuple[int, RunRow]]) -> None:
-        """Count those of a procedure's runs that remain."""
-        self.counts = statistics.recomputed(self._kept(runs))
+    def count(self, runs: Iterable[tuple[int, RunRow]], rules: Rules) -> None:
+        """Count those of a procedure's runs that remain, in the order of the log."""
+        for run in self._kept(runs):
+            self.grown = grown(self.grown, run, rules)
 
     def _kept(self, runs: Iterable[tuple[int, RunRow]]) -> Iterable[Ran]:
         for rseq, row in runs:

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from jetmem.domain import keys
+from jetmem.domain.procedures.crystals import RULES, Rules
 from jetmem.domain.procedures.run import Ran
 from jetmem.learn.core import Defined, defined_of, run_of
 from jetmem.learn.counting import Counting
@@ -43,18 +44,20 @@ class Learner:
         vectors: Those of tasks.
     """
 
-    def __init__(self, rows: Rows, boards: Hears, parts: Iterable[int], clock: Clock) -> None:
+    def __init__(
+        self, rows: Rows, hears: Sequence[Hears], parts: Iterable[int], clock: Clock, rules: Rules = RULES
+    ) -> None:
         self.rows = rows
         self.parts = tuple(parts)
         self.at = {part: rows.position(part) for part in self.parts}
         found = rows.store.scan("meta", _ERASED)
         self.erased = {key.removeprefix(_ERASED).decode(): keys.from_u64(value) for key, value in found}
         self.vectors = TaskVectors(rows)
-        self._boards = boards
+        self._hears = tuple(hears)
         self._clock = clock
         self._models = Models(clock)
-        self._counting = Counting(rows, self.vectors.expect)
-        self._forgetting = Forgetting(rows, self.vectors.drop)
+        self._counting = Counting(rows, self.vectors.expect, rules)
+        self._forgetting = Forgetting(rows, self.vectors.drop, rules)
         self._finish()
 
     def _finish(self) -> None:
@@ -126,7 +129,7 @@ class Learner:
         self.rows.store.write(batch, sync=False)
         self.vectors.written()
         for tenant, each in news.items():
-            self._boards.tell(tenant, each)
+            self._tell(tenant, each)
         self.at[part] = at
         crashpoint("learn:after-store")
 
@@ -144,7 +147,7 @@ class Learner:
         stored = self.vectors.arrived(batch, ready.tenant, ready.vectors, news)
         self.rows.store.write(batch, sync=False)
         self.vectors.written()
-        self._boards.tell(ready.tenant, news)
+        self._tell(ready.tenant, news)
         crashpoint("learn:after-vectors")
         return stored
 
@@ -162,7 +165,7 @@ class Learner:
         batch.delete("meta", _REMODEL)
         store.write(batch, sync=True)
         self.vectors.recount()
-        self._boards.clear()
+        self._clear()
 
     # --- erasing
 
@@ -187,11 +190,19 @@ class Learner:
             if family != "meta":
                 self._wipe(family, start)
         self.vectors.recount()
-        self._boards.clear()
+        self._clear()
         batch = self.rows.store.batch()
         batch.delete("meta", mark)
         self._write(batch, part, Head(), {})
         self.rows.store.sync()
+
+    def _tell(self, tenant: str, news: News) -> None:
+        for each in self._hears:
+            each.tell(tenant, news)
+
+    def _clear(self) -> None:
+        for each in self._hears:
+            each.clear()
 
     def _tenants(self, start: bytes) -> list[str]:
         """Tenants of a partition of whom anything is held."""

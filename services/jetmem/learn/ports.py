@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from jetmem.domain.procedures.statistics import Statistics
+from jetmem.domain.procedures.run import Ran
+from jetmem.learn.rows import ProcedureRow
+
+Topic: TypeAlias = Literal["success", "failure", "crystallized", "dissolved"]
+
+
+class Wave(NamedTuple):
+    """What a run did: succeeded, failed, crystallised its procedure or dissolved it.
+
+    `strength`: of an outcome, how far it is from what was expected, 0..1; of a crystal, its lower bound; of one that
+    dissolved, the share of the last runs that failed.
+    """
+
+    topic: Topic
+    run: Ran
+    strength: float
+
+    @property
+    def arrived_ms(self) -> int:
+        """When the broker got the run, epoch ms."""
+        return self.run.arrived_ms
 
 
 @dataclass(slots=True)
@@ -13,12 +33,16 @@ class News:
     """What a write changed of a tenant, by key; None: it is gone.
 
     Attributes:
-        procedures: Name and counts.
+        procedures: Their rows.
         tasks: Vectors, float32; of new tasks that have theirs.
+        waves: What runs did, in the order of the log.
+        erased: Whether runs or definitions were erased.
     """
 
-    procedures: dict[bytes, tuple[str, Statistics] | None] = field(default_factory=dict)
+    procedures: dict[bytes, ProcedureRow | None] = field(default_factory=dict)
     tasks: dict[bytes, bytes | None] = field(default_factory=dict)
+    waves: list[Wave] = field(default_factory=list)
+    erased: bool = False
 
 
 class Hears(Protocol):

@@ -13,9 +13,10 @@ from typing import Final
 import msgspec
 
 from jetmem.domain import keys
+from jetmem.domain.procedures.crystals import Crystal
 from jetmem.domain.procedures.run import Ran
 from jetmem.domain.procedures.statistics import Statistics
-from jetmem.learn.core import Defined, Latest, Tally
+from jetmem.learn.core import Defined, Frozen, Latest, Tally
 from jetmem.runtime.store import Store, WriteSet
 from jetmem_schemas.internal import Head
 from jetmem_schemas.subjects import partition_of
@@ -63,10 +64,12 @@ class RunRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ProcedureRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A procedure that was run or defined."""
+    """A procedure that was run or defined. `frozen`: steps of its latest crystals, the oldest first."""
 
     name: str
     counts: Statistics = Statistics()
+    crystal: Crystal = Crystal()
+    frozen: tuple[Frozen, ...] = ()
 
 
 class ShareRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -155,12 +158,12 @@ def run_row(run: Ran) -> bytes:
     return encode(row)
 
 
-def ran(rseq: int, row: RunRow) -> Ran:
-    """A stored run, without task and procedure."""
+def ran(rseq: int, row: RunRow, procedure: str = "", task: str = "") -> Ran:
+    """A stored run; its procedure's name and its task's text are elsewhere."""
     return Ran(
-        id=row.id, seq=rseq, at_ms=row.at_ms, procedure="", success=row.success, agent=row.agent, session=row.session,
-        context=row.context, steps=row.steps, reward=row.reward, duration_ms=row.duration_ms, cost=row.cost,
-        failure=row.failure, lessons=row.lessons,
+        id=row.id, seq=rseq, at_ms=row.at_ms, procedure=procedure, success=row.success, agent=row.agent,
+        session=row.session, task=task, context=row.context, steps=row.steps, reward=row.reward,
+        duration_ms=row.duration_ms, cost=row.cost, failure=row.failure, lessons=row.lessons,
     )  # fmt: skip
 
 
@@ -196,6 +199,11 @@ class Rows:
         """Those runs of a procedure that are there."""
         found = self.store.get_many("runs", [run_key(tenant, procedure, rseq) for rseq in rseqs])
         return [(rseq, _run(raw)) for rseq, raw in zip(rseqs, found, strict=True) if raw]
+
+    def runs_of(self, tenant: str, places: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes, RunRow]]:
+        """Those of (number, procedure) that are there, with both."""
+        found = self.store.get_many("runs", [run_key(tenant, procedure, rseq) for rseq, procedure in places])
+        return [(rseq, name, _run(raw)) for (rseq, name), raw in zip(places, found, strict=True) if raw]
 
     def procedure(self, tenant: str, procedure: bytes) -> ProcedureRow | None:
         """A procedure."""

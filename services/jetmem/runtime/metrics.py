@@ -40,6 +40,8 @@ success_propagation = Histogram(
     buckets=_SECONDS,
     registry=REGISTRY,
 )
+waves = Counter("jetmem_waves_total", "waves told to agents, by topic", ["topic"], registry=REGISTRY)
+waves_dropped = Counter("jetmem_waves_dropped_total", "waves not told: more than a tenant's rate", registry=REGISTRY)
 embedded = Counter("jetmem_embedded_total", "texts encoded", ["kind"], registry=REGISTRY)
 scanned = Counter("jetmem_scanned_total", "entries read by scan instead of live", ["stage"], registry=REGISTRY)
 resets = Counter("jetmem_projection_resets_total", "partitions begun again from 0", ["stage"], registry=REGISTRY)

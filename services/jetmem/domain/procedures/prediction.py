@@ -75,6 +75,11 @@ class Fitted:
         self._maker = Maker(sample, Kernel(sample.situations))
         self._smooth = self._maker.smoother().weights(noise) if noise else None
 
+    @property
+    def dimensions(self) -> int:
+        """Of the vectors that it was fitted to."""
+        return int(self._maker.sample.situations.vectors.shape[1])
+
     def predict(self, asked: Situations, how: How | None = None) -> Floats:
         """Probability of every procedure of the sample for each asked situation, (asked, procedures), clipped."""
         how = how or self.how
