@@ -342,23 +342,6 @@ class InsightsReply(Reply, frozen=True, kw_only=True):
     insights: list[InsightItem]
 
 
-# --- what agents hear
-
-
-class WaveTold(msgspec.Struct, frozen=True, kw_only=True):
-    """On `notify.success`, `failure`, `crystallized` and `dissolved`: what a run did to its procedure.
-
-    `strength`: of an outcome, how far it is from what was expected; of a crystal, the lower bound of its rate; of one
-    that dissolved, the share of its last runs that failed.
-    """
-
-    procedure: str
-    agent: str
-    strength: float
-    task: str
-    run: str
-
-
 # --- what query asks learn: MessagePack, never seen by users
 
 
