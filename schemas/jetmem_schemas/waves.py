@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final, Literal, TypeAlias, get_args
+
 import msgspec
+
+Topic: TypeAlias = Literal["success", "failure", "crystallized", "dissolved"]
+TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
 
 
 class WaveTold(msgspec.Struct, frozen=True, kw_only=True):
