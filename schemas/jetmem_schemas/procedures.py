@@ -290,23 +290,6 @@ class InsightItem(msgspec.Struct, frozen=True, kw_only=True):
     fails: list[Works]
 
 
-# --- what agents hear
-
-
-class WaveTold(msgspec.Struct, frozen=True, kw_only=True):
-    """On `notify.success`, `failure`, `crystallized` and `dissolved`: what a run did to its procedure.
-
-    `strength`: of an outcome, how far it is from what was expected; of a crystal, the lower bound of its rate; of one
-    that dissolved, the share of its last runs that failed.
-    """
-
-    procedure: str
-    agent: str
-    strength: float
-    task: str
-    run: str
-
-
 # --- what query asks learn: MessagePack, never seen by users
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from harness.toc_record import Clock, Killed, Store
+from jetmem.domain.procedures.crystals import RULES, Rules
 from jetmem.learn.answers import Answers
 from jetmem.learn.boards import Boards
 from jetmem.learn.handler import Learner
@@ -13,7 +14,7 @@ from jetmem.learn.lacking import Lacking
 from jetmem.learn.ports import News, Wave
 from jetmem.learn.rows import FAMILIES, Rows
 from jetmem.learn.settings import LearnSettings
-from jetmem.learn.studies import Studies
+from jetmem.learn.studies import Kind, Studies
 from jetmem.testing.encoder import FakeEncoder
 from jetmem_schemas.internal import Entry, Forgotten, Vector, VectorsReady, encode
 from jetmem_schemas.procedures import Predict, Procedures, Recommend
@@ -70,7 +71,8 @@ class Record:
 class Stage:
     """learn without its process: opening it again is what a restart does."""
 
-    def __init__(self, record: Record, *, store: Any = None, **settings: Any) -> None:
+    def __init__(self, record: Record, *, store: Any = None, rules: Rules = RULES, **settings: Any) -> None:
+        self.rules = rules
         self.record = record
         self.store = store or Store(FAMILIES)
         self.settings = LearnSettings(**settings)
@@ -92,7 +94,7 @@ class Stage:
         self.boards = Boards(self.rows, self.settings)
         self.studies = Studies(self.rows, self.boards, self.settings, self.clock, self.failed.append)
         self.waves: list[Wave] = []
-        self.it = Learner(self.rows, [self.boards, self.studies, self], range(64), self.clock)
+        self.it = Learner(self.rows, [self.boards, self.studies, self], range(64), self.clock, self.rules)
         self.answers = Answers(self.rows, self.boards, self.clock)
         self.lacking = Lacking(self.it)
 
@@ -129,6 +131,12 @@ class Stage:
 
     def procedures(self, start: int = 0, **fields: Any) -> Any:
         return self.answers.procedures(TENANT, Procedures(**fields), start)
+
+    async def study(self, kind: Kind) -> Any:
+        """As who asks gets it, however long it takes."""
+        while (found := await self.studies.get(TENANT, kind, self.it.at[PART])) is None:
+            assert not self.failed, self.failed
+        return found
 
     def held(self) -> dict[str, dict[bytes, bytes]]:
         """Every row but the checkpoint and what is noted for the files."""

@@ -11,7 +11,13 @@ from jetmem_schemas import subjects
 from jetmem_schemas.internal import AppliedReply, AppliedRequest, Head, StageStatus
 from jetmem_schemas.procedures import (
     Found,
+    InsightItem,
+    Insights,
+    InsightsAsk,
     OneAsk,
+    Patterns,
+    PatternsAsk,
+    PatternsFound,
     Predict,
     PredictAsk,
     PredictFound,
@@ -23,6 +29,9 @@ from jetmem_schemas.procedures import (
     Recommend,
     RecommendAsk,
     RecommendFound,
+    Related,
+    RelatedAsk,
+    RelatedProcedure,
 )
 
 PLAIN = "repair the failing unit tests of the parser"
@@ -216,3 +225,82 @@ def test_restarted_and_rebuilt_it_answers_the_same(tmp_path):
 
 def names(found):
     return [(each.id, each.why.runs) for each in found.value.procedures]
+
+
+def test_waves_tell_what_worked_and_only_what_is_new(tmp_path):
+    async def body(it):
+        told = []
+
+        async def hear(message):
+            told.append((message.subject.rsplit(".", 1)[-1], msgspec.json.decode(message.data)))
+
+        await it.line.nc.subscribe(subjects.notify("acme", "*"), cb=hear)
+        await it.line.nc.subscribe(subjects.notify("zoo", "*"), cb=hear)
+        await it.line.nc.flush()
+        await it.ran("p", False, "first", id="one", tenant="zoo")
+        for n in range(22):  # each in a time step of its own
+            await it.ran("p", True, PLAIN, id=f"r{n}", agent=f"a{n % 3}", ts=1_777_900_000_000 + n * 1_000)
+
+        async def crystallised():
+            return any(topic == "crystallized" for topic, _ in told)
+
+        await until_async(crystallised, "a crystal is announced")
+        assert [each["run"] for topic, each in told if topic == "failure"] == ["one"]
+        crystals = [each for topic, each in told if topic == "crystallized"]
+        assert [(each["procedure"], each["task"]) for each in crystals] == [("p", PLAIN)]
+        assert crystals[0]["strength"] > 0.8
+        wins = [each for topic, each in told if topic == "success"]
+        assert 0 < len(wins) <= 22
+        assert set(wins[0]) == {"procedure", "agent", "strength", "task", "run"}
+        told.clear()
+        await it.line.stop("learn")
+        await it.line.start("learn")
+        seq = await it.ran("p", True, PLAIN, id="after")
+        await it.applied(seq)
+
+        async def heard():
+            return any(each["run"] == "after" for _, each in told)
+
+        await until_async(heard, "what is new is told")
+        assert {each["run"] for _, each in told} == {"after"}, "nothing is told twice"
+
+    run(body, tmp_path)
+
+
+def test_what_is_found_in_many_runs(tmp_path):
+    async def body(it):
+        for n in range(6):
+            tools = [{"tool": "read"}, {"tool": "edit"}, {"tool": "check"}]
+            await it.ran("plan", True, f"{PLAIN} {n}", id=f"x{n}", agent=f"a{n % 2}", steps=tools)
+            seq = await it.ran("code", True, f"{PLAIN} {n}", agent=f"a{n % 2}")
+        await it.applied(seq)
+        await it.embedded()
+
+        async def asked(verb, ask, kind):
+            reply = None
+
+            async def there():
+                nonlocal reply
+                subject = subjects.service("learn", subjects.partition_of("acme"), verb)
+                raw = await it.line.nc.request(subject, msgspec.msgpack.encode(ask), timeout=10)
+                if (raw.headers or {}).get("Nats-Service-Error-Code"):
+                    return False
+                reply = msgspec.msgpack.decode(raw.data, type=Found[kind])
+                return True
+
+            await until_async(there, f"{verb} is made", 60)
+            return reply
+
+        found = await asked("related", RelatedAsk("acme", Related(id="plan")), list[RelatedProcedure])
+        assert [each.id for each in found.value] == ["code"]
+        assert (await asked("related", RelatedAsk("acme", Related(id="no")), list[RelatedProcedure])).value is None
+        found = await asked("patterns", PatternsAsk("acme", Patterns(done=["read"])), PatternsFound)
+        assert "read > edit > check" in {each.id for each in found.value.patterns}
+        assert [each.step for each in found.value.next] == ["edit"]
+        found = await asked("insights", InsightsAsk("acme", Insights()), list[InsightItem])
+        assert sum(each.tasks for each in found.value) == 6
+        await it.applied(await it.line.forget(ids=[f"x{n}" for n in range(6)]))
+        found = await asked("patterns", PatternsAsk("acme", Patterns()), PatternsFound)
+        assert found.value.patterns == []
+
+    run(body, tmp_path)

@@ -6,9 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.learn_record import PART, START, Killed, Record, Stage
+from jetmem.domain.procedures.crystals import Rules
 from jetmem.learn.rows import FAMILIES
 
 DAY = 86_400_000
+#: So that a handful of runs crystallise a procedure, and dissolve it.
+RULES = Rules(
+    runs_min=2, agents_min=1, lower_min=0.1, last=2, last_min=0.5, dissolve_last=3, dissolve_below=0.4, alarm=1.0
+)
 NAMES = st.sampled_from(["plan", "code", "test", ""])
 TASKS = st.sampled_from(["fix the parser", "fix the lexer", "write a poem", "cook rice"])
 
@@ -27,7 +32,7 @@ histories = st.lists(st.one_of(runs, runs, runs, defines, does, forgets), min_si
 
 def play(history):
     record = Record()
-    stage = Stage(record)
+    stage = Stage(record, rules=RULES)
     now = START
     for step in history:
         try:
@@ -66,7 +71,7 @@ def play(history):
 
 def fresh(record):
     """What is learnt at once of what is left."""
-    stage = Stage(record)
+    stage = Stage(record, rules=RULES)
     stage.settle()
     return stage
 

@@ -27,7 +27,7 @@ ENVIRONMENT_READERS = {
     "services/jetmem/console/": "the command line",
     "services/jetmem/runtime/settings.py": "settings",
     "services/jetmem/adapters/encoder_export.py": "the environment of a child process",
-    "services/jetmem/adapters/density_clusters.py": "the environment of a child process",
+    "services/jetmem/adapters/aside.py": "the environment of a child process",
     "services/jetmem/adapters/encoder_onnx.py": "what a library reads",
     "services/jetmem/adapters/encoder_torch.py": "what a library reads",
     "services/jetmem/adapters/tokens.py": "what a library reads",

@@ -94,7 +94,7 @@ class Board:
             count = len(self._names)
             held = {name: column[:count].copy() for name, column in self._columns.items()}
             names, keys, row = list(self._names), list(self._keys), dict(self._row)
-        won, runs = (_decayed(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
+        won, runs = (as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
         plain = (held["all_won"], held["all"], held["last_ms"])
         return Standing(names, keys, row, won, runs, *plain, held["crystal"] > 0, now_ms)
 
@@ -197,5 +197,6 @@ class Board:
             self._tasks_free.append(row)
 
 
-def _decayed(value: Floats, at_ms: Floats, now_ms: int) -> Floats:
+def as_of(value: Floats, at_ms: Floats, now_ms: int) -> Floats:
+    """What sums that stood at `at_ms` count at `now_ms` (`decay.value`)."""
     return np.asarray(value * np.exp2(-np.maximum(0.0, now_ms - at_ms) / HALF_LIFE_MS))

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from jetmem.domain.procedures import crystals, decay, patterns, statistics
+from jetmem.domain.procedures import contagion, crystals, decay, patterns, statistics
 from jetmem.domain.procedures.crystals import Crystal, Rules
 from jetmem.domain.procedures.decay import Decayed
 from jetmem.domain.procedures.run import Ran
@@ -28,8 +28,6 @@ CONTEXT_MAX: Final = 16
 CONTEXT_CHARS_MAX: Final = 128
 #: Runs of a procedure at a task that are told as evidence.
 LATEST_MAX: Final = 3
-#: Crystals of a procedure whose steps are kept.
-FROZEN_MAX: Final = 8
 
 _run = msgspec.json.Decoder(events.Run).decode
 _procedure = msgspec.json.Decoder(events.Procedure).decode
@@ -53,20 +51,13 @@ class Latest(NamedTuple):
     success: bool
 
 
-class Frozen(NamedTuple):
-    """Steps of a crystal: which version, and since when."""
-
-    version: int
-    since_ms: int
-    steps: tuple[str, ...]
-
-
 class Grown(NamedTuple):
-    """A procedure's counts and what became of it by its last run."""
+    """A procedure's counts and whether it is crystalline; `before` is that as of the end of the time step before."""
 
     counts: Statistics
     crystal: Crystal
-    frozen: tuple[Frozen, ...]
+    before: Crystal
+    step: int
 
 
 class Tally(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -150,16 +141,14 @@ def tallied(row: Tally, run: Ran) -> Tally:
 def grown(old: Grown, run: Ran, rules: Rules) -> Grown:
     """Count one run of a procedure, and judge it; one that was counted before changes nothing.
 
-    Crystals follow the log: whoever reads the same runs in the same order finds the same ones.
+    Crystals follow the log step by step (`contagion.STEP_MS`); within a step the order of runs does not matter.
     """
     counts = statistics.apply(old.counts, run)
     if counts is old.counts:
         return old
-    crystal = crystals.judge(old.crystal, counts, rules)
-    frozen = old.frozen
-    if crystal.version > old.crystal.version:
-        frozen = (*frozen, Frozen(crystal.version, crystal.since_ms, crystal.steps))[-FROZEN_MAX:]
-    return Grown(counts, crystal, frozen)
+    step = max(old.step, run.at_ms // contagion.STEP_MS)
+    before = old.crystal if step > old.step else old.before
+    return Grown(counts, crystals.judge(before, counts, rules), before, step)
 
 
 def with_latest(latest: tuple[Latest, ...], run: Ran) -> tuple[Latest, ...]:

@@ -81,7 +81,7 @@ class Counting:
     def _procedures(self, batch: WriteSet, tenant: str, of: Mapping[str, Sequence[Ran]], news: News) -> None:
         keys = {prefix(tenant) + hashed(name): name for name in of}
         for key, row in self._held("procedures", keys, decode_procedure, lambda key: ProcedureRow(keys[key])).items():
-            found = Grown(row.counts, row.crystal, row.frozen)
+            found = row.grown
             for run in of[row.name]:
                 before, found = found, grown(found, run, self._rules)
                 news.waves += waves_of(before, found, run)

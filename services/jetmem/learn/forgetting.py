@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from jetmem.domain.procedures.crystals import Crystal, Rules
+from jetmem.domain.procedures.crystals import Rules
 from jetmem.domain.procedures.run import Ran
-from jetmem.domain.procedures.statistics import Statistics
-from jetmem.learn.core import Grown, Tally, grown, pairs_of, tallied
+from jetmem.learn.core import Tally, grown, pairs_of, tallied
 from jetmem.learn.counting import tried
 from jetmem.learn.ports import News
 from jetmem.learn.rows import (
@@ -124,7 +123,7 @@ class Remaining:
         self._tenant, self._procedure = tenant, procedure
         self._gone = {rseq for rseq, _ in gone}
         rows = [row for _, row in gone]
-        self.grown = Grown(Statistics(), Crystal(), ())
+        self.grown = ProcedureRow("").grown
         self._shares = {(AGENT, row.agent): Tally() for row in rows}
         self._shares |= {(CONTEXT, pair): Tally() for row in rows for pair in pairs_of(row.context)}
         self._tried = {tried_key(tenant, row.task, row.context, procedure): TriedRow(row.context) for row in rows}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 from jetmem.domain.procedures.run import Ran
 from jetmem.learn.rows import ProcedureRow
-
-Topic: TypeAlias = Literal["success", "failure", "crystallized", "dissolved"]
+from jetmem_schemas.waves import Topic
 
 
 class Wave(NamedTuple):

@@ -16,7 +16,7 @@ from jetmem.domain import keys
 from jetmem.domain.procedures.crystals import Crystal
 from jetmem.domain.procedures.run import Ran
 from jetmem.domain.procedures.statistics import Statistics
-from jetmem.learn.core import Defined, Frozen, Latest, Tally
+from jetmem.learn.core import Defined, Grown, Latest, Tally
 from jetmem.runtime.store import Store, WriteSet
 from jetmem_schemas.internal import Head
 from jetmem_schemas.subjects import partition_of
@@ -64,12 +64,18 @@ class RunRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ProcedureRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A procedure that was run or defined. `frozen`: steps of its latest crystals, the oldest first."""
+    """A procedure that was run or defined; as of `core.Grown`."""
 
     name: str
     counts: Statistics = Statistics()
     crystal: Crystal = Crystal()
-    frozen: tuple[Frozen, ...] = ()
+    before: Crystal = Crystal()
+    step: int = 0
+
+    @property
+    def grown(self) -> Grown:
+        """Without its name."""
+        return Grown(self.counts, self.crystal, self.before, self.step)
 
 
 class ShareRow(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -1,4 +1,6 @@
-"""What was found in the latest runs of tenants: made in a thread of its own when somebody asks, kept until it is old.
+"""What was found in the latest runs of tenants: made aside when somebody asks, kept until it is old.
+
+A model is fitted in a process of its own, the rest in a thread.
 
 A forget makes all of its tenant's void: nothing answers that was made with what was erased.
 """
@@ -14,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
+from jetmem.adapters.aside import aside
+from jetmem.domain.procedures.prediction import CLUSTERS_MIN, Sample
 from jetmem.learn import study
 from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import rates
@@ -119,8 +123,7 @@ class Studies:
     async def _make(self, tenant: str, kind: Kind, at: Head) -> None:
         since, began = self._since(tenant), self._clock.monotonic()
         try:
-            work = partial(self.study, tenant, kind)
-            found = await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            found = await self._made(tenant, kind)
         except Exception as error:  # an answer is missing, learning goes on
             self._failed(error)
             return
@@ -136,18 +139,29 @@ class Studies:
     def _since(self, tenant: str) -> tuple[int, int]:
         return self._voids.get(tenant, 0), self._cleared
 
-    def study(self, tenant: str, kind: Kind) -> Any:
-        """Make it, now; any thread."""
+    async def _made(self, tenant: str, kind: Kind) -> Any:
+        in_pool = partial(asyncio.get_running_loop().run_in_executor, self._pool)
+        if kind != "model":
+            return await in_pool(partial(self._study, tenant, kind))
+        given = await in_pool(partial(self._for_model, tenant))
+        if len(given[0].situations) < CLUSTERS_MIN:
+            return study.UNJUDGED
+        return await aside(study.model, *given, self._settings.boosting)
+
+    def _study(self, tenant: str, kind: Kind) -> Any:
         of = sampled(self._rows, tenant, self._settings.study_runs)
         if kind == "related":
             return study.related(of, spread=self._settings.contagion)
         if kind == "patterns":
             return study.recurring(of)
-        if kind == "insights":
-            return study.told(of)
+        return study.told(of)
+
+    def _for_model(self, tenant: str) -> tuple[Sample, list[str], dict[str, float]]:
+        """What a model is fitted to."""
+        sample, names = sampled(self._rows, tenant, self._settings.study_runs).situations()
         standing = self._boards.get(tenant).standing(self._clock.now_ms())
         held = dict(zip(standing.names, rates(standing).tolist(), strict=True))
-        return study.model(of, held, boost=self._settings.boosting)
+        return sample, names, held
 
 
 def _be_nice() -> None:

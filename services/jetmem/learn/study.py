@@ -17,7 +17,7 @@ from jetmem.domain.procedures import contagion, insights, patterns, prediction, 
 from jetmem.domain.procedures.estimate import Prior
 from jetmem.domain.procedures.insights import Insight
 from jetmem.domain.procedures.patterns import Pattern, Steps
-from jetmem.domain.procedures.prediction import Fitted
+from jetmem.domain.procedures.prediction import Fitted, Sample
 from jetmem.domain.procedures.relations import Edge, Together
 from jetmem.learn.sample import Sampled
 
@@ -58,6 +58,10 @@ class Model:
     def judged(self) -> bool:
         """Whether there was enough to compare candidates on what they had not seen."""
         return self.fitted is not None and bool(self.fitted.held.loss)
+
+
+#: Of too few tasks to judge anything by.
+UNJUDGED: Final = Model(None, {}, {})
 
 
 def related(of: Sampled, *, spread: bool) -> Related:
@@ -151,14 +155,14 @@ def told(of: Sampled) -> list[Insight]:
     return insights.insights(sample.situations, sample.successes, sample.runs, names) if names else []
 
 
-def model(of: Sampled, rates: Mapping[str, float], *, boost: bool) -> Model:
+def model(sample: Sample, names: list[str], rates: Mapping[str, float], boost: bool) -> Model:
     """Fit a model of success; whether it is used, its gate says.
 
     Args:
-        of: Runs.
+        sample: Outcomes, of these procedures.
+        names: Procedures, in the order of the sample.
         rates: Of procedures, now.
         boost: Whether gradient boosting is a candidate.
     """
-    sample, names = of.situations()
-    fitted = prediction.fit(sample, boost=boost) if names else None
+    fitted = prediction.fit(sample, boost=boost)
     return Model(fitted, {name: at for at, name in enumerate(names)}, {n: rates[n] for n in names if n in rates})

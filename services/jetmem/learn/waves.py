@@ -16,7 +16,7 @@ from jetmem.adapters.nats_shell import Shell
 from jetmem.learn.ports import News, Wave
 from jetmem.runtime import metrics
 from jetmem_schemas import subjects
-from jetmem_schemas.procedures import WaveTold
+from jetmem_schemas.waves import WaveTold
 
 #: What arrived at the broker longer ago is no news: it comes by scan, or again.
 LIVE_S: Final = 15.0
