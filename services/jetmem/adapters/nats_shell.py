@@ -7,9 +7,10 @@ Request handlers are FastStream subscribers; ordered reading is a pull loop of o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ from nats.aio.client import Client
 
 from jetmem.adapters.nats_ask import ask
 from jetmem.adapters.nats_connect import check_server, connect_options, taps
+from jetmem.client.flushing import flushed
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock, SystemClock
 from jetmem.runtime.errors import Broken, Poison, RequestFailed, Retryable
@@ -77,7 +79,7 @@ class _Broker(NatsBroker):
         except (nats.errors.Error, ExceptionGroup, TimeoutError, OSError) as why:
             logger().warning("not drained", error=f"{type(why).__name__}: {why}")
             if nc is not None and not nc.is_closed:
-                with suppress(OSError):  # what is being closed may be gone
+                with contextlib.suppress(OSError):  # what is being closed may be gone
                     await nc.close()
             self._connection = None
             self.config.disconnect()
@@ -247,10 +249,9 @@ class Shell:
 
     async def _answering(self) -> None:
         """Ready is who can be asked: the broker knows every subscription."""
-        with suppress(
-            nats.errors.Error, TimeoutError, OSError
-        ):  # lost just now: they are sent again with the connection
-            await self.nc.flush()
+        # lost just now: they are sent again with the connection
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            await flushed(self.nc)
         if not self._stopping:
             self.health.ready = True
             self.log.info("started")
