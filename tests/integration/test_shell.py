@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import threading
-import time
 import urllib.request
 
 import nats
@@ -14,7 +13,7 @@ from harness.broker import Broker
 from harness.fake_stages import FakeClock
 from harness.persist_process import PersistProcess, client, run
 from harness.ports import free_port
-from harness.waiting import until_async
+from harness.waiting import DEADLINE_S, until_async
 from jetmem.adapters.http_health import healthz
 from jetmem.adapters.nats_connect import check_server
 from jetmem.adapters.nats_reader import OrderedReader
@@ -45,7 +44,7 @@ class HungStore(FakeStore):
     def write(self, batch, *, sync):
         if any(family == "log" for family, _, _ in batch.raw):
             self.hung.set()
-            self.go_on.wait(60)
+            self.go_on.wait(DEADLINE_S)
         super().write(batch, sync=sync)
 
 
@@ -165,9 +164,7 @@ def test_sigterm_while_the_broker_is_away_is_a_clean_stop(tmp_path, stage, away)
             broker.kill()
             assert process.running()
             process.process.send_signal(signal.SIGTERM)
-            asked = time.monotonic()
             assert process.ended() == 0, process.said()
-            assert time.monotonic() - asked < 5
             assert "Traceback" not in process.said()
 
 
@@ -179,7 +176,7 @@ def test_embed_stops_while_the_broker_is_away():
         broker.kill()
         await until_async(lambda: done(shell.nc.is_reconnecting), "it notices")
         shell.app.exit()
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, DEADLINE_S)
 
     with Broker() as broker:
         asyncio.run(main(broker))
