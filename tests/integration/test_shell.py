@@ -5,9 +5,11 @@ import json
 import signal
 import threading
 import urllib.request
+from types import SimpleNamespace
 
 import nats
 import pytest
+from faststream.nats import NatsBroker
 
 from harness.broker import Broker
 from harness.fake_stages import FakeClock
@@ -204,3 +206,18 @@ async def http_up(port, *, healthy):
     except OSError:
         return False
     return (await healthz(port))[0] == healthy
+
+
+@pytest.mark.parametrize("gone", [OSError("reset"), RuntimeError("the handler is closed")])  # the latter is uvloop's
+def test_a_connection_that_is_gone_while_it_is_closed_is_a_clean_stop(monkeypatch, gone):
+    async def not_drained(*_):
+        raise nats.errors.ConnectionClosedError
+
+    async def close():
+        raise gone
+
+    monkeypatch.setattr(NatsBroker, "stop", not_drained)
+    broker = build(Common(), PersistSettings(), store=FakeStore(FAMILIES)).broker
+    broker._connection = SimpleNamespace(is_closed=False, close=close)
+    asyncio.run(broker.stop())
+    assert broker._connection is None

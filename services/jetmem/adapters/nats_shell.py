@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import nats.errors
@@ -37,6 +37,8 @@ from jetmem_schemas.internal import Counts, StageStatus
 
 _encode_json = msgspec.json.Encoder().encode
 _encode = msgspec.msgpack.Encoder().encode
+#: What is being closed may be gone: of a transport that it has closed already, uvloop says `RuntimeError`.
+_GONE: Final = (OSError, RuntimeError)
 
 
 class Endpoint(NamedTuple):
@@ -76,10 +78,10 @@ class _Broker(NatsBroker):
         try:
             async with asyncio.timeout(limits.DRAIN_S):
                 await super().stop(*error)
-        except (nats.errors.Error, ExceptionGroup, TimeoutError, OSError) as why:
+        except (nats.errors.Error, ExceptionGroup, TimeoutError, *_GONE) as why:
             logger().warning("not drained", error=f"{type(why).__name__}: {why}")
             if nc is not None and not nc.is_closed:
-                with contextlib.suppress(OSError):  # what is being closed may be gone
+                with contextlib.suppress(*_GONE):
                     await nc.close()
             self._connection = None
             self.config.disconnect()
