@@ -209,6 +209,10 @@ class Shell:
         if self._fatal is not None:
             raise Broken(f"{self.stage} stopped: {self._fatal}") from self._fatal
 
+    async def flush(self) -> None:
+        """As `flushed`."""
+        await flushed(self.nc)
+
     async def close(self) -> None:
         """Let go of what `build` opened, in a process that never runs."""
         await self._stop()
@@ -253,7 +257,7 @@ class Shell:
         """Ready is who can be asked: the broker knows every subscription."""
         # lost just now: they are sent again with the connection
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
-            await flushed(self.nc)
+            await self.flush()
         if not self._stopping:
             self.health.ready = True
             self.log.info("started")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from jetmem.adapters.nats_shell import Endpoint, Shell
-from jetmem.client.flushing import flushed
 from jetmem.embed.handler import PROBE, Windows
 from jetmem.embed.ports import Encoder
 from jetmem.embed.questions import Questions
@@ -131,7 +130,7 @@ class Embed:
                     await asyncio.wait({self._work})
                 await self.windows.give_back()
                 if self.shell.nc.is_connected:  # away, it would wait in vain
-                    await flushed(self.shell.nc)
+                    await self.shell.flush()
         except Exception as error:  # whatever was not finished is delivered again
             self.shell.log.warning("not drained", error=f"{type(error).__name__}: {error}")
 
