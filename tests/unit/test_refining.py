@@ -188,6 +188,22 @@ def test_folding_in_every_mode_and_what_it_frees(stage):
     assert len(asked(stage, limit=10)) == 6, "off by default"
 
 
+def test_who_folds_by_words_alone_loads_no_vectors_but_those_of_the_hits(tmp_path):
+    stage = Stage(FakeStore(FAMILIES), tmp_path, splitter=FakeSplitter(words=3, overlap=0))
+    texts = ["harbour", "harbour", "harbour one two three four", "harbour one two three four", "harbour crane"]
+    stage.apply(*(event(n, text, session=f"s{n}") for n, text in enumerate(texts, 1)))
+    stage.embed("acme")
+    stage.apply(event(6, "harbour", session="s6"), event(7, "harbour and nothing yet", session="s7"))
+    rank = Rank(fold=True, supersede=True)
+    by_store = asked(stage, rank=rank)
+    tenant = stage.tenants.get("acme")
+    assert tenant.shelf is None
+    assert {hit.id: hit.folded for hit in by_store if hit.folded} == {"e6": ["e2", "e1"], "e4": ["e3"]}
+    assert stage.tenants.shelf(tenant).count
+    assert asked(stage, rank=rank) == by_store, "as from memory"
+    stage.close()
+
+
 def test_a_folded_hit_is_neither_lost_nor_twice_over_windows(stage):
     """150 texts of 40 kinds: whatever the limit, the beginning is the same and everything is there once."""
     stage.apply(*(event(n, f"harbour {'ab' * (n % 40)}", session=f"s{n}") for n in range(1, 151)))
