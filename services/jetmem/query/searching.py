@@ -87,14 +87,9 @@ class _Page:
 
 
 async def search(
-    stages: Stages,
-    settings: QuerySettings,
-    placing: Placing,
-    tenant: str,
-    request: Search,
-    standing: Standing,
-    patience: Patience,
-) -> SearchReply:
+    stages: Stages, settings: QuerySettings, placing: Placing,
+    tenant: str, request: Search, standing: Standing, patience: Patience,
+) -> SearchReply:  # fmt: skip
     """Answer one search by the best tier that answers.
 
     Raises:
