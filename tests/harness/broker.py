@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from harness.ports import free_port
-from harness.waiting import until
+from harness.waiting import DEADLINE_S, until
 from jetmem.adapters.nats_server import ServerConfig, answers, command, find_binary, write_config
 from jetmem.runtime import limits
 
@@ -88,4 +88,4 @@ class Broker:
             process.kill()
         else:
             process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=DEADLINE_S)

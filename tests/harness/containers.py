@@ -170,7 +170,7 @@ def brokers(root: Path, conf: str, names: tuple[str, ...], users: str = "") -> I
                 command = [str(find_binary()), "--config", str(folder / conf)]
                 started.append(subprocess.Popen(command, env={"NATS_NAME": name}, stdout=log, stderr=log))
         for name, address in at.items():
-            until(lambda address=address: _healthy(address), f"broker {name} is healthy", deadline_s=60)
+            until(lambda address=address: _healthy(address), f"broker {name} is healthy", deadline_s=READY_S)
         yield at
     finally:
         for process in started:

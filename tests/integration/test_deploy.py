@@ -16,7 +16,7 @@ import pytest
 from harness import deployment
 from harness.containers import MODELS, READY_S, Host, brokers
 from harness.deployment import STREAMS, Container, composed, kustomized, of_kind, pods, stream_configuration
-from harness.waiting import until
+from harness.waiting import DEADLINE_S, until, until_async
 from jetmem import flow
 from jetmem.adapters import nats_work
 from jetmem.adapters.nats_connect import api
@@ -36,10 +36,17 @@ def answers(url: str, **credentials: str) -> dict[str, Any]:
         nc = await nats.connect(url, **credentials)
         try:
             body = json.dumps({"text": "the build is green again"}).encode()
-            ack = await nc.jetstream().publish(subjects.memory("acme", "event", "alice", "s1"), body, timeout=10)
+            ack = await nc.jetstream().publish(
+                subjects.memory("acme", "event", "alice", "s1"), body, timeout=DEADLINE_S
+            )
             question = {"query": "is the build broken?", "after": ack.seq, "wait_ms": 20_000}
-            reply = await nc.request(subjects.query("acme", "search"), json.dumps(question).encode(), timeout=30)
-            return dict(json.loads(reply.data))
+            subject, payload = subjects.query("acme", "search"), json.dumps(question).encode()
+
+            async def whole() -> dict[str, Any] | None:
+                reply = dict(json.loads((await nc.request(subject, payload, timeout=READY_S)).data))
+                return None if reply["degraded"] else reply
+
+            return dict(await until_async(whole, "an answer of all arms"))
         finally:
             await nc.close()
 

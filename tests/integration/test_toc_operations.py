@@ -11,7 +11,7 @@ import typer
 from harness.commands import jetmem, spawned
 from harness.pipeline import pipeline
 from harness.toc_tree import caught_up, check, levels, tree
-from harness.waiting import until_async
+from harness.waiting import DEADLINE_S, until_async
 from jetmem.adapters.nats_connect import api
 from jetmem.adapters.tenant_settings import Bucket
 from jetmem.console import toc_operations
@@ -206,7 +206,7 @@ def test_while_paused_answers_say_so_and_afterwards_all_is_made(tmp_path):
             found = await status(line)
             return found.counts["purging"] == 0 and found.counts["pending_nodes"] == 0
 
-        await until_async(purged, "a forget does not wait", 40)
+        await until_async(purged, "a forget does not wait")
         assert (await tree(line))["toc:year:2026"].events == 1
         await line.stop("summarize")
         await line.start("summarize")
@@ -225,7 +225,7 @@ def test_a_pause_of_everyone_is_lifted_apart_from_a_tenants_own(tmp_path):
         await jetmem(line, "toc", "pause", "acme")
         await line.say("rain", id="e1", ts=LATE)
         process = await spawned(line, "toc", "resume")
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
         assert (out.decode().strip(), err.decode().strip()) == ("resumed: everyone", "still paused: acme")
         await paused(line, 1)
         await jetmem(line, "toc", "resume", "acme")

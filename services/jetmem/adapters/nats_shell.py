@@ -7,10 +7,11 @@ Request handlers are FastStream subscribers; ordered reading is a pull loop of o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import nats.errors
@@ -22,6 +23,7 @@ from nats.aio.client import Client
 
 from jetmem.adapters.nats_ask import ask
 from jetmem.adapters.nats_connect import check_server, connect_options, taps
+from jetmem.client.flushing import flushed
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock, SystemClock
 from jetmem.runtime.errors import Broken, Poison, RequestFailed, Retryable
@@ -35,6 +37,8 @@ from jetmem_schemas.internal import Counts, StageStatus
 
 _encode_json = msgspec.json.Encoder().encode
 _encode = msgspec.msgpack.Encoder().encode
+#: What is being closed may be gone: of a transport that it has closed already, uvloop says `RuntimeError`.
+_GONE: Final = (OSError, RuntimeError)
 
 
 class Endpoint(NamedTuple):
@@ -74,10 +78,10 @@ class _Broker(NatsBroker):
         try:
             async with asyncio.timeout(limits.DRAIN_S):
                 await super().stop(*error)
-        except (nats.errors.Error, ExceptionGroup, TimeoutError, OSError) as why:
+        except (nats.errors.Error, ExceptionGroup, TimeoutError, *_GONE) as why:
             logger().warning("not drained", error=f"{type(why).__name__}: {why}")
             if nc is not None and not nc.is_closed:
-                with suppress(OSError):  # what is being closed may be gone
+                with contextlib.suppress(*_GONE):
                     await nc.close()
             self._connection = None
             self.config.disconnect()
@@ -205,6 +209,10 @@ class Shell:
         if self._fatal is not None:
             raise Broken(f"{self.stage} stopped: {self._fatal}") from self._fatal
 
+    async def flush(self) -> None:
+        """As `flushed`."""
+        await flushed(self.nc)
+
     async def close(self) -> None:
         """Let go of what `build` opened, in a process that never runs."""
         await self._stop()
@@ -247,10 +255,9 @@ class Shell:
 
     async def _answering(self) -> None:
         """Ready is who can be asked: the broker knows every subscription."""
-        with suppress(
-            nats.errors.Error, TimeoutError, OSError
-        ):  # lost just now: they are sent again with the connection
-            await self.nc.flush()
+        # lost just now: they are sent again with the connection
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            await self.flush()
         if not self._stopping:
             self.health.ready = True
             self.log.info("started")

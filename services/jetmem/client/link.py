@@ -17,6 +17,7 @@ from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
 from jetmem.client.errors import ClientError, PermissionDenied, Refused, TimedOut, Unavailable, Unreachable
+from jetmem.client.flushing import flushed
 from jetmem.tasks import end
 
 log = logging.getLogger("jetmem.client")
@@ -223,9 +224,7 @@ class Link:
             connecting.result()
             self._inbox = self._nc.new_inbox()
             await self._nc.subscribe(self._inbox + ".*", cb=self._on_answer)
-            # Twice: nats-py writes the PING past what is pending, so the first may overtake the subscription.
-            await self._nc.flush()
-            await self._nc.flush()
+            await flushed(self._nc)
         except (nats.errors.Error, OSError) as error:
             raise Unreachable(f"cannot reach {self._options.server}: {error}") from error
         except ValueError as error:

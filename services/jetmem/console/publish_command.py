@@ -84,6 +84,7 @@ class Watch:
         import msgspec
         from nats.aio.msg import Msg
 
+        from jetmem.client.flushing import flushed
         from jetmem_schemas import subjects
 
         async def note(msg: Msg) -> None:
@@ -91,7 +92,7 @@ class Watch:
             self._dead[int(letter["seq"])] = letter
 
         await self._client.nats.subscribe(subjects.notify(self._client.tenant, "dead_letter"), cb=note)
-        await self._client.nats.flush()
+        await flushed(self._client.nats)
 
     async def outcome(self, receipt: Receipt, timeout_s: float) -> dict[str, Any]:
         """`state`: recorded, repeated (it was before), dead (with code, message and field), forgotten or unknown."""

@@ -130,7 +130,7 @@ class Embed:
                     await asyncio.wait({self._work})
                 await self.windows.give_back()
                 if self.shell.nc.is_connected:  # away, it would wait in vain
-                    await self.shell.nc.flush()
+                    await self.shell.flush()
         except Exception as error:  # whatever was not finished is delivered again
             self.shell.log.warning("not drained", error=f"{type(error).__name__}: {error}")
 

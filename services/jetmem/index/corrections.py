@@ -1,9 +1,10 @@
-"""Which event corrects which: two small rows for each event with `supersedes`, whether it has words or not.
+"""Which event corrects which: small rows for each event with `supersedes`, whether it has words or not.
 
 `corrects`: what an event corrects, by its number in the log, to undo it when it is forgotten. `corrected`: by a
 hash of the corrected id (no key holds an id: RocksDB's manifest keeps keys), the event that corrects it and was
-recorded last. Neither says that the corrected event is there: it may come later, be forgotten, or never have been.
-Keys begin with partition and tenant, so a rebuild drops and writes them with everything else.
+recorded last; and by the hash and their numbers, all that correct it, so that the one before is found. Neither says
+that the corrected event is there: it may come later, be forgotten, or never have been. Keys begin with partition and
+tenant, so a rebuild drops and writes them with everything else.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Corrections:
             raw = _encode(_By(entry.rseq, entry.id, corrected))
             batch.put("corrects", start + keys.u64(entry.rseq), raw)
             batch.put("corrected", start + corrected, raw)
+            batch.put("corrected", start + corrected + keys.u64(entry.rseq), raw)
 
     def drop(self, batch: WriteSet, tenant: str, gone: Sequence[int]) -> bool:
         """Forget what erased entries corrected; who corrected the same before them does again. Whether any did."""
@@ -65,19 +67,31 @@ class Corrections:
         dropped = [_by(raw) for raw in found if raw]
         if not dropped:
             return False
-        left = self._left(tenant, {each.corrected for each in dropped}, frozenset(gone))
         for each in dropped:
             batch.delete("corrects", start + keys.u64(each.rseq))
-            if each.corrected in left:
-                batch.put("corrected", start + each.corrected, _encode(left[each.corrected]))
-            else:
-                batch.delete("corrected", start + each.corrected)
+            batch.delete("corrected", start + each.corrected + keys.u64(each.rseq))
+        going = frozenset(gone)
+        corrected = sorted({each.corrected for each in dropped})
+        for name, raw in zip(corrected, self._last(tenant, corrected), strict=True):
+            if raw is not None and _by(raw).rseq in going:
+                left = self._left(start + name, going)
+                if left is None:
+                    batch.delete("corrected", start + name)
+                else:
+                    batch.put("corrected", start + name, left)
         return True
 
-    def _left(self, tenant: str, corrected: set[bytes], gone: frozenset[int]) -> dict[bytes, _By]:
-        """The last correction of each that is not going. Reads all of a tenant's: forgetting a correction is rare."""
-        rows = (_by(raw) for _, raw in self._rows.store.scan("corrects", prefix(tenant)))
-        return {row.corrected: row for row in rows if row.corrected in corrected and row.rseq not in gone}
+    def _last(self, tenant: str, corrected: Sequence[bytes]) -> list[bytes | None]:
+        """The last correction of each, as stored."""
+        start = prefix(tenant)
+        return self._rows.store.get_many("corrected", [start + each for each in corrected])
+
+    def _left(self, name: bytes, going: frozenset[int]) -> bytes | None:
+        """The last correction of one that is not going, as stored; None if all are."""
+        for key, raw in self._rows.store.scan("corrected", name, back=True):
+            if key != name and _by(raw).rseq not in going:
+                return raw
+        return None
 
     def of(self, tenant: str, ids: Iterable[str]) -> list[str]:
         """The event that corrects each, "" where none does."""
@@ -85,5 +99,5 @@ class Corrections:
         start = prefix(tenant)
         if next(self._rows.store.scan("corrected", start), None) is None:  # as of most tenants: spares hashing
             return [""] * len(wanted)
-        found = self._rows.store.get_many("corrected", [start + text_hash(each) for each in wanted])
+        found = self._last(tenant, [text_hash(each) for each in wanted])
         return [_by(raw).id if raw else "" for raw in found]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.adapters.tantivy_text import analyze
-from jetmem.domain import fusion, ranking
+from jetmem.domain import fusion
 from jetmem.index.corrections import Corrections
 from jetmem.index.node_finder import NodeFinder
 from jetmem.index.pieces import vector_of
@@ -109,9 +109,18 @@ class Finder:
         best = fusion.rank(features, mode)[: hits_needed(request.rank, request.limit)]
         docs = self._rows.docs(request.tenant, [kept[i].number for i, _ in best])
         hits = [(d, _found(d, features, i, s, near)) for (i, s), d in zip(best, docs, strict=True) if d is not None]
-        if shelf is None and ranking.needs_likeness(request.rank):
-            shelf = self._tenants.shelf(tenant)
-        return self._refiner.refine(request, hits, shelf)
+        return self._refiner.refine(request, hits, partial(self._vectors_at, tenant))
+
+    def _vectors_at(self, tenant: Tenant, docs: Sequence[Doc]) -> Floats:
+        """As `Shelf.vectors_at`. Who asked by words alone has no shelf loaded for these few: the store has them."""
+        shelf = tenant.shelf
+        if shelf is not None:
+            return shelf.vectors_at([(doc.sid, doc.position) for doc in docs])
+        made = np.zeros((len(docs), self._rows.dimensions()), dtype=np.float32)
+        for at, raw in enumerate(self.vectors_of(tenant.name, [doc.rseq for doc in docs])):
+            if len(raw) == made[at].nbytes:
+                made[at] = np.frombuffer(raw, dtype=np.float32)
+        return made
 
     def _kept(self, question: Question, present: Sequence[tuple[Place, int]]) -> list[Kept]:
         """Candidates that pass the filters. Their documents are read only if a filter or a name asks for it."""

@@ -15,6 +15,7 @@ from jetmem.query.core import Standing
 from jetmem.query.discovery import Tally
 from jetmem.query.forgetting import forget
 from jetmem.query.patience import Patience, cover
+from jetmem.query.placing import Placing
 from jetmem.query.ports import Stages, Zones
 from jetmem.query.progress import status
 from jetmem.query.routing import route
@@ -85,6 +86,7 @@ class Query:
         self._clock = clock
         self._tally = tally
         self._zones = zones or FixedZones()
+        self._placing = Placing()
         self._working = asyncio.Semaphore(limits.REQUESTS_AT_ONCE)
         self._waiting: Counter[str] = Counter()
         self._verbs: dict[str, Verb] = {
@@ -158,7 +160,7 @@ class Query:
         return await self._stages.ask("persist", verb, tenant, request, reply, patience.timeout_s())
 
     async def _search(self, tenant: str, request: Search, standing: Standing, patience: Patience) -> SearchReply:
-        return await search(self._stages, self._settings, tenant, request, standing, patience)
+        return await search(self._stages, self._settings, self._placing, tenant, request, standing, patience)
 
     async def _status(self, tenant: str, request: Status, standing: Standing, patience: Patience) -> StatusReply:
         return await status(self._stages, tenant, request, standing, patience)
@@ -194,7 +196,8 @@ class Query:
         return await contents.browse(self._stages, tenant, request, standing, patience)
 
     async def _route(self, tenant: str, request: Route, standing: Standing, patience: Patience) -> RouteReply:
-        return await route(self._stages, self._settings, self._clock, self._zones, tenant, request, standing, patience)
+        stages, settings, placing = self._stages, self._settings, self._placing
+        return await route(stages, settings, placing, self._clock, self._zones, tenant, request, standing, patience)
 
     async def _topics(self, tenant: str, request: Topics, standing: Standing, patience: Patience) -> TopicsReply:
         return await topics.listed(self._stages, tenant, request, standing, patience)

@@ -18,6 +18,7 @@ from jetmem.query.contents import Nodes, fresh, node_item
 from jetmem.query.core import Standing
 from jetmem.query.intents import Intended, intended
 from jetmem.query.patience import Patience, cover
+from jetmem.query.placing import Placing
 from jetmem.query.ports import Stages, Zones
 from jetmem.query.searching import search
 from jetmem.query.settings import QuerySettings
@@ -47,6 +48,7 @@ class _Way:
 
     stages: Stages
     settings: QuerySettings
+    placing: Placing
     tenant: str
     request: Route
     intended: Intended
@@ -66,6 +68,7 @@ class _Way:
 async def route(
     stages: Stages,
     settings: QuerySettings,
+    placing: Placing,
     clock: Clock,
     zones: Zones,
     tenant: str,
@@ -80,7 +83,7 @@ async def route(
         RequestFailed: persist does not answer.
     """
     meant = intended(request.query, here(zones, tenant, _now(request.now, clock)))
-    way = _Way(stages, settings, tenant, request, meant, standing, patience, request.budget.ms)
+    way = _Way(stages, settings, placing, tenant, request, meant, standing, patience, request.budget.ms)
     strategy = await _by(way)
     span = meant.span
     return RouteReply(
@@ -177,7 +180,7 @@ async def _searched(way: _Way, mode: Literal["text", "hybrid"], *, within: bool)
             return "none"
         asked |= {"since": span.since, "until": span.until}
     own = Search(**asked, after=way.request.after, wait_ms=way.request.wait_ms)
-    reply = await search(way.stages, way.settings, way.tenant, own, way.standing, way.patience)
+    reply = await search(way.stages, way.settings, way.placing, way.tenant, own, way.standing, way.patience)
     where = _where(way, span).removeprefix(", ")
     fell = "" if reply.mode == mode else f"{mode} did not answer, {_NAMES.get(reply.mode, reply.mode)} did"
     nothing = "" if reply.hits else "nothing found"
