@@ -142,6 +142,8 @@ class Users:
 
     def key_file(self, user: User) -> Path:
         """Where its seed lies."""
+        if user.service == rights.OPERATOR:  # not among those that containers are given
+            return self._folder / KEYS / f"{user.name}.nk"
         return self._folder / KEYS / (_SERVICES if user.service else _TENANTS) / f"{user.name}.nk"
 
     def _made(self, user: User) -> User:

@@ -64,7 +64,7 @@ def add(tenant: Tenant, users: Folder, agent: Agent = None, role: RoleName = Non
     else:
         typer.echo(f"{user.name}: its key is {files[-1]}, its inbox prefix {inbox(user.key)}")
     if len(files) > 1:
-        typer.echo(f"keys of {', '.join(each.stem for each in files[:-1])} are in {files[0].parent}", err=True)
+        typer.echo(f"new keys, too: {', '.join(str(each) for each in files[:-1])}", err=True)
     typer.echo(_RELOAD, err=True)
 
 
