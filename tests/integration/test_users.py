@@ -18,7 +18,7 @@ from harness.waiting import until_async
 from jetmem import flow, rights
 from jetmem.adapters.nats_streams import ensure, stream_info
 from jetmem.adapters.tenant_settings import Bucket
-from jetmem.client import Outgoing, PermissionDenied, Unavailable, Unreachable, connect
+from jetmem.client import NotStored, Outgoing, PermissionDenied, Unavailable, Unreachable, connect
 from jetmem.client.keys import identity
 from jetmem.index.settings import IndexSettings
 from jetmem.runtime.settings import Common
@@ -275,6 +275,8 @@ def test_a_user_that_is_revoked_is_cut_off(place):
                 return not alice.nats.is_connected
 
             await until_async(gone, "the broker cuts the connection")
+            with pytest.raises(NotStored, match="Authorization Violation"):
+                await alice.publish("no more", session="s1")
             with pytest.raises(PermissionDenied, match="refuses these credentials"):
                 await connect(place.broker.url, tenant=ACME, creds=str(kept))
             await owner.publish("others go on", session="s1")
