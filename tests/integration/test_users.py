@@ -261,13 +261,13 @@ def test_no_answer_is_led_to_where_the_asker_may_not_publish(place):
 
 def test_a_user_that_is_revoked_is_cut_off(place):
     async def run():
+        kept = shutil.copy(place.key("acme.writer.alice"), place.users.file.parent / "kept.nk")
         async with (
             streams(place),
             place.connect("acme.owner") as owner,
-            place.connect("acme.writer.alice", publish_timeout_s=1.0) as alice,
+            connect(place.broker.url, tenant=ACME, agent="alice", creds=kept, publish_timeout_s=1.0) as alice,
         ):
             await alice.publish("still here", session="s1")
-            kept = shutil.copy(place.key("acme.writer.alice"), place.users.file.parent / "kept.nk")
             place.users.revoke(ACME, agent="alice")
             place.reload()
 
@@ -278,7 +278,7 @@ def test_a_user_that_is_revoked_is_cut_off(place):
             with pytest.raises(NotStored, match="Authorization Violation"):
                 await alice.publish("no more", session="s1")
             with pytest.raises(PermissionDenied, match="refuses these credentials"):
-                await connect(place.broker.url, tenant=ACME, creds=str(kept))
+                await connect(place.broker.url, tenant=ACME, creds=kept)
             await owner.publish("others go on", session="s1")
             assert owner.nats.stats["reconnects"] == 0
             place.users.add("third", "owner")

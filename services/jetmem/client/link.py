@@ -269,6 +269,9 @@ class Link:
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error) or type(error).__name__
         log.debug("nats: %s", self._last_error)
+        if self._nc._transport is not None and not self._nc.is_connected:
+            # nats-py leaves the socket of each attempt open that the broker refused
+            self._nc._transport.close()  # type: ignore[no-untyped-call]  # nats-py's
         if not self._inbox and "authorization violation" in self._last_error.lower():
             # Later, on a reconnect, it may be a rotation of credentials: then it is tried for ever.
             self._end(PermissionDenied("the broker refuses these credentials", ""))
