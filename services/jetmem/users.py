@@ -115,14 +115,23 @@ class Users:
             SettingsError: It exists already, or a file cannot be written.
         """
         with self._changing() as users:
-            wanted = [User("", service=name) for name in rights.services()]
-            wanted.append(User("", tenant=tenant, role=role, agent=agent))
-            names = {user.name for user in users}
-            if wanted[-1].name in names:
-                raise SettingsError(f"there is a user {wanted[-1].name} already; revoke it first to give it a new key")
-            made = [self._made(user) for user in wanted if user.name not in names]
+            wanted = User("", tenant=tenant, role=role, agent=agent)
+            if any(user.tenant and user.name == wanted.name for user in users):
+                raise SettingsError(f"there is a user {wanted.name} already; revoke it first to give it a new key")
+            made = [*self._services(users), self._made(wanted)]
             users += made
         return made[-1], [self.key_file(user) for user in made]
+
+    def refresh(self) -> list[Path]:
+        """Write everyone's rights as this version has them; the files of new keys, of services that had none.
+
+        Raises:
+            SettingsError: A file cannot be written.
+        """
+        with self._changing() as users:
+            made = self._services(users)
+            users += made
+        return [self.key_file(user) for user in made]
 
     def revoke(self, tenant: str, role: Role | None = None, agent: str | None = None) -> list[User]:
         """Take out the users of a tenant that match; what of them was there.
@@ -145,6 +154,11 @@ class Users:
         if user.service == rights.OPERATOR:  # not among those that containers are given
             return self._folder / KEYS / f"{user.name}.nk"
         return self._folder / KEYS / (_SERVICES if user.service else _TENANTS) / f"{user.name}.nk"
+
+    def _services(self, users: Sequence[User]) -> list[User]:
+        """Users of services that have none yet."""
+        names = {user.service for user in users}
+        return [self._made(User("", service=name)) for name in rights.services() if name not in names]
 
     def _made(self, user: User) -> User:
         seed, path = new_seed(), self.key_file(user)

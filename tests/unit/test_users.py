@@ -2,6 +2,7 @@
 
 import json
 import stat
+import sys
 
 import pytest
 
@@ -115,6 +116,16 @@ def test_a_stage_that_is_added_gets_a_user_with_the_next_change(tmp_path, monkey
     assert named == set(rights.services()), "and one that is gone has none"
 
 
+def test_an_upgrade_refreshes_rights(tmp_path):
+    known = Users(tmp_path)
+    assert [path.stem for path in known.refresh()] == [*rights.services()]
+    known.add("acme", "owner")
+    before = known.file.read_text()
+    known.file.write_text(before.replace("acme.query.*", "acme.query.search"))
+    assert known.refresh() == []
+    assert known.file.read_text() == before
+
+
 @pytest.mark.parametrize("text", ["authorization { token: x }", "", "#user {"])
 def test_what_others_wrote_is_left_alone(tmp_path, text):
     known = Users(tmp_path)
@@ -150,3 +161,9 @@ def test_a_key_file_is_read_or_refused(tmp_path):
             identity(str(path))
     with pytest.raises(Refused, match="no credentials file"):
         identity(str(tmp_path / "none"))
+
+
+def test_without_the_package_a_key_is_refused_with_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nkeys", None)
+    with pytest.raises(Refused, match=r"pip install 'jetmem\[nkeys\]'"):
+        identity(str(tmp_path / "key"))

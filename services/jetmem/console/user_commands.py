@@ -1,4 +1,4 @@
-"""`jetmem tenant add|revoke`: users of tenants at the broker, as files for its configuration."""
+"""`jetmem tenant add|revoke|refresh`: users of tenants at the broker, as files for its configuration."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to those of tenants."""
     tenant_app.command("add")(add)
     tenant_app.command("revoke")(revoke)
+    tenant_app.command("refresh")(refresh)
 
 
 def add(tenant: Tenant, users: Folder, agent: Agent = None, role: RoleName = None, as_json: AsJson = False) -> None:
@@ -63,9 +64,7 @@ def add(tenant: Tenant, users: Folder, agent: Agent = None, role: RoleName = Non
         typer.echo(json.dumps(_told(known, user) | {"inbox_prefix": inbox(user.key)}))
     else:
         typer.echo(f"{user.name}: its key is {files[-1]}, its inbox prefix {inbox(user.key)}")
-    if len(files) > 1:
-        typer.echo(f"new keys, too: {', '.join(str(each) for each in files[:-1])}", err=True)
-    typer.echo(_RELOAD, err=True)
+    _made(files[:-1])
 
 
 def revoke(
@@ -88,6 +87,24 @@ def revoke(
         fail(f"not_found: there are no {named} in {known.file}")
     for user in gone:
         typer.echo(f"{user.name} revoked" if for_people(as_json) else json.dumps(_told(known, user)))
+    typer.echo(_RELOAD, err=True)
+
+
+def refresh(users: Folder) -> None:
+    """Write what users may do as this version has it, for an upgrade; a stage that has no key yet gets one."""
+    from jetmem.client.errors import Refused
+    from jetmem.users import Users
+
+    try:
+        _made(Users(users).refresh())
+    except Refused as error:
+        fail(f"{error.code}: {error.message}", 2)
+
+
+def _made(files: list[Path]) -> None:
+    """What there is to do now."""
+    if files:
+        typer.echo(f"new keys, too: {', '.join(map(str, files))}", err=True)
     typer.echo(_RELOAD, err=True)
 
 
