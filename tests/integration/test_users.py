@@ -206,6 +206,40 @@ def test_what_is_not_ones_own_is_refused_at_once(place, name):
     asyncio.run(run())
 
 
+def test_a_stage_is_refused_what_another_does(place):
+    """A stage that is broken into is no more than that stage."""
+    said = [subjects.memory(ACME, kind, "alice", "s1") for kind in subjects.KINDS]
+    own = {"summarize": {said[-1]}, "query": {said[3]}}
+    told = {name: [subjects.raw_stream_api("STREAM.DELETE", subjects.MEMORY), subjects.query(ACME, "forget"),
+                   *(subject for subject in said if subject not in own.get(name, ())),
+                   *([subjects.raw_stream_api("STREAM.PURGE", subjects.MEMORY), subjects.record(1),
+                      subjects.raw_stream_api("CONSUMER.CREATE", subjects.MEMORY),
+                      subjects.raw_stream_api("STREAM.MSG.GET", subjects.MEMORY)] if name != "persist" else [])]
+            for name in flow.NAMES}  # fmt: skip
+    heard = ("mem.>", ">", subjects.service_all("*", "*"), f"{subjects.INBOX}.>", f"{place.inbox('operator')}.>")
+
+    async def run():
+        for name in flow.NAMES:
+            refusals = []
+
+            async def note(error, refusals=refusals):
+                refusals.append(str(error))
+
+            nc = await nats.connect(place.broker.url, error_cb=note, **identity(place.key(name)).options())
+            for subject in told[name]:
+                await nc.publish(subject, b"{}")
+            for subject in heard:
+                await nc.subscribe(subject)
+
+            async def all_told(name=name, refusals=refusals):
+                return len(refusals) == len(told[name]) + len(heard)
+
+            await until_async(all_told, f"{name} is refused everything: {refusals}")
+            await nc.close()
+
+    asyncio.run(run())
+
+
 def test_the_sdk_says_so_in_its_own_words(place):
     async def run():
         async with streams(place), place.connect("acme.owner") as owner, contextlib.AsyncExitStack() as stack:

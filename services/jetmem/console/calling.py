@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jetmem.client import Client, ClientError
+    from jetmem.client.sdk import Connecting
 
 T = TypeVar("T")
 #: A person waits this long for a broker that is not there.
@@ -38,23 +39,24 @@ NO_TENANT: Final = "none"
 
 def call(server: str, creds: str, tenant: str, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
     """Connect, do the work, close; an error of the SDK becomes one sentence and exit code 1."""
-    from jetmem.client import ClientError, connect
+    from jetmem.client import ClientError
 
     async def run() -> T:
-        async with connect(
-            server,
-            tenant=tenant,
-            creds=creds or None,
-            tls_ca=os.environ.get("JETMEM_TLS_CA"),
-            name="jetmem cli",
-            connect_timeout_s=CONNECT_S,
-        ) as client:
+        async with connecting(server, creds, tenant, "jetmem cli") as client:
             return await client.undenied(work(client))
 
     try:
         return asyncio.run(run())
     except ClientError as error:
         fail(f"{error.code}: {told(error)}", code_of(error))
+
+
+def connecting(server: str, creds: str, tenant: str, name: str) -> Connecting:
+    """A connection as commands make it: with the key they are given, and no patience for a broker that is away."""
+    from jetmem.client import connect
+
+    tls_ca = os.environ.get("JETMEM_TLS_CA")
+    return connect(server, tenant=tenant, creds=creds or None, tls_ca=tls_ca, name=name, connect_timeout_s=CONNECT_S)
 
 
 def refused(verb: str, fields: dict[str, Any]) -> None:
