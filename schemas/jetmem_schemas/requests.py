@@ -377,3 +377,5 @@ VERBS: Final[dict[str, tuple[type[Request], type[Reply]]]] = {
     "status": (Status, StatusReply),
     "forget": (ForgetRequest, ForgetReply),
 }
+#: Verbs that erase: not everyone who may ask may ask these.
+ERASING: Final = frozenset({"forget"})

@@ -23,6 +23,7 @@ from jetmem.console import (
     tenant_commands,
     toc_command,
     topic_command,
+    user_commands,
 )
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ for commands in (
     topic_command,
     load_command,
     tenant_commands,
+    user_commands,
     operator_commands,
     process_commands,
     demo_command,

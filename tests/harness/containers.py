@@ -44,6 +44,8 @@ class Host:
 
     def volume(self, name: str) -> Path:
         """The folder that stands for a volume; what a bind mount names is that file or folder itself."""
+        if Path(name).is_absolute() and Path(name).exists():
+            return Path(name)
         if "/" in name:
             return (COMPOSE / Path(name).name if name.startswith("/") else COMPOSE / name).resolve()
         folder = self.root / "volumes" / name

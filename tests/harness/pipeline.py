@@ -116,12 +116,14 @@ class Pipeline:
         self.embed = FakeEmbed(nc)
         self.settings: dict[str, Any] = {"index": index}
         self.fakes: dict[str, dict[str, Any]] = {"index": {"splitter": FakeSplitter()}}
+        self.common: dict[str, dict[str, Any]] = {}
         self.shells: dict[str, Any] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, *stages: str) -> None:
-        common = Common(server=self.broker.url, data=str(self.data))
+        shared = Common(server=self.broker.url, data=str(self.data))
         for stage in stages:
+            common = msgspec.structs.replace(shared, **self.common.get(stage, {}))
             settings = self.settings.get(stage) or flow.sections()[stage]()
             shell = flow.build(stage, {"": common, stage: settings}, **self.fakes.get(stage, {}))
             self.shells[stage] = shell

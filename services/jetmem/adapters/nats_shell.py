@@ -18,7 +18,7 @@ import nats.errors
 from faststream import FastStream
 from faststream.nats import NatsBroker, NatsMessage
 from faststream.nats.response import NatsResponse
-from faststream.nats.security import NatsUserPassword
+from faststream.nats.security import NatsCredentials, NatsNKey, NatsSecurity, NatsUserPassword
 from nats.aio.client import Client
 
 from jetmem.adapters.nats_ask import ask
@@ -331,9 +331,16 @@ class Shell:
 
 
 def _secured(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of `nats.connect` as FastStream's broker wants them: it has a word of its own for user and password."""
+    """Options of `nats.connect` as FastStream's broker wants them: it has words of its own for who we are."""
+    tls = options.pop("tls", None)
     if "user" in options:
-        options["security"] = NatsUserPassword(options.pop("user"), options.pop("password"))
+        options["security"] = NatsUserPassword(options.pop("user"), options.pop("password"), ssl_context=tls)
+    elif "nkeys_seed" in options:
+        options["security"] = NatsNKey(options.pop("nkeys_seed"), ssl_context=tls)
+    elif "user_credentials" in options:
+        options["security"] = NatsCredentials(options.pop("user_credentials"), ssl_context=tls)
+    elif tls is not None:
+        options["security"] = NatsSecurity(ssl_context=tls)
     return options
 
 

@@ -1,10 +1,14 @@
-"""`jetmem tenant set|show|list`: what holds for one tenant, durable and known to every stage that it concerns."""
+"""`jetmem tenant set|show|list`: what holds for one tenant, durable and known to every stage that it concerns.
+
+Its users are in `user_commands`; `list` shows both.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
@@ -115,19 +119,37 @@ def show(tenant: Tenant, as_json: AsJson = False, server: Server = LOCAL, creds:
 
 
 @tenant_app.command("list")
-def list_(as_json: AsJson = False, server: Server = LOCAL, creds: Creds = "") -> None:
-    """List tenants with settings of their own; as JSON one object a line. `_` is what holds for all."""
+def list_(
+    users: Annotated[
+        Path | None, typer.Option(help="Folder that `jetmem tenant add` wrote to: list its users, too.")
+    ] = None,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """List tenants with users or settings of their own; as JSON one object a line. `_` is what holds for all."""
+    from jetmem.users import Users
+
     found = in_bucket(server, creds, NO_TENANT, lambda bucket: bucket.every())
+    named: dict[str, list[str]] = {}
+    for user in Users(users).read() if users else ():
+        if user.tenant:
+            named.setdefault(user.tenant, []).append(f"{user.agent}:{user.role}" if user.agent else user.role)
+    every = sorted({*found, *named})
     if not for_people(as_json):
-        for tenant, value in found.items():
-            typer.echo(json.dumps({"tenant": tenant, "settings": _known(value)}))
+        for tenant in every:
+            told = {"tenant": tenant, "settings": _known(found.get(tenant, b""))}
+            typer.echo(json.dumps(told | ({"users": named.get(tenant, [])} if users else {})))
         return
     from jetmem.console import tables
 
-    table = tables.lines("tenant", *_columns())
-    for tenant, value in found.items():
-        table.add_row(tenant, *(tables.clean(_told(_known(value).get(name))) for name in _columns()))
-    tables.console().print(table if found else "no tenant has settings of its own")
+    table = tables.lines("tenant", *(["users"] if users else []), *_columns())
+    for tenant in every:
+        known = _known(found.get(tenant, b""))
+        row = [", ".join(named.get(tenant, []))] if users else []
+        table.add_row(tenant, *row, *(tables.clean(_told(known.get(name))) for name in _columns()))
+    nobody = "no tenant has users or settings of its own" if users else "no tenant has settings of its own"
+    tables.console().print(table if every else nobody)
 
 
 def in_bucket(server: str, creds: str, tenant: str, work: Callable[[Bucket], Awaitable[T]]) -> T:

@@ -32,9 +32,10 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         server: Broker URL, comma-separated for a cluster.
-        creds: NATS credentials file, or "".
+        creds: File of an nkey's seed (`jetmem tenant add` writes them) or NATS credentials, or "".
         user: User name, or "".
         password_file: File that holds the password, or "".
+        tls_ca: Certificates that vouch for the broker's own; "" for those that this machine trusts.
         data: Folder of all stores; each stage opens only its own below it.
         http_host: Where `/metrics` and `/healthz` listen.
         http_port: Port for them; 0 for none.
@@ -53,6 +54,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     creds: str = ""
     user: str = ""
     password_file: str = ""
+    tls_ca: str = ""
     data: str = "data"
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Meta(ge=0, le=65_535)] = 0
