@@ -6,13 +6,15 @@ import json
 
 import msgspec
 import pytest
+from typer import Exit
 from typer.testing import CliRunner
 
 from harness.fake_stages import FakeStages
 from harness.planted import TALKS, ask, plant
 from jetmem.cli import app
-from jetmem.console import tables, toc_command
-from jetmem.console.moments import moment
+from jetmem.client import Unavailable
+from jetmem.console import moments, tables, toc_command
+from jetmem.console.moments import FORMS, moment, when, zone_named
 from jetmem_schemas import requests
 from jetmem_schemas.shown import StageItem
 
@@ -40,7 +42,8 @@ def test_hits_show_who_when_what_and_how_it_came_about():
     shown = _shown(tables.show_hits, reply)
     for part in (
         "0.500",
-        "2026-01-15 09:30:00Z",
+        "2026-01-15 09:30:00 ",
+        "times in UTC",
         "bob",
         "[bold]word[/bold]",
         "e1",
@@ -84,7 +87,7 @@ def test_questions_of_every_command_are_checked_before_anyone_is_asked(asked):
 def test_a_node_is_shown_by_its_level_and_id():
     hit = _hit(id="toc:day:2026-01-15", type="node", level="day", title="a trip", agent="", session="", kind="note")
     shown = _shown(tables.show_hits, requests.SearchReply(mode="text", hits=[hit], **REPLY))
-    assert "day  2026-01-15 09:30:00Z  toc:day:2026-01-15" in shown
+    assert "day  2026-01-15 09:30:00  toc:day:2026-01-15" in shown
     assert "/" not in shown.splitlines()[0]
 
 
@@ -123,10 +126,81 @@ def test_stored_text_cannot_steer_the_terminal():
 
 @pytest.mark.parametrize(
     ("given", "taken"),
-    [(None, None), ("5", 5), ("2026-01-15", "2026-01-15T00:00:00Z"), ("2026-01-15T10:00:00Z", "2026-01-15T10:00:00Z")],
+    [
+        (None, None),
+        ("5", 5),
+        ("2026-01-15", "2026-01-15T00:00:00"),
+        ("2026-01-15 09:30", "2026-01-15T09:30:00"),
+        ("2026-01-15T10:00:00Z", "2026-01-15T10:00:00+00:00"),
+    ],
 )
 def test_times_as_people_give_them(given, taken):
-    assert moment(given) == taken
+    assert moment(given, "--since") == taken
+
+
+@pytest.mark.parametrize("option", [["--since", "yesterday"], ["--until", "2026-02-30"]])
+def test_what_is_no_time_is_refused_as_the_help_says_it(option):
+    done = CliRunner().invoke(app, ["timeline", "acme", *option])
+    assert done.exit_code == 2
+    assert f"bad_time: {option[0]} must be a time, like {FORMS}; not '{option[1]}'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("zone", "stamp", "shown"),
+    [
+        ("UTC", "2026-01-15T09:30:00.000Z", "2026-01-15 09:30:00"),
+        ("Europe/Amsterdam", "2026-01-15T23:30:00.000Z", "2026-01-16 00:30:00"),
+        ("UTC-03:30", "2026-01-15T01:00:00.000Z", "2026-01-14 21:30:00"),
+        ("Europe/Amsterdam", "2026-10-25T00:30:00.000Z", "2026-10-25 02:30:00+02:00"),
+        ("Europe/Amsterdam", "2026-10-25T01:30:00.000Z", "2026-10-25 02:30:00+01:00"),
+        ("Asia/Tokyo", "9999-12-31T23:30:00.000Z", "9999-12-31T23:30:00.000Z"),
+        ("Mars/Phobos", "2026-01-15T09:30:00.000Z", "2026-01-15 09:30:00"),
+    ],
+)
+def test_times_are_shown_on_the_clock_of_the_tenant(zone, stamp, shown):
+    assert when(stamp, zone_named(zone)) == shown
+
+
+def test_the_footer_says_whose_clock_it_is():
+    reply = {**REPLY, "mode": "text", "hits": [_hit()]}
+    there = _shown(tables.show_hits, requests.SearchReply(**reply, timezone="Asia/Tokyo"))
+    assert "2026-01-15 18:30:00" in there and "times in Asia/Tokyo" in there
+    unknown = _shown(tables.show_hits, requests.SearchReply(**reply, timezone="Mars/Phobos"))
+    assert "2026-01-15 09:30:00" in unknown and "times in UTC, as Mars/Phobos is not known here" in unknown
+
+
+class _Query:
+    """A client whose query service is there, or is not."""
+
+    def __init__(self, answers):
+        self._answers = answers
+
+    async def status(self, **fields):
+        if not self._answers:
+            raise Unavailable("nobody answers")
+        return requests.StatusReply(
+            **REPLY, stages=[], events=0, sessions=0, agents=0, pending_vectors=0, dead_letters=0, purging=0,
+            timezone="Europe/Amsterdam",
+        )  # fmt: skip
+
+
+def _settled(monkeypatch, answers, given, *, or_utc):
+    monkeypatch.setattr(moments, "call", lambda server, creds, tenant, work: asyncio.run(work(_Query(answers))))
+    return moments.settled(given, "acme", "", "", or_utc=or_utc)
+
+
+def test_a_date_is_the_tenants_before_a_forget_is_confirmed(monkeypatch, capsys):
+    assert _settled(monkeypatch, True, "2026-07-01T00:00:00", or_utc=False) == "2026-07-01T00:00:00+02:00"
+    assert _settled(monkeypatch, False, "2026-07-01T00:00:00+00:00", or_utc=False) == "2026-07-01T00:00:00+00:00"
+    assert _settled(monkeypatch, False, 5, or_utc=False) == 5
+    with pytest.raises(Exit):
+        _settled(monkeypatch, False, "2026-07-01T00:00:00", or_utc=False)
+    assert "add Z for UTC" in capsys.readouterr().err
+
+
+def test_a_date_is_utc_where_nobody_knows_the_tenants_and_that_is_said(monkeypatch, capsys):
+    assert _settled(monkeypatch, False, "2026-07-01T00:00:00", or_utc=True) == "2026-07-01T00:00:00+00:00"
+    assert "is taken for UTC, as the tenant's time zone cannot be asked for (unavailable)" in capsys.readouterr().err
 
 
 def test_a_forget_asks_and_without_a_terminal_refuses():
@@ -136,7 +210,7 @@ def test_a_forget_asks_and_without_a_terminal_refuses():
 
 
 def test_ago_is_before_now():
-    assert 0 < moment("1h") - moment("2h") <= 3_600_100
+    assert 0 < moment("1h", "") - moment("2h ago", "") <= 3_600_100
 
 
 def test_a_stage_that_is_behind_is_not_called_ok():
@@ -186,7 +260,7 @@ def test_the_table_of_contents_is_drawn_as_a_tree(capsys):
     assert "toc:day" not in shown
     assert "toc:week" not in _drawn(capsys, depth=1)
     shown = _drawn(capsys, node="toc:week:2026-W02")
-    assert "toc:segment:2026-01-06" in shown and "grip:2026-01-06" in shown and "2026-01-06 10:00Z to 10:02Z" in shown
+    assert "toc:segment:2026-01-06" in shown and "grip:2026-01-06" in shown and "2026-01-06 10:00 to 10:02" in shown
 
 
 def test_a_tree_says_what_it_leaves_out(capsys):

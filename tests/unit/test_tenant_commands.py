@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from jetmem.console import tenant_commands
+from jetmem.console.moments import zone_named
 from jetmem_schemas.retention import LevelRetention
 from jetmem_schemas.tenants import OFFERED
 
@@ -21,7 +22,8 @@ def index(monkeypatch):
     """Answers a dry run without a broker."""
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(tenant_commands, "in_bucket", lambda *_: OFFERED)
-    monkeypatch.setattr(tenant_commands, "call", lambda *_: {"levels": msgspec.to_builtins(LEVELS)})
+    answers = [{"levels": msgspec.to_builtins(LEVELS)}, (zone_named("Asia/Tokyo"), "")]
+    monkeypatch.setattr(tenant_commands, "call", lambda *_: answers.pop(0))
 
 
 def test_a_dry_run_is_a_table_for_people(index, monkeypatch, capsys):
@@ -30,7 +32,7 @@ def test_a_dry_run_is_a_table_for_people(index, monkeypatch, capsys):
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert shown[1:] == [
         ["week", "1,826", "days", "2,000", "0", "0", "0"],
-        ["day", "365", "days", "7", "0", "3", "0", "2023-11-14", "22:13:20Z"],
+        ["day", "365", "days", "7", "0", "3", "0", "2023-11-15", "07:13:20"],
         ["month", "ever", "1", "4", "0", "4"],
     ]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, answered, confirm, fail
-from jetmem.console.moments import moment
+from jetmem.console.moments import FORMS, moment, settled, span
 from jetmem.console.publish_command import Tag, publish
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ Session = Annotated[str | None, typer.Option(help="Only of this session.")]
 Author = Annotated[str | None, typer.Option(help="Only what this one said.")]
 Kind = Annotated[list[str] | None, typer.Option(help="Only of this kind; may be repeated.")]
 Role = Annotated[list[str] | None, typer.Option(help="Only of this role; may be repeated.")]
-Since = Annotated[str | None, typer.Option(help="From this time on: RFC 3339, a date, epoch ms, or 2h, 7d ago.")]
-Until = Annotated[str | None, typer.Option(help="Before this time.")]
+Since = Annotated[str | None, typer.Option(help=f"From this time on: {FORMS}.")]
+Until = Annotated[str | None, typer.Option(help="Before this time, given likewise.")]
 After = Annotated[int | None, typer.Option(help="Wait for what was published up to this sequence.")]
 WaitMs = Annotated[int | None, typer.Option(help="How long to wait for --after.")]
 
@@ -157,7 +157,12 @@ def sessions(
     creds: Creds = "",
 ) -> None:
     """List sessions, the latest first."""
-    fields = {"limit": limit, "agent": agent, "since": moment(since), "until": moment(until), "cursor": cursor}
+    fields = {
+        "limit": limit,
+        "agent": agent,
+        **span(since, until),
+        "cursor": cursor,
+    }
     _ask("sessions", tenant, fields, as_json, server, creds)
 
 
@@ -172,7 +177,7 @@ def agents(
     creds: Creds = "",
 ) -> None:
     """List agents, the latest first."""
-    fields = {"limit": limit, "since": moment(since), "until": moment(until), "cursor": cursor}
+    fields = {"limit": limit, **span(since, until), "cursor": cursor}
     _ask("agents", tenant, fields, as_json, server, creds)
 
 
@@ -187,7 +192,7 @@ def forget(
     agent: Annotated[str | None, typer.Option(help="All of this agent.")] = None,
     session: Annotated[str | None, typer.Option(help="With --agent: only this session.")] = None,
     author: Annotated[str | None, typer.Option(help="All that this one said.")] = None,
-    before: Annotated[str | None, typer.Option(help="All before this time.")] = None,
+    before: Annotated[str | None, typer.Option(help=f"All before this time: {FORMS}.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Everything of the tenant.")] = False,
     reason: Annotated[str, typer.Option(help="Why; recorded.")] = "",
     state: Annotated[int | None, typer.Option(help="How far the forget recorded under this sequence is.")] = None,
@@ -198,7 +203,7 @@ def forget(
 ) -> None:
     """Erase for ever what one selector covers; with --state, say how far an earlier forget is."""
     selector: dict[str, Any] = {"ids": [i for each in ids or [] for i in each.split(",")] or None}
-    selector |= {"agent": agent, "session": session, "author": author, "before": moment(before)}
+    selector |= {"agent": agent, "session": session, "author": author, "before": moment(before, "--before")}
     chosen = {name: value for name, value in selector.items() if value is not None} | (
         {"all": True} if everything else {}
     )
@@ -210,6 +215,8 @@ def forget(
     if not chosen:
         fail("one of --id, --agent, --author, --before, --all is needed; nothing was erased", 2)
     _check_selector(chosen)
+    if before is not None:
+        chosen["before"] = settled(chosen["before"], tenant, server, creds, or_utc=False)
     confirm(f"Erase for ever {_erased(chosen)} of tenant {tenant}?", yes)
     _ask("forget", tenant, {**chosen, "reason": reason or None}, as_json, server, creds)
 
@@ -246,7 +253,7 @@ def _filters(
     until: str | None,
 ) -> dict[str, Any]:
     fields = {"agent": agent, "session": session, "author": author, "kind": kind or None, "role": role or None}
-    return {**fields, "tags": tag or None, "since": moment(since), "until": moment(until)}
+    return {**fields, "tags": tag or None, **span(since, until)}
 
 
 def _ask(verb: str, tenant: str, fields: dict[str, Any], as_json: bool, server: str, creds: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from jetmem.console.calling import LOCAL, NO_TENANT, AsJson, Creds, Server, Tenant, call, fail, for_people
+from jetmem.console.moments import when, zone_told
 from jetmem.console.operator_commands import ask_stage
 
 if TYPE_CHECKING:
@@ -88,13 +89,13 @@ def _rehearse(server: str, creds: str, tenant: str, changes: dict[str, Any], peo
         return
     from jetmem.console import tables
 
-    table = tables.lines(
-        tenant, "kept for", "in the index", "out of it", "would leave", "would come back", "next leaves"
-    )
+    zone, _ = call(server, creds, tenant, zone_told)
+    next_leaves = f"next leaves ({zone})"
+    table = tables.lines(tenant, "kept for", "in the index", "out of it", "would leave", "would come back", next_leaves)
     for level, told in levels.items():
         kept = f"{told['days']:,} days" if told["days"] else "ever"
         numbers = (f"{told[name]:,}" for name in ("indexed", "out", "leaving", "returning"))
-        table.add_row(level, kept, *numbers, tables.when(told["next"]) if told["next"] else "")
+        table.add_row(level, kept, *numbers, when(told["next"], zone) if told["next"] else "")
     tables.console().print(table)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, answered
-from jetmem.console.moments import moment
+from jetmem.console.moments import span
 from jetmem.console.query_commands import After, Agent, Cursor, Limit, Since, Until, WaitMs
 
 
@@ -33,7 +33,12 @@ def topics(
     """List topics, the most important first."""
     from jetmem.console import topic_tables
 
-    fields = {"limit": limit, "agent": agent, "since": moment(since), "until": moment(until), "cursor": cursor}
+    fields = {
+        "limit": limit,
+        "agent": agent,
+        **span(since, until),
+        "cursor": cursor,
+    }
     fields |= {"after": after, "wait_ms": wait_ms}
     answered("topics", tenant, fields, topic_tables.show_topics, as_json, server, creds)
 

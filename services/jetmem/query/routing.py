@@ -26,7 +26,8 @@ from jetmem.query.walking import Limits, Walked, Walker
 from jetmem.query.zones import here
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
-from jetmem_schemas.events import Time, epoch_ms
+from jetmem_schemas.asking import Moment
+from jetmem_schemas.events import epoch_ms
 from jetmem_schemas.requests import Hit, Route, RouteReply, Search
 from jetmem_schemas.shown import NodeItem, Tried
 
@@ -97,7 +98,7 @@ async def route(
     )
 
 
-def _now(asked: Time | None, clock: Clock) -> datetime:
+def _now(asked: Moment | None, clock: Clock) -> datetime:
     if isinstance(asked, datetime):
         epoch_ms(asked, "now")
         return asked
