@@ -96,7 +96,8 @@ def test_an_overview_of_a_matter_at_a_time_without_it_is_a_walk_at_any_time(stag
     assert (reply["strategy"], reply["nodes"], reply["hits"]) == ("none", [], []), "a time alone is asked for"
     assert not reply["widened"]
     assert route(stages, "tell me about the build in March 2019")["widened"]
-    assert ids(route(stages, "what happened in the evening of 6 January?")) == ["toc:day:2026-01-06"]
+    assert ids(route(stages, "what happened on the morning of 6 January?")) == [segments(stages)[2]]
+    assert tried(route(stages, "what happened in the evening of 6 January?")) == [("toc", 0), ("hybrid", 0)]
 
 
 def test_an_overview_of_nothing_named_is_the_latest(stages: FakeStages) -> None:
