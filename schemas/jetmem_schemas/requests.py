@@ -285,12 +285,14 @@ class RouteReply(Reply, frozen=True, kw_only=True):
         intent: What the question's words ask for.
         strategy: The one that won, `none` if nothing was found.
         tried: In order, the winner last.
-        explanation: All of it in one line for people.
+        explanation: How the answer came about, in one plain line for people.
         hits: Events, best first.
         nodes: Nodes of the table of contents, best first; of a time span in order of time.
         since: Where the question's time words begin.
         until: Where they end.
         widened: Nothing was found in that time; what is here is of any time.
+        cut: What ended a walk before all was looked at (`nodes` or `ms` of the budget), or all of a time that it holds
+            was listed (`limit`): there is more.
     """
 
     intent: Literal["explore", "answer", "locate", "time-boxed"]
@@ -302,6 +304,7 @@ class RouteReply(Reply, frozen=True, kw_only=True):
     since: str | msgspec.UnsetType = msgspec.UNSET
     until: str | msgspec.UnsetType = msgspec.UNSET
     widened: bool = False
+    cut: Literal["nodes", "ms", "limit"] | msgspec.UnsetType = msgspec.UNSET
 
 
 class TopicsReply(Reply, frozen=True, kw_only=True):

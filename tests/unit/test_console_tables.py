@@ -3,20 +3,22 @@
 import asyncio
 import io
 import json
+from datetime import UTC
 
 import msgspec
 import pytest
 from typer import Exit
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from harness.fake_stages import FakeStages
 from harness.planted import TALKS, ask, plant
 from jetmem.cli import app
 from jetmem.client import Unavailable
-from jetmem.console import moments, tables, toc_command
+from jetmem.console import moments, tables, toc_command, toc_operations
 from jetmem.console.moments import FORMS, moment, when, zone_named
 from jetmem_schemas import requests
-from jetmem_schemas.shown import StageItem
+from jetmem_schemas.shown import Budget, StageItem
 
 ITEM = {"agent": "a", "session": "s", "ts": "2026-01-15T09:30:00.000Z", "at": "x", "seq": 1, "kind": "message"}
 REPLY = {"fresh": {"text": 5}, "degraded": ["vector"], "stale": True, "took_ms": 1.25}
@@ -277,10 +279,36 @@ def test_a_route_shows_what_was_found_and_why():
     for question in ("what did we talk about last week?", "why is the build broken?"):
         reply = client.asked("route", requests.RouteReply, {"query": question, "now": "2026-01-12T12:00:00Z"})
         shown = _shown(tables.show_route, reply)
-        assert reply.explanation in shown and f"strategy {reply.strategy}" in shown
+        assert reply.explanation in shown and "strategy" not in shown
+        details = _shown(tables.show_route_explained, reply)
+        assert f"intent {reply.intent} · strategy {reply.strategy}" in details and reply.tried[0].why in details
         assert all(each.id in shown for each in [*reply.nodes, *reply.hits])
     shown = _shown(tables.show_route, msgspec.structs.replace(reply, hits=[], nodes=[]))
     assert "nothing found" in shown
+    assert "--nodes" not in shown
+    assert "--nodes gives it more" in _shown(tables.show_route, msgspec.structs.replace(reply, cut="nodes"))
+
+
+def test_a_nodes_title_stands_apart_from_its_text():
+    text = "a trip\nann: the trip was long"
+    hit = _hit(id="toc:day:2026-01-15", type="node", level="day", title="a trip", text=text, highlights=[(16, 20)])
+    shown = _shown(tables.show_hits, requests.SearchReply(mode="text", hits=[hit], **REPLY)).splitlines()
+    assert [line.strip() for line in shown[1:3]] == ["a trip", "ann: the trip was long"]
+    _, rest = tables.titled(hit)
+    assert [rest.text[start:end] for start, end in rest.highlights] == ["trip"]
+    assert tables.titled(_hit())[0] == ""
+
+
+def test_a_segment_says_whose_it_is_and_one_event_takes_no_time():
+    (node,) = (TocClient().asked("toc", requests.TocReply, {"node": "toc:day:2026-01-06"}).node,)
+    segment = msgspec.structs.replace(node, level="segment", session="s2", end=node.start)
+    assert "  2026-01-06 10:00  3 events  alice/s2  " in tables.node_line(segment, UTC).plain
+    assert "alice" not in tables.node_line(node, UTC).plain
+
+
+def test_sequences_are_called_so_in_the_footer():
+    reply = requests.SearchReply(mode="text", hits=[], **REPLY | {"fresh": {"record": 9, "text": 9, "vector": 4}})
+    assert "fresh up to sequence 9 (record, text), 4 (vector)" in _shown(tables.show_hits, reply)
 
 
 def test_a_grip_shows_its_words_and_marks_its_event():
@@ -297,3 +325,32 @@ def test_expand_takes_an_event_or_a_grip():
         result = CliRunner().invoke(app, ["expand", "acme", *arguments])
         assert result.exit_code == 2
         assert "one of ID, --grip is needed" in result.output
+
+
+def test_a_dry_run_is_a_table_of_levels_and_who_has_no_nodes_is_told_so(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    levels = {"year": [1, 0], "day": [23, 2]}
+    toc_operations._show_dry("acme", "", {"levels": levels, "paused": False}, people=True)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "acme, by level; nothing was changed:"
+    assert [line.split() for line in shown[2:]] == [["year", "1", "0"], ["day", "23", "2"]]
+    nothing = {"levels": {"year": [0, 0]}, "paused": False}
+    toc_operations._show_dry("acm", "", nothing, people=True)
+    assert "acm has nothing in the table of contents; is the name spelt right?" in capsys.readouterr().out
+    toc_operations._show_dry("acme", "2027-01-01", nothing, people=True)
+    assert "acme has no nodes from 2027-01-01 on" in capsys.readouterr().out
+
+
+def test_defaults_that_help_names_are_those_of_the_service():
+    group = get_command(app)
+    checked = 0
+    for verb, (kind, _) in requests.VERBS.items():
+        command = group.commands[verb]
+        command = command.commands["show"] if hasattr(command, "commands") else command
+        held = {field.name: field.default for field in msgspec.structs.fields(kind)}
+        held |= msgspec.structs.asdict(Budget()) if verb == "route" else {}
+        for option in command.params:
+            if option.default is None and isinstance(held.get(option.name), int) and option.name != "after":
+                assert option.show_default == str(held[option.name]), (verb, option.name)
+                checked += 1
+    assert checked > 15

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,7 +15,10 @@ from jetmem.console.publish_command import Tag, publish
 if TYPE_CHECKING:
     from rich.console import Console
 
-Limit = Annotated[int | None, typer.Option(help="How many at most.")]
+_LIMIT: Final = "How many at most."
+Ten = Annotated[int | None, typer.Option(help=_LIMIT, show_default="10")]
+Twenty = Annotated[int | None, typer.Option(help=_LIMIT, show_default="20")]
+Fifty = Annotated[int | None, typer.Option(help=_LIMIT, show_default="50")]
 Cursor = Annotated[str | None, typer.Option(help="Go on where the last page ended.")]
 Agent = Annotated[str | None, typer.Option(help="Only of this agent.")]
 Session = Annotated[str | None, typer.Option(help="Only of this session.")]
@@ -25,7 +28,7 @@ Role = Annotated[list[str] | None, typer.Option(help="Only of this role; may be 
 Since = Annotated[str | None, typer.Option(help=f"From this time on: {FORMS}.")]
 Until = Annotated[str | None, typer.Option(help="Before this time, given likewise.")]
 After = Annotated[int | None, typer.Option(help="Wait for what was published up to this sequence.")]
-WaitMs = Annotated[int | None, typer.Option(help="How long to wait for --after.")]
+WaitMs = Annotated[int | None, typer.Option(help="How many milliseconds to wait for --after.", show_default="0")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +42,7 @@ def search(
     question: Annotated[str, typer.Argument(help="What to look for.")],
     mode: Annotated[str, typer.Option(help="hybrid, text or vector.")] = "hybrid",
     target: Annotated[str, typer.Option(help="events, nodes (of the table of contents) or both.")] = "events",
-    limit: Limit = None,
+    limit: Ten = None,
     agent: Agent = None,
     session: Session = None,
     author: Author = None,
@@ -48,7 +51,7 @@ def search(
     tag: Tag = None,
     since: Since = None,
     until: Until = None,
-    around: Annotated[int | None, typer.Option(help="Neighbours to show with each hit.")] = None,
+    around: Annotated[int | None, typer.Option(help="Neighbours to show with each hit.", show_default="0")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each hit was ranked by.")] = False,
     salience: Annotated[float | None, typer.Option(help="Weight of what matters whatever is asked, 0 to 1.")] = None,
     half_life: Annotated[
@@ -100,9 +103,9 @@ def expand(
     tenant: Tenant,
     event_id: Annotated[str | None, typer.Argument(metavar="ID", help="Event id.")] = None,
     grip: Annotated[str | None, typer.Option(help="Instead of an event: a grip, as `jetmem toc` shows them.")] = None,
-    before_events: Annotated[int | None, typer.Option(help="Events before it.")] = None,
-    after_events: Annotated[int | None, typer.Option(help="Events after it.")] = None,
-    within_minutes: Annotated[int | None, typer.Option(help="No further away than this.")] = None,
+    before_events: Annotated[int | None, typer.Option(help="Events before it.", show_default="3")] = None,
+    after_events: Annotated[int | None, typer.Option(help="Events after it.", show_default="3")] = None,
+    within_minutes: Annotated[int | None, typer.Option(help="No further away than this.", show_default="30")] = None,
     as_json: AsJson = False,
     server: Server = LOCAL,
     creds: Creds = "",
@@ -116,7 +119,7 @@ def expand(
 
 def timeline(
     tenant: Tenant,
-    limit: Limit = None,
+    limit: Fifty = None,
     order: Annotated[str, typer.Option(help="desc or asc.")] = "desc",
     agent: Agent = None,
     session: Session = None,
@@ -147,7 +150,7 @@ def timeline(
 
 def sessions(
     tenant: Tenant,
-    limit: Limit = None,
+    limit: Fifty = None,
     agent: Agent = None,
     since: Since = None,
     until: Until = None,
@@ -168,7 +171,7 @@ def sessions(
 
 def agents(
     tenant: Tenant,
-    limit: Limit = None,
+    limit: Fifty = None,
     since: Since = None,
     until: Until = None,
     cursor: Cursor = None,

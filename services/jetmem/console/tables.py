@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import tzinfo
 from typing import Final
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,12 @@ _WORD_CHARS_MAX: Final = 24
 _INDENT: Final = 5
 _NEAR: Final = 4
 _NOTHING: Final = "nothing found"
+#: What a person can do about an answer that was cut short.
+_CUT: Final = {
+    "nodes": "not all was looked at: the budget of nodes was used up; --nodes gives it more",
+    "ms": "not all was looked at: the time was up; --ms gives it more",
+    "limit": "there is more in that time; --limit shows more of it",
+}
 
 
 def clean(text: str) -> str:
@@ -104,9 +111,21 @@ def show_item(
         style=style,
     )
     console.print(head, soft_wrap=True)
+    title, item = titled(item)
+    if title:
+        console.print(Text.assemble(pad, " " * _INDENT, (clean(title), "bold")), soft_wrap=True)
     for line in snippet(item).wrap(console, max(20, console.width - _INDENT - deeper)):
         line.rstrip()
         console.print(Text.assemble(pad, " " * _INDENT, line, style=style), soft_wrap=True)
+
+
+def titled(item: requests.Item) -> tuple[str, requests.Item]:
+    """The title that a node's text begins with, "" of an event, and the item with the rest of the text."""
+    if not isinstance(item, requests.Hit) or not item.title or not item.text.startswith(item.title):
+        return "", item
+    cut = len(item.title) + len(item.text[len(item.title) :]) - len(item.text[len(item.title) :].lstrip())
+    marks = [(start - cut, end - cut) for start, end in item.highlights if start >= cut]
+    return item.title, msgspec.structs.replace(item, text=item.text[cut:], highlights=marks)
 
 
 def show_hits(console: Console, reply: requests.SearchReply) -> None:
@@ -153,12 +172,13 @@ def show_expanded(console: Console, reply: requests.ExpandReply, at: str = "") -
 
 
 def node_line(node: shown.NodeItem, zone: tzinfo) -> Text:
-    """A node's title, time, size and id."""
+    """A node's title, time, size and id; of a segment also whose it is."""
     open_ = " · open" if node.open else ""
+    whose = f"  {'/'.join([*node.agents, node.session])}" if node.level == "segment" else ""
     score = "" if node.score is None else f"  {node.score:.3f}"
     return Text.assemble(
         (clean(node.title) or node.level, "bold"),
-        f"  {_from_to(node.start, node.end, zone)}  {count(node.events, 'event')}{open_}  ",
+        f"  {_from_to(node.start, node.end, zone)}  {count(node.events, 'event')}{open_}{whose}  ",
         (node.id, "green"),
         (score, "dim"),
     )
@@ -206,8 +226,20 @@ def show_route(console: Console, reply: requests.RouteReply) -> None:
         show_item(console, hit, zone, ranked=f"{hit.score:.3f} {'+'.join(hit.arms)}")
     if not reply.nodes and not reply.hits:
         console.print(_NOTHING)
+    if isinstance(reply.cut, str):
+        console.print(_CUT[reply.cut], style="yellow")
     console.print(clean(reply.explanation), style="dim", soft_wrap=True)
-    footer(console, reply, f"strategy {reply.strategy}")
+    footer(console, reply)
+
+
+def show_route_explained(console: Console, reply: requests.RouteReply) -> None:
+    """As `show_route`, and every strategy that was tried."""
+    show_route(console, reply)
+    table = lines("tried", "found", "ms", "why")
+    for each in reply.tried:
+        table.add_row(each.strategy, f"{each.found:,}", f"{each.took_ms:.1f}", clean(each.why))
+    console.print(table)
+    console.print(f"intent {reply.intent} · strategy {reply.strategy}", style="dim")
 
 
 def show_sessions(console: Console, reply: requests.SessionsReply) -> None:
@@ -237,10 +269,12 @@ def show_status(console: Console, reply: requests.StatusReply) -> None:
         working = each.state == "behind" and each.detail == "ok"
         table.add_row(each.stage, each.id, state, "work waits" if working else each.detail, each.last_error)
     console.print(table)
-    dead = "?" if reply.dead_letters is None else f"{reply.dead_letters:,}"
+    if any(each.state == "paused" for each in reply.stages):
+        console.print("the table of contents is paused; `jetmem toc resume` and `jetmem toc resume TENANT` go on")
+    dead = "? dead letters" if reply.dead_letters is None else count(reply.dead_letters, "dead letter")
+    console.print(f"{count(reply.events, 'event')}, {count(reply.sessions, 'session')}, {count(reply.agents, 'agent')}")
     console.print(
-        f"{count(reply.events, 'event')}, {count(reply.sessions, 'session')}, {count(reply.agents, 'agent')}; "
-        f"{count(reply.pending_vectors, 'text')} without vector, {dead} dead letters, "
+        f"{count(reply.pending_vectors, 'text')} still without vector, {dead}, "
         f"{count(reply.purging, 'erasure')} being purged"
     )
     if not reply.events:
@@ -260,10 +294,18 @@ def footer(console: Console, reply: Reply, *more: str, cursor: str = "") -> None
     parts = [f"times in {_place(reply.timezone)}", f"{reply.took_ms:.1f} ms", *more]
     parts += [f"degraded: {', '.join(reply.degraded)}"] if reply.degraded else []
     parts += ["stale"] if reply.stale else []
-    parts += [f"fresh up to {', '.join(f'{arm} {seq}' for arm, seq in reply.fresh.items())}"] if reply.fresh else []
+    parts += [f"fresh up to {_fresh(reply.fresh)}"] if reply.fresh else []
     parts += [f"more: --cursor {cursor}"] if cursor else []
     style = "yellow" if reply.degraded or reply.stale else "dim"
-    console.print(" · ".join(parts), style=style)
+    console.print(" · ".join(parts), style=style, soft_wrap=True)
+
+
+def _fresh(arms: dict[str, int]) -> str:
+    """`sequence 575 (record, text), 559 (toc)`: each arm has all that was published up to there."""
+    held: dict[int, list[str]] = {}
+    for arm, seq in arms.items():
+        held.setdefault(seq, []).append(arm)
+    return "sequence " + ", ".join(f"{seq} ({', '.join(held[seq])})" for seq in sorted(held, reverse=True))
 
 
 def _place(name: str) -> str:

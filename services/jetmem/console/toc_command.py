@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from jetmem.console import toc_operations
 from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, answered, call, for_people, refused
 from jetmem.console.moments import FORMS, moment, zone_named
-from jetmem.console.query_commands import After, Cursor, Limit, WaitMs
+from jetmem.console.query_commands import After, Cursor, Fifty, Ten, WaitMs
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -114,14 +114,14 @@ def show_tree(tree: Tree, reply: TocReply) -> None:
     wide.width = _WIDE
     wide.print(tree, no_wrap=True, overflow="ignore", crop=False)
     if not reply.nodes and isinstance(reply.nodes, list):
-        console.print("the table of contents is empty")
+        console.print("the table of contents is empty; is the name of the tenant spelt right?")
     tables.footer(console, reply)
 
 
 def browse(
     tenant: Tenant,
     node: Annotated[str, typer.Argument(help="Node id, like toc:week:2026-W03.")],
-    limit: Limit = None,
+    limit: Fifty = None,
     cursor: Cursor = None,
     after: After = None,
     wait_ms: WaitMs = None,
@@ -139,19 +139,20 @@ def browse(
 def route(
     tenant: Tenant,
     question: Annotated[str, typer.Argument(help="What to know; time words like `last week` are understood.")],
-    limit: Limit = None,
+    limit: Ten = None,
     now: Annotated[
         str | None, typer.Option(help=f"What time words are relative to: {FORMS}; now if not given.")
     ] = None,
-    nodes: Annotated[int | None, typer.Option(help="Nodes that a walk may read.")] = None,
-    ms: Annotated[int | None, typer.Option(help="Milliseconds that a walk may take.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Nodes that a walk may read.", show_default="300")] = None,
+    ms: Annotated[int | None, typer.Option(help="Milliseconds that a walk may take.", show_default="1500")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show every strategy that was tried, and why.")] = False,
     after: After = None,
     wait_ms: WaitMs = None,
     as_json: AsJson = False,
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
-    """Answer by the strategy that suits the question, and say why."""
+    """Answer by the strategy that suits the question, and say which; `--explain` and JSON say why."""
     from datetime import datetime
 
     from jetmem.console import tables
@@ -161,4 +162,5 @@ def route(
     budget = {name: value for name, value in (("nodes", nodes), ("ms", ms)) if value is not None}
     fields = {"query": question, "limit": limit, "now": asked_at, "budget": budget or None}
     fields |= {"after": after, "wait_ms": wait_ms}
-    answered("route", tenant, fields, tables.show_route, as_json, server, creds)
+    show = tables.show_route_explained if explain else tables.show_route
+    answered("route", tenant, fields, show, as_json, server, creds)

@@ -8,7 +8,7 @@ import typer
 
 from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, answered
 from jetmem.console.moments import span
-from jetmem.console.query_commands import After, Agent, Cursor, Limit, Since, Until, WaitMs
+from jetmem.console.query_commands import After, Agent, Cursor, Since, Twenty, Until, WaitMs
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 def topics(
     tenant: Tenant,
-    limit: Limit = None,
+    limit: Twenty = None,
     agent: Agent = None,
     since: Since = None,
     until: Until = None,
@@ -46,7 +46,7 @@ def topics(
 def topic(
     tenant: Tenant,
     topic_id: Annotated[str, typer.Argument(metavar="ID", help="Topic id, as `jetmem topics` shows them.")],
-    limit: Limit = None,
+    limit: Twenty = None,
     cursor: Cursor = None,
     after: After = None,
     wait_ms: WaitMs = None,
