@@ -64,7 +64,7 @@ def test_an_overview_of_a_time_is_the_fewest_nodes_that_cover_it(stages: FakeSta
     assert (reply["since"], reply["until"]) == ("2026-01-05T00:00:00.000Z", "2026-01-12T00:00:00.000Z")
     assert ids(reply) == ["toc:week:2026-W02"]
     assert reply["explanation"] == (
-        "Taken for a question about a time, “last week” (2026-01-05 to 2026-01-11); "
+        "Understood as a question about a time, “last week” (2026-01-05 to 2026-01-11); "
         "answered from the table of contents."
     )
     assert ids(route(stages, "what happened on 6 January?")) == ["toc:day:2026-01-06"]
@@ -112,7 +112,7 @@ def test_an_answer_comes_from_the_index(stages: FakeStages) -> None:
     reply = route(stages, "why is the build broken?", limit=2)
     assert (reply["intent"], reply["strategy"], tried(reply)) == ("answer", "hybrid", [("hybrid", 2)])
     assert reply["nodes"] == []
-    assert reply["explanation"] == "Taken for a question; answered by words and meaning."
+    assert reply["explanation"] == "Understood as a question; answered by words and meaning."
     assert "cut" not in reply
     assert route(stages, 'who said "ship it"')["strategy"] == "text"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from datetime import UTC, datetime, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, Final
 
 import typer
@@ -24,6 +24,7 @@ FORMS: Final = (
 )
 _AGO: Final = re.compile(r"(\d{1,9})([smhdw])(?: ago)?")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_FURTHEST: Final = timezone(timedelta(hours=14))
 #: How long a command waits to hear of the tenant's zone.
 _ASK_S: Final = 3.0
 
@@ -46,6 +47,13 @@ def moment(text: str | None, option: str) -> str | int | None:
 def span(since: str | None, until: str | None) -> dict[str, str | int | None]:
     """Both ends as `moment` understands them."""
     return {"since": moment(since, "--since"), "until": moment(until, "--until")}
+
+
+def earliest(when: str | int | None) -> str | int | None:
+    """A time of `moment` without an offset where clocks are furthest ahead; others as they are."""
+    if not isinstance(when, str) or (floating := datetime.fromisoformat(when)).tzinfo is not None:
+        return when
+    return floating.replace(tzinfo=_FURTHEST).isoformat()
 
 
 def settled(when: str | int | None, tenant: str, server: str, creds: str, *, or_utc: bool) -> str | int | None:

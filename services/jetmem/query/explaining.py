@@ -13,7 +13,7 @@ from jetmem_schemas.shown import Tried
 Strategy = Literal["toc", "hybrid", "vector", "text", "recent", "none"]
 Cut = Literal["nodes", "ms", "limit"]
 _TAKEN: Final[dict[Intent, str]] = {
-    "explore": "a wish for an overview",
+    "explore": "a request for an overview",
     "answer": "a question",
     "locate": "a search for something in particular",
     "time-boxed": "a question about a time",
@@ -51,7 +51,7 @@ def explained(
         cut: What ended a walk before all was looked at.
     """
     time = "" if meant.span is None else f", “{meant.span.words}” ({time_said(meant.span, zone)})"
-    parts = [f"Taken for {_TAKEN[meant.intent]}{time}"]
+    parts = [f"Understood as {_TAKEN[meant.intent]}{time}"]
     parts += ["nothing was found in that time, so this is of any time"] if widened and strategy != "none" else []
     if strategy not in ("toc", "none") and any(each.strategy == "toc" and not each.found for each in tried):
         parts.append("the table of contents has nothing of it")
