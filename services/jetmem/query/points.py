@@ -211,7 +211,7 @@ def relative(words: str, now: datetime, *, after: bool = False) -> Ends | None:
         now: What they are relative to; hours and minutes are counted as they pass, days as clocks show them.
         after: See `ends_of`.
     """
-    words = re.sub(r"(?:a )?couple of", "2", re.sub(r"(?:a )?few", "3", words))
+    words = _counted(words)
     around = next((_AROUND[unit] for unit in _AROUND if re.search(rf"\b{unit}s?\b", words)), None)
     at = now.astimezone(UTC) if around else now
     data: Any = _parser(at.replace(tzinfo=None, microsecond=0), after, "first").get_date_data(words)
@@ -233,12 +233,29 @@ def relative(words: str, now: datetime, *, after: bool = False) -> Ends | None:
             return Ends(day, day + _ONE_DAY)
 
 
-def since(count: str, unit: str, now: datetime) -> datetime | None:
-    """So many units before now, to the second."""
-    words = re.sub(r"(?:a )?couple of", "2", re.sub(r"(?:a )?few", "3", f"{count} {unit} ago"))
-    at = now.astimezone(UTC) if unit.startswith(("hour", "minute")) else now
+def moment(words: str, now: datetime) -> datetime | None:
+    """So many units ago, or `in` so many, to the second; hours and minutes as they pass, days as clocks show them."""
+    words = _counted(words)
+    at = now.astimezone(UTC) if re.search(r"\b(?:hour|minute)s?\b", words) else now
     data: Any = _parser(at.replace(tzinfo=None, microsecond=0), False, "current").get_date_data(words)
     return None if data.date_obj is None else data.date_obj.replace(tzinfo=at.tzinfo).astimezone(now.tzinfo)
+
+
+def weekday_beside(name: str, pivot: Ends, *, after: bool) -> Ends | None:
+    """The last weekend, or the last day of a name, that ends before a time; or the first that begins after it."""
+    if name != "weekend":
+        return relative(name, pivot.end - _ONE_DAY if after else pivot.start, after=after)
+    saturday = _monday(midnight(pivot.end if after else pivot.start)) + 5 * _ONE_DAY
+    if after:
+        saturday += _WEEK_DAYS if saturday < pivot.end else timedelta()
+    else:
+        saturday -= _WEEK_DAYS if saturday + 2 * _ONE_DAY > pivot.start else timedelta()
+    return Ends(saturday, saturday + 2 * _ONE_DAY)
+
+
+def _counted(words: str) -> str:
+    """What dateparser does not count as figures."""
+    return re.sub(r"(?:a )?couple of", "2", re.sub(r"(?:a )?few", "3", words))
 
 
 def midnight(moment: datetime) -> datetime:

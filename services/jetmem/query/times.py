@@ -26,9 +26,10 @@ _PHRASE: Final = re.compile(
     |(?:on\s+)?(?P<a_month>{MONTH}\s\d{{1,2}})\s*(?:to|[-–])\s*(?P<b_month>\d{{1,2}}(?:,?\s{YEAR})?)
     |(?:(?:in|of|during|from|over|within|for)\s+)?(?:the\s+)?
         (?:(?:last|past)\s+(?P<count>{COUNT})\s+(?P<unit>{UNIT})|past\s+(?P<lone>hour|day|week|month|year))
-    |(?:(?P<open>since|after|before|until|till|on|in|during|from|of)\s+)?(?:the\s+)?(?P<strong>{STRONG})
-    |(?:(?P<open_shift>since|until|till)\s+)?(?P<shift>the|{COUNT})\s+(?P<shift_unit>(?:day|week|month|year)s?)
+    |(?!the\s+day\s+before\s+yesterday)(?:(?P<open_shift>since|until|till|in|on|during)\s+)?
+        (?P<shift>(?:the\s+)?last|the|{COUNT})\s+(?P<shift_unit>(?:day|week|month|year)s?|weekend|{DAY})
         \s+(?P<side>before|after)\s+(?P<pivot>{STRONG}|{DAY})
+    |(?:(?P<open>since|after|before|until|till|on|in|during|from|of)\s+)?(?:the\s+)?(?P<strong>{STRONG})
     |from\s+(?P<onward>{WEAK})\s+on(?:wards?)?
     |(?P<open_weak>since|after|before|until|till|in|during|of)\s+(?P<weak>{MONTH}|{YEAR}(?!\s{_THINGS}\b))
     |(?P<open_day>since|after|before|until|till|on|from|of)\s+(?P<day>{DAY})
@@ -80,7 +81,7 @@ def _span(found: re.Match[str], now: datetime) -> _Open | None:
             ends = _both(got["a_out"], got["b_out"], now)
             return None if ends is None else (ends[0].end, ends[1].start)
         if "unit" in got or "lone" in got:
-            since = points.since(got.get("count", "1"), got.get("unit") or got["lone"], now)
+            since = points.moment(f"{got.get('count', '1')} {got.get('unit') or got['lone']} ago", now)
             return None if since is None else (since, now)
         if "shift" in got:
             return _opened(_shifted(got, now), got.get("open_shift", ""))
@@ -107,14 +108,20 @@ def _opened(ends: Ends | None, word: str) -> _Open | None:
 
 
 def _shifted(got: dict[str, str], now: datetime) -> Ends | None:
-    """So many units before or after a time: "the day before yesterday", "two weeks after 3 March"."""
-    pivot = ends_of(got["pivot"], now)
+    """What lies before or after a time: "the week before 3 March", "two weeks after it", "the Monday before it"."""
+    pivot, unit = ends_of(got["pivot"], now), got["shift_unit"]
     if pivot is None:
         return None
-    count = "1" if got["shift"] == "the" else got["shift"]
-    away = f"{count} {got['shift_unit']}"
-    words, base = (f"{away} ago", pivot.start) if got["side"] == "before" else (f"in {away}", pivot.end - _ONE_DAY)
-    return points.relative(words, base)
+    later = got["side"] == "after"
+    if re.fullmatch(rf"weekend|{DAY}", unit):
+        return points.weekday_beside(unit, pivot, after=later)
+    alone = re.fullmatch(COUNT, got["shift"]) is None
+    away = f"{'1' if alone else got['shift']} {unit}"
+    words, base = (f"in {away}", pivot.end - _ONE_DAY) if later else (f"{away} ago", pivot.start)
+    if not alone or unit == "day":
+        return points.relative(words, base)
+    far = points.moment(words, pivot.end if later else pivot.start)
+    return None if far is None else Ends(pivot.end, far) if later else Ends(far, pivot.start)
 
 
 def _between(first: str, last: str, now: datetime) -> _Open | None:
