@@ -137,6 +137,7 @@ class _Demo:
             Text.assemble("\n", (question, "bold cyan"), (f"  {filters}" if filters else "", "magenta"))
         )
         took = f"   {(time.perf_counter() - began) * 1000:.1f} ms, of which {reply.took_ms:.1f} ms in the service"
+        took += f"; times in {reply.timezone}"
         self._say(took + (f"; without {', '.join(reply.degraded)}" if reply.degraded else ""), "dim")
 
     def _next(self) -> None:
