@@ -44,7 +44,8 @@ def test_it_answers_with_who_when_id_and_timings_and_leaves_nothing(environ, tmp
     said = done.stdout
     assert "Loaded 399 events" in said
     assert said.count(" ms in the service") == len(ASKED) + 2
-    assert "✓ dele  2026-10-07 08:27:49Z  demo-0250  research/bergen-trip" in said
+    assert "✓ dele  2026-10-07 08:27:49  demo-0250  research/bergen-trip" in said
+    assert "times in UTC" in said
     assert "text+vector" in said
     assert "Stopped everything cleanly" in said
     assert "\x1b" not in said and max(map(len, said.splitlines())) <= 110

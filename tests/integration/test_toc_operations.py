@@ -66,6 +66,10 @@ def test_a_zone_moves_days_at_once_and_holds_through_a_restart_of_everything(tmp
         told = json.loads(await jetmem(line, "tenant", "set", "acme", "timezone=Asia/Tokyo"))
         assert told == {"tenant": "acme", "revision": 1, "settings": {"timezone": "Asia/Tokyo"}}
         assert (await has(line, TOKYO, UTC_DAY))["toc:year:2026"].events == 1
+        may_6 = ("--since", "2026-05-06", "--until", "2026-05-06T06:00")
+        shown = json.loads(await jetmem(line, "timeline", "acme", *may_6))
+        assert (shown["timezone"], [each["id"] for each in shown["events"]]) == ("Asia/Tokyo", ["e1"])
+        assert json.loads(await jetmem(line, "timeline", "other", *may_6))["events"] == []
         assert UTC_DAY in await tree(line, "other")
         await line.stop("summarize")
         line.broker.restart()
@@ -83,7 +87,7 @@ def test_a_zone_moves_days_at_once_and_holds_through_a_restart_of_everything(tmp
         await until_async(lambda: changed(line, timezone=""), "the broker answers")
         await has(line, UTC_DAY, TOKYO)
 
-    run(body, tmp_path)
+    run(body, tmp_path, "query")
 
 
 async def changed(line, **changes):

@@ -21,7 +21,7 @@ from jetmem.query.progress import status
 from jetmem.query.routing import route
 from jetmem.query.searching import search
 from jetmem.query.settings import QuerySettings
-from jetmem.query.zones import FixedZones
+from jetmem.query.zones import FixedZones, placed, whose
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed, invariant
@@ -128,7 +128,9 @@ class Query:
         tenant, verb, request = core.parse(subject, payload)
         async with self._turn(tenant, waits=isinstance(request, ForgetRequest) or bool(request.after)):
             patience = Patience(self._clock, request.wait_ms, self._settings.service_timeout_s)
-            reply = await self._verbs[verb](tenant, request, Standing(request.after), patience)
+            zone = whose(self._zones, tenant, request)
+            standing = Standing(request.after, str(zone))
+            reply = await self._verbs[verb](tenant, placed(request, zone), standing, patience)
         for arm in reply.degraded:
             metrics.degraded.labels(arm).inc()
         return _encode(reply)
@@ -166,7 +168,7 @@ class Query:
         return await status(self._stages, tenant, request, standing, patience)
 
     async def _forget(self, tenant: str, request: ForgetRequest, standing: Standing, patience: Patience) -> ForgetReply:
-        return await forget(self._stages, self._clock, self._settings, tenant, request, patience)
+        return await forget(self._stages, self._clock, self._settings, tenant, request, standing, patience)
 
     async def _get(self, tenant: str, request: Get, standing: Standing, patience: Patience) -> EventsReply:
         """Events by id, in the order asked; `missing` speaks of this page only."""
