@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from harness.index_stage import AT, Stage, event, forgot
-from jetmem.index.corrections import Corrections, corrected_id
 from jetmem.index.rows import FAMILIES, text_hash
+from jetmem.runtime.corrections import Corrections, corrected_id
 from jetmem.testing.encoder import FakeSplitter
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import FindRequest
@@ -123,7 +123,7 @@ def test_keys_hold_no_ids(stage):
     found = [key for family in ("corrects", "corrected") for key, _ in stage.store.scan(family, b"")]
     assert len(found) == 2
     assert not any(b"secret" in key for key in found)
-    assert Corrections(stage.rows).of("acme", ["secret-1", "secret-2"]) == ["secret-2", ""]
+    assert Corrections(stage.rows.store).of("acme", ["secret-1", "secret-2"]) == ["secret-2", ""]
 
 
 # --- options

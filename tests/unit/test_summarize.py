@@ -412,6 +412,94 @@ def test_a_day_of_thousands_of_segments_is_chosen_from_fewer_bullets(record, sta
     assert row.events == 30
 
 
+def quoted(record):
+    """Events that bullets are of, anywhere in the tree."""
+    nodes = record.nodes().values()
+    grips = {grip.id: grip.first for node in nodes for grip in node.grips}
+    return {grips[grip] for node in nodes for bullet in node.bullets for grip in bullet.grips}
+
+
+def test_no_bullet_is_of_what_a_later_day_corrects(record, stage):
+    record.say("Felix has his dentist on Monday.", DAY_1, name="old")
+    record.say("Rain over the harbour.", DAY_1 + MINUTE, name="rain")
+    stage.settle()
+    assert quoted(record) == {"old"}
+    new = record.say(
+        "Felix has his dentist on Friday.", DAY_1 + 40 * 24 * HOUR, name="new", agent="bob", session="s9",
+        supersedes="old",
+    )  # fmt: skip
+    stage.settle()
+    assert quoted(record) == {"rain", "new"}
+    assert not any("Monday" in str(node.bullets) + node.title + node.summary for node in record.nodes().values())
+    first = min(level(record, "segment"), key=lambda node: node.start)
+    assert (first.events, first.sources) == (2, [(1, 2), (new.rseq, new.rseq)]), "it was made of what corrects it too"
+    assert "monday" in first.terms, "a walk for the old statement still leads to it"
+    record.forget({"new"})
+    stage.settle()
+    assert quoted(record) == {"old"}
+    assert rows(stage)["corrects"] == rows(stage)["corrected"] == 0
+
+
+def test_of_two_corrections_the_last_recorded_stays_until_it_is_forgotten(record, stage):
+    record.say("Monday it is.", DAY_1, name="old")
+    record.say("Tuesday it is.", DAY_1 + 24 * HOUR, name="new", supersedes="old")
+    record.say("Friday it is.", DAY_1 + 48 * HOUR, name="newest", supersedes="old")
+    stage.settle()
+    assert quoted(record) == {"new", "newest"}
+    record.forget({"newest"})
+    stage.settle()
+    assert quoted(record) == {"new"}
+    record.forget({"new"})
+    stage.settle()
+    assert quoted(record) == {"old"}
+
+
+def test_a_correction_may_be_recorded_before_what_it_corrects(record, stage):
+    record.say("Friday it is.", DAY_1 + 24 * HOUR, name="new", supersedes="old")
+    stage.settle()
+    record.say("Monday it is.", DAY_1, name="old")
+    stage.settle()
+    assert quoted(record) == {"new"}
+    only = min(level(record, "segment"), key=lambda node: node.start)
+    assert (only.bullets, only.title, only.events) == ([], "1 message", 1), "all that it says is corrected"
+    record.say("The rain has stopped.", DAY_1 + 2, name="self", supersedes="self", session="s2")
+    stage.settle()
+    assert quoted(record) == {"new", "self"}, "nothing corrects itself"
+
+
+def test_what_two_segments_hold_is_corrected_in_both(record, stage):
+    for n in range(16):
+        record.say(f"{n}: {'rain over the harbour, ' * 70}", DAY_1 + n, name=f"e{n}")
+    stage.settle()
+    shared = [e.id for e in record.events() if sum(toc.met(n.sources, [e.rseq]) for n in level(record, "segment")) > 1]
+    assert shared
+    for id_ in shared:
+        record.say("No.", DAY_1 + 48 * HOUR, supersedes=id_)
+    stage.settle()
+    assert not quoted(record) & set(shared)
+
+
+def test_a_store_that_knows_no_corrections_is_made_anew(record, stage):
+    record.say("Monday it is.", DAY_1, name="old")
+    record.say("Friday it is.", DAY_1 + 24 * HOUR, name="new", supersedes="old")
+    stage.settle()
+    batch = stage.store.batch()
+    for family in ("ids", "corrects", "corrected"):
+        for key, _ in list(stage.store.scan(family, b"")):
+            batch.delete(family, key)
+    batch.delete("meta", b"corrected")
+    stage.store.write(batch, sync=True)
+    published = stage.published
+    stage.open()
+    assert stage.at == 0
+    stage.settle()
+    assert stage.published == published, "and quietly"
+    assert rows(stage)["ids"] == 2
+    assert rows(stage)["corrected"] == 1
+    stage.open()
+    assert stage.at == len(record.entries)
+
+
 def places(stage, *rseqs, tenant=TENANT):
     return segments_of(stage.it.rows, stage.it.maker.zone, tenant, rseqs)
 

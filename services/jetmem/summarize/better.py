@@ -48,9 +48,9 @@ class Better(NamedTuple):
     told: Told | None = None
 
 
-def segment_inputs(segment: Segment, zone: str) -> bytes:
-    """Of what a segment's words are made: its events and its tenant's zone, whether more is expected or not."""
-    return blake2b(encode((segment.items, zone)), digest_size=_DIGEST_BYTES).digest()
+def segment_inputs(segment: Segment, zone: str, corrected: Collection[str]) -> bytes:
+    """Of what a segment's words are made: its events, those `corrected`, its tenant's zone; not whether it is open."""
+    return blake2b(encode((segment.items, sorted(corrected), zone)), digest_size=_DIGEST_BYTES).digest()
 
 
 def rollup_inputs(children: Sequence[tuple[NodeId, NodeRow]]) -> bytes:
@@ -118,7 +118,9 @@ def worth(body: bytes | None, old: NodeRow | None) -> toc.Node | None:
     return theirs
 
 
-def adopted(theirs: toc.Node, said: toc.Node, draft: NodeRow, below: Sequence[NodeRow]) -> NodeRow | None:
+def adopted(
+    theirs: toc.Node, said: toc.Node, draft: NodeRow, below: Sequence[NodeRow], corrected: Collection[str]
+) -> NodeRow | None:
     """The node in the words that another life recorded, if they are of the same events and better chosen.
 
     Args:
@@ -126,6 +128,7 @@ def adopted(theirs: toc.Node, said: toc.Node, draft: NodeRow, below: Sequence[No
         said: What we would publish.
         draft: Our row of that.
         below: Rows of its children, which must have all its grips; none of a segment.
+        corrected: Of a segment, ids of events that must not be quoted.
     """
     if draft.summary is None or frame(theirs) != frame(said):
         return None
@@ -133,6 +136,8 @@ def adopted(theirs: toc.Node, said: toc.Node, draft: NodeRow, below: Sequence[No
         return None
     grips = _grips_of(below) if below else {grip.id: _grip(grip) for grip in theirs.grips}
     if not all(grips.get(name) for bullet in theirs.bullets for name in bullet.grips):
+        return None
+    if any(grips[name].first in corrected for bullet in theirs.bullets for name in bullet.grips):
         return None
     bullets = [Bullet(bullet.text, [grips[name] for name in bullet.grips]) for bullet in theirs.bullets]
     summary = msgspec.structs.replace(

@@ -7,7 +7,7 @@ anywhere. Equal content is not published again, whatever moved: a rebuild is qui
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -21,6 +21,7 @@ from jetmem.domain.lanes import Segment
 from jetmem.domain.summaries import Summary
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
+from jetmem.runtime.corrections import Corrections
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.logs import logger
 from jetmem.runtime.store import WriteSet
@@ -56,13 +57,17 @@ _VECTORS_AT_ONCE: Final = 256
 
 
 class Made(NamedTuple):
-    """A node as it is now: its row (None: it is no more), children, session, and new vectors of its bullets, if any."""
+    """A node as it is now: its row (None: it is no more), children, session, and new vectors of its bullets, if any.
+
+    `below`: rows of its children; `corrected`: of a segment, ids of its events that another corrects.
+    """
 
     row: NodeRow | None
     children: list[str]
     session: str = ""
     vectors: VectorsRow | None = None
     below: Sequence[NodeRow] = ()
+    corrected: Collection[str] = ()
 
 
 class Maker:
@@ -94,6 +99,7 @@ class Maker:
         self._tells = tells
         self.aside: set[bytes] = set()
         self._topics = topics
+        self._corrections = Corrections(rows.store)
 
     def some(self, seconds: float) -> bool:
         """Make what is due, for so long; False when nothing is."""
@@ -149,7 +155,7 @@ class Maker:
             return
         row = msgspec.structs.replace(made.row or NodeRow(0), version=at.rseq)
         said = core.published(node, row, at.seq, made.children, made.session)
-        taken = betters.adopted(theirs, said, row, made.below) if theirs is not None else None
+        taken = betters.adopted(theirs, said, row, made.below, made.corrected) if theirs is not None else None
         if taken is not None:
             row = taken
             said = core.published(node, row, at.seq, made.children, made.session)
@@ -279,32 +285,39 @@ class Maker:
         if segment is None or calendar.segment_node(segment, zone) != node:
             return Made(None, [])
         _, agent, session = session_of(place)
-        inputs = betters.segment_inputs(segment, zone.key)
+        inputs, corrected = self.segment_inputs(tenant, segment)
         if came is not None and came.inputs != inputs:
             came = None
         outdone = came is None or (came.told is None and usable is not None and usable.by == "endpoint")
         if outdone and usable is not None and usable.summary is not None and usable.inputs == inputs:
-            return Made(_moved(usable, place, segment), [], session)
+            sources = core.segment_sources(segment, corrected)
+            return Made(_moved(usable, place, segment, sources), [], session)
         vectors = came.vectors if came is not None and came.vectors is not None else {}
-        summary = summaries.summarize(self._said(tenant, segment), vectors, self._analyze, zone)
+        summary = summaries.summarize(self._said(tenant, segment), vectors, self._analyze, zone, corrected)
         if came is not None and came.told is not None:
-            row = core.segment_row(node, place, segment, agent, betters.with_told(summary, came.told))
-            return Made(msgspec.structs.replace(row, inputs=inputs, by="endpoint"), [], session)
-        row = core.segment_row(node, place, segment, agent, summary)
+            row = core.segment_row(node, place, segment, agent, betters.with_told(summary, came.told), corrected)
+            row = msgspec.structs.replace(row, inputs=inputs, by="endpoint")
+            return Made(row, [], session, corrected=corrected)
+        row = core.segment_row(node, place, segment, agent, summary, corrected)
         lacks = came is None and not segment.open
-        made = Made(msgspec.structs.replace(row, inputs=inputs, lacks=lacks), [], session)
+        made = Made(msgspec.structs.replace(row, inputs=inputs, lacks=lacks), [], session, corrected=corrected)
         return made if came is None else self._meant(made, summary, came)
+
+    def segment_inputs(self, tenant: str, segment: Segment) -> tuple[bytes, dict[str, int]]:
+        """Digest of what its node is made of now, and its corrected events with who corrects them. Any thread."""
+        corrected = self._corrections.numbers(tenant, (item.id for item in segment.items))
+        return betters.segment_inputs(segment, self.zone(tenant).key, corrected), corrected
 
     def _said(self, tenant: str, segment: Segment) -> list[Said]:
         held = self._rows.events(tenant, [item.seq for item in segment.items])
         return [event.said for event in held if event is not None]
 
 
-def _moved(row: NodeRow, place: bytes, segment: Segment) -> NodeRow:
+def _moved(row: NodeRow, place: bytes, segment: Segment, sources: list[tuple[int, int]]) -> NodeRow:
     """The words of a segment of the same events, which may be open or closed by now."""
     lacks = not row.meaning and (row.by == "vectors" or (row.by == "words" and not segment.open))
     events = len(segment.items) - segment.overlap
-    return msgspec.structs.replace(row, place=place, events=events, open=segment.open, lacks=lacks)
+    return msgspec.structs.replace(row, place=place, events=events, open=segment.open, sources=sources, lacks=lacks)
 
 
 def _same(old: NodeRow, row: NodeRow) -> bool:

@@ -18,13 +18,15 @@ from jetmem.domain.calendar import NodeId
 from jetmem.domain.extract import Said
 from jetmem.domain.lanes import Item, Segment
 from jetmem.domain.summaries import Summary
+from jetmem.runtime.corrections import id_hash
 from jetmem.runtime.store import Store, WriteSet
 from jetmem_schemas import toc
 from jetmem_schemas.internal import Head
 from jetmem_schemas.subjects import partition_of
 
 FORMAT: Final = 1
-#: events: EventRow by (tenant, rseq) · segments: Segment by (session, lane, anchor) · sessions: SessionRow ·
+#: events: EventRow by (tenant, rseq) · ids: rseq by a hash of the event's id · corrects, corrected: see
+#: `runtime.corrections` · segments: Segment by (session, lane, anchor) · sessions: SessionRow ·
 #: closing: when a session's open segment is closed · nodes: NodeRow by (tenant, level, day, ULID) · dirty: Wanted by
 #: node: to be made · outbox: OutboxRow by node: to be published, or not yet back · published: node by (tenant, rseq of
 #: its newest entry) · vectors: VectorsRow by node · lacking: Lacking by segment's node: to be made again with vectors ·
@@ -32,8 +34,8 @@ FORMAT: Final = 1
 #: it is, by node, until it is made here · those of `topic_rows` · meta: checkpoints, what tenants set,
 #: firings, what is half done.
 FAMILIES: Final = (
-    "events", "segments", "sessions", "closing", "nodes", "dirty", "outbox", "published",
-    "vectors", "lacking", "untold", "theirs",
+    "events", "ids", "corrects", "corrected", "segments", "sessions", "closing",
+    "nodes", "dirty", "outbox", "published", "vectors", "lacking", "untold", "theirs",
     "topics", "members", "placed", "topic_vectors", "unplaced", "remake", "tallies", "meta",
 )  # fmt: skip
 AT: Final = b"at:"
@@ -170,6 +172,11 @@ def session_key(tenant: str, agent: str, session: str) -> bytes:
     return keys.under(prefix(tenant), agent, session)
 
 
+def id_key(tenant: str, id_: str) -> bytes:
+    """Key of an event's number by its id."""
+    return prefix(tenant) + id_hash(id_)
+
+
 def session_of(key: bytes) -> tuple[str, str, str]:
     """Tenant, agent and session of a key of a session or segment."""
     tenant, agent, session = key[1:].split(b"\0", 3)[:3]
@@ -233,6 +240,11 @@ class Rows:
         start = prefix(tenant)
         return [_event(raw) if raw else None for raw in self._many("events", [start + keys.u64(r) for r in rseqs])]
 
+    def number(self, tenant: str, id_: str) -> int:
+        """The number of an event; 0 if there is none of this id."""
+        raw = self.store.get("ids", id_key(tenant, id_))
+        return keys.from_u64(raw) if raw else 0
+
     def _many(self, family: str, wanted: list[bytes]) -> list[bytes | None]:
         return self.store.get_many(family, wanted)
 
@@ -249,6 +261,11 @@ class Rows:
     def lane_back(self, session: bytes, late: bool, *, before: bytes | None = None) -> Iterator[Segment]:
         """A lane's segments, the newest first; from the one with this key, or the next before it."""
         for _, raw in self.store.scan("segments", lane_key(session, late), start=before, back=True):
+            yield _segment(raw)
+
+    def lane_on(self, session: bytes, late: bool, start: bytes) -> Iterator[Segment]:
+        """A lane's segments from the one with this key on."""
+        for _, raw in self.store.scan("segments", lane_key(session, late), start=start):
             yield _segment(raw)
 
     def segments(self, tenant: str, after: bytes = b"") -> Iterator[tuple[bytes, Segment]]:

@@ -216,8 +216,10 @@ class Teller:
         if segment is None or session_of(row.place)[0] != tenant:
             return None
         held = self._rows.events(tenant, [item.seq for item in segment.items])
-        sources = telling.sources_of(event.said for event in held if event is not None)
-        return (better.segment_inputs(segment, self._it.maker.zone(tenant).key), sources) if sources else None
+        inputs, corrected = self._it.maker.segment_inputs(tenant, segment)
+        right = (event.said for event in held if event is not None and event.said.id not in corrected)
+        sources = telling.sources_of(right)
+        return (inputs, sources) if sources else None
 
     async def _checked(self, question: _Question, reply: Reply) -> Told | None:
         """What of a reply is believed; what it took more or less than was reserved is settled."""

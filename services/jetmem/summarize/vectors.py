@@ -18,7 +18,6 @@ from jetmem.domain.lanes import Item
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
-from jetmem.summarize import better
 from jetmem.summarize.better import Better
 from jetmem.summarize.nodes import Maker
 from jetmem.summarize.ports import EntryVectors
@@ -140,13 +139,12 @@ class Vectors:
         return made
 
     def _inputs(self, tenant: str, lot: Sequence[bytes]) -> list[_Wanted]:
-        zone = self._maker.zone(tenant).key
         wanted = []
         for key in lot:
             row = self._rows.node(key)
             segment = self._rows.segment(row.place) if row is not None and row.summary is not None else None
             if segment is not None:
-                wanted.append(_Wanted(key, better.segment_inputs(segment, zone), segment.items))
+                wanted.append(_Wanted(key, self._maker.segment_inputs(tenant, segment)[0], segment.items))
         return wanted
 
 
