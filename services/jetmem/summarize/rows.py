@@ -149,7 +149,7 @@ _node = msgspec.msgpack.Decoder(NodeRow).decode
 _recorded: Callable[[bytes], Any] = msgspec.msgpack.Decoder(
     msgspec.defstruct(
         "_Recorded",
-        [(name, int if name == "recorded" else msgspec.Raw) for name in NodeRow.__struct_fields__],
+        [(name, int if name in ("version", "recorded") else msgspec.Raw) for name in NodeRow.__struct_fields__],
         array_like=True,
     )
 ).decode
@@ -282,6 +282,12 @@ class Rows:
         """Whether a version of a node has come back in the record."""
         raw = self.store.get("nodes", key)
         return raw is not None and _recorded(raw).recorded >= 0
+
+    def is_settled(self, key: bytes) -> bool:
+        """Whether the last version of a node is recorded, so that a better one may follow it."""
+        raw = self.store.get("nodes", key)
+        row = _recorded(raw) if raw is not None else None
+        return row is not None and row.recorded == row.version
 
     def nodes(self, tenant: str, depth: int, after: bytes = b"") -> Iterator[tuple[bytes, NodeRow]]:
         """Nodes of one level of a tenant behind a key, in order; those that are gone too."""

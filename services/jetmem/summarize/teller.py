@@ -119,9 +119,14 @@ class Teller:
         return [(key, self._may_be_told(key, decode_untold(raw))) for key, raw in islice(found, _SLICE)]
 
     def _may_be_told(self, key: bytes, untold: Untold) -> bool:
-        """A segment at once, what is above it when nothing below is to be told and it did not change for a while."""
+        """A segment once it is recorded, or its words could not be used and would be asked for again and again.
+
+        What is above it when nothing below is to be told, too, and it did not change for a while.
+        """
         tenant, node = node_of(key)
         if key in self._it.waiting.wanted or self._it.tenants.paused(tenant):
+            return False
+        if not self._rows.is_settled(key):
             return False
         if node.level == "segment":
             return True
@@ -178,13 +183,15 @@ class Teller:
         await asyncio.sleep((busy.after_s if busy else 0.0) + self._random.uniform(limits.RETRY_FIRST_S, longest))
 
     def _prepare(self, key: bytes) -> _Question | None:
-        """Read what is to be asked and take its tokens; None if there is nothing to be asked any more.
+        """Read what is to be asked and take its tokens; None if there is nothing to be asked, any more or just now.
 
         On the writer thread, and anew for each try: between it and the question no forget was applied.
 
         Raises:
             _Paused: The budget of this hour is spent.
         """
+        if not self._rows.is_settled(key):
+            return None
         found = self._sources(key)
         if found is None:
             self._done(key)

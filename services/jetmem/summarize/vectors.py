@@ -141,7 +141,7 @@ class Vectors:
     def _inputs(self, tenant: str, lot: Sequence[bytes]) -> list[_Wanted]:
         wanted = []
         for key in lot:
-            row = self._rows.node(key)
+            row = self._rows.node(key) if self._rows.is_settled(key) else None
             segment = self._rows.segment(row.place) if row is not None and row.summary is not None else None
             if segment is not None:
                 wanted.append(_Wanted(key, self._maker.segment_inputs(tenant, segment)[0], segment.items))
