@@ -1,13 +1,20 @@
 """What an endpoint is asked, and what of its reply is believed."""
 
+import asyncio
 import json
+from collections import Counter
+from datetime import date
+from types import SimpleNamespace
 
 import pytest
 
+from harness.toc_record import at_once
+from jetmem.domain.calendar import NodeId
 from jetmem.domain.extract import Grip, Said
-from jetmem.summarize import telling
+from jetmem.summarize import teller, telling
 from jetmem.summarize.budget import Budget
-from jetmem.summarize.rows import FAMILIES
+from jetmem.summarize.rows import FAMILIES, Rows, Untold, encode, node_key, node_of, prefix, tenant_of
+from jetmem.summarize.settings import SummarizeSettings
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.toc import EXCERPT_CHARS_MAX
 
@@ -154,3 +161,46 @@ def test_a_budget_is_of_an_hour_and_survives_a_restart():
     assert budget.take(1_000)
     budget.give_back(1_000, budget.hour - 1)
     assert not budget.take(1), "what was not used of the last hour is not given to this one"
+
+
+class Asking(teller.Teller):
+    """Asks nobody: notes whose nodes it would ask about, until so many are asked. Of acme the first may not be told."""
+
+    def __init__(self, untold):
+        self.store = FakeStore(FAMILIES)
+        batch = self.store.batch()
+        for tenant, count in untold.items():
+            for n in range(count):
+                key = node_key(tenant, NodeId(date(2026, 1, 5), 4, f"{n:04}"))
+                batch.put("untold", key, encode(Untold(0)))
+        self.store.write(batch, sync=True)
+        self.asked = []
+        self.most = 0
+        it = SimpleNamespace(rows=Rows(self.store))
+        settings = SummarizeSettings(endpoint_at_once=1)
+        super().__init__(SimpleNamespace(clock=Clock()), it, settings, None, at_once, at_once)
+
+    def _may_be_told(self, key, untold):
+        tenant, node = node_of(key)
+        return tenant != "acme" or int(node.key) >= 100
+
+    async def _tell(self, key):
+        if len(self.asked) == self.most:
+            raise teller._Paused("spent", 1.0)
+        self.asked.append(tenant_of(key))
+        batch = self.store.batch()
+        batch.delete("untold", key)
+        self.store.write(batch, sync=True)
+
+
+def test_tenants_are_asked_about_in_turn_from_hour_to_hour():
+    order = sorted(["acme", "beta", "gamma"], key=prefix)
+    asking = Asking({"acme": 140, "beta": 20, "gamma": 3})
+    for asking.most in (2, 3, 7):
+        with pytest.raises(teller._Paused):
+            asyncio.run(asking.lap())
+    assert asking.asked == [order[n % 3] for n in range(7)], "a new hour goes on where the last one stopped"
+    asking.most = 10**6
+    assert asyncio.run(asking.lap()) == 63 - 7
+    assert Counter(asking.asked) == {"acme": 40, "beta": 20, "gamma": 3}
+    assert asyncio.run(asking.lap()) == 0

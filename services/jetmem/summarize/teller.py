@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from jetmem.adapters.chat_endpoint import BadReply, EndpointBusy, EndpointRefused, Reply
@@ -21,11 +21,13 @@ from jetmem.summarize.better import Better, Told
 from jetmem.summarize.budget import Budget
 from jetmem.summarize.handler import Summarizer
 from jetmem.summarize.ports import Endpoint
-from jetmem.summarize.rows import Untold, decode_untold, node_of, session_of
+from jetmem.summarize.rows import Untold, decode_untold, node_of, prefix, session_of, tenant_of
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem.summarize.telling import Source
 
 _SLICE: Final = 512
+#: Behind every key of a tenant: below its prefix they go on with a level.
+_BEHIND: Final = b"\xff"
 #: From lap to lap, if there was nothing to ask.
 _REST_S: Final = 1.0
 #: After a failure of the endpoint as a whole nothing is asked for so long, or as long as it says.
@@ -77,6 +79,8 @@ class Teller:
         self._in_writer = in_writer
         self._budget = Budget(summarizer.rows.store, shell.clock, settings.endpoint_tokens_hour)
         self._random = random.Random()
+        #: Prefix of the tenant whose node was asked about last.
+        self._served = b""
 
     async def run(self) -> None:
         """Lap after lap, for ever; health says why if none is asked."""
@@ -93,30 +97,63 @@ class Teller:
                 await asyncio.sleep(_REST_S)
 
     async def lap(self) -> int:
-        """Ask of all that may be told now; how many were asked.
+        """Ask of all that may be told now, tenants in turn; how many were asked.
 
         Raises:
-            _Paused: Not now.
+            _Paused: Not now. The next lap goes on with the tenant whose turn it was.
         """
         asked = 0
-        after = b""
-        while rows := await self._in_reader(partial(self._slice, after)):
-            after = rows[-1][0] + b"\0"
-            ready = [key for key, may in rows if may]
-            for start in range(0, len(ready), self._settings.endpoint_at_once):
-                some = ready[start : start + self._settings.endpoint_at_once]
-                results = await asyncio.gather(*(self._tell(key) for key in some), return_exceptions=True)
-                asked += len(some)
-                failed = [each for each in results if isinstance(each, BaseException)]
-                # what is no pause is a fault of ours, and comes first
-                for error in sorted(failed, key=lambda each: isinstance(each, _Paused)):
-                    raise error
+        turns = self._turns()
+        while some := await self._some(turns):
+            results = await asyncio.gather(*(self._tell(key) for key in some), return_exceptions=True)
+            failed = [each for each in results if isinstance(each, BaseException)]
+            served = next((n for n, each in enumerate(results) if isinstance(each, BaseException)), len(some))
+            self._served = prefix(tenant_of(some[served - 1])) if served else self._served
+            asked += len(some)
+            # what is no pause is a fault of ours, and comes first
+            for error in sorted(failed, key=lambda each: isinstance(each, _Paused)):
+                raise error
         return asked
 
-    def _slice(self, after: bytes) -> list[tuple[bytes, bool]]:
-        """Keys, and whether each may be told now."""
-        found = self._rows.store.scan("untold", b"", start=after)
-        return [(key, self._may_be_told(key, decode_untold(raw))) for key, raw in islice(found, _SLICE)]
+    async def _some(self, turns: Iterator[bytes]) -> list[bytes]:
+        """The next nodes, as many as are asked about at once; fewer at the end."""
+        some: list[bytes] = []
+        while len(some) < self._settings.endpoint_at_once:
+            key = await self._in_reader(partial(next, turns, None))
+            if key is None:
+                break
+            some += [key] if key else []
+        return some
+
+    def _turns(self) -> Iterator[bytes]:
+        """Nodes that may be told, one of each tenant in turn; b"" for a slice of which none may."""
+        tenants = self._tenants()
+        first = next((n for n, tenant in enumerate(tenants) if prefix(tenant) > self._served), 0)
+        waiting = deque((tenant, prefix(tenant)) for tenant in (*tenants[first:], *tenants[:first]))
+        while waiting:
+            tenant, after = waiting.popleft()
+            key, after = self._next(tenant, after)
+            if after:
+                waiting.append((tenant, after))
+            yield key
+
+    def _next(self, tenant: str, after: bytes) -> tuple[bytes, bytes]:
+        """A tenant's next node that may be told, b"" if a slice holds none; and where to go on, b"" at the end."""
+        for seen, (key, raw) in enumerate(self._rows.store.scan("untold", prefix(tenant), start=after), 1):
+            if self._may_be_told(key, decode_untold(raw)):
+                return key, key + b"\0"
+            if seen == _SLICE:
+                return b"", key + b"\0"
+        return b"", b""
+
+    def _tenants(self) -> list[str]:
+        """Those of whom something is untold, in order of their keys."""
+        found: list[str] = []
+        start = b""
+        while (row := next(self._rows.store.scan("untold", b"", start=start), None)) is not None:
+            found.append(tenant_of(row[0]))
+            start = prefix(found[-1]) + _BEHIND
+        return found
 
     def _may_be_told(self, key: bytes, untold: Untold) -> bool:
         """A segment once it is recorded, or its words could not be used and would be asked for again and again.
