@@ -10,7 +10,8 @@ import pytest
 
 from harness.toc_record import at_once
 from jetmem.domain.calendar import NodeId
-from jetmem.domain.extract import Grip, Said
+from jetmem.domain.extract import Bullet, Grip, Said
+from jetmem.domain.summaries import Summary
 from jetmem.summarize import teller, telling
 from jetmem.summarize.budget import Budget
 from jetmem.summarize.rows import FAMILIES, Rows, Untold, encode, node_key, node_of, prefix, tenant_of
@@ -128,10 +129,39 @@ def test_events_are_data_in_the_question():
 
 
 def test_a_question_is_bounded():
-    sources = telling.sources_of(Said(f"e{n}", n, "word " * 2_000) for n in range(50))
-    asked = telling.messages(sources)
-    assert len(asked[1]["content"]) < 2 * telling.PROMPT_CHARS_MAX
+    sources = telling.sources_of(Said(f"e{n}", n, f"{n} word " * 2_000, importance=n / 50) for n in range(50))
+    shown = telling.chosen(sources)
+    asked = telling.messages(shown)
+    assert 0.9 * telling.PROMPT_BYTES_MAX < len(asked[1]["content"].encode()) <= telling.PROMPT_BYTES_MAX
     assert telling.tokens_of(asked) > len(asked[1]["content"]) / 4
+    assert [source.id for source in shown] == [f"e{n}" for n in range(50 - len(shown), 50)], (
+        "what matters most, in order"
+    )
+    assert all(len(source.text) > 500 for source in shown[1:]), "and enough of each"
+    assert all(source.text in whole.text for source, whole in zip(shown, sources[-len(shown) :], strict=True))
+
+
+@pytest.mark.parametrize("text", ["\x01" * 3_000, "語" * 3_000, "x", '"' * 3_000, "😀 " * 900])
+def test_a_question_is_bounded_in_bytes_whatever_was_said(text):
+    shown = telling.chosen(telling.sources_of(Said(f"e{n}", n, text, "Ann" * 20) for n in range(3_000)))
+    assert shown
+    assert len(telling.messages(shown)[1]["content"].encode()) <= telling.PROMPT_BYTES_MAX
+
+
+def test_of_a_big_day_every_child_tells_its_best_first():
+    def child(n, salience):
+        said = [Bullet(f"b{k}", [Grip(f"{'we talk and ' * 12}of it", f"e{n}.{k}", "", n)]) for k in range(6)]
+        said.insert(3, Bullet("best", [Grip(f"In {n} days we fly to Oslo " + "and on " * 20, f"best{n}", "", n)]))
+        return Summary("t", "s", said, [], "observation", salience, [], {})
+
+    sources = telling.sources_below([child(n, n / 400) for n in range(90)])
+    shown = telling.chosen(sources)
+    assert len(telling.messages(shown)[1]["content"].encode()) <= telling.PROMPT_BYTES_MAX
+    assert {f"best{n}" for n in range(90)} <= {source.id for source in shown}
+    assert len(shown) > 90, "then those of the most salient"
+    assert all(source.text == source.grip.excerpt for source in shown)
+    assert [source.ts for source in shown] == sorted(source.ts for source in shown)
+    assert telling.chosen(sources[:10]) == sources[:10]
 
 
 class Clock:

@@ -233,7 +233,7 @@ class Teller:
         if found is None:
             self._done(key)
             return None
-        inputs, sources = found
+        inputs, sources = found[0], telling.chosen(found[1])
         asked = telling.messages(sources)
         tokens = telling.tokens_of(asked) + self._settings.endpoint_reply_tokens
         if tokens > self._budget.most:
