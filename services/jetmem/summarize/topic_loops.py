@@ -16,9 +16,9 @@ from jetmem.adapters.nats_shell import Shell
 from jetmem.domain import topics as rules
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.errors import RequestFailed, Retryable
+from jetmem.summarize.index_vectors import fetched
 from jetmem.summarize.ports import EntryVectors, Group
 from jetmem.summarize.topics import GROUPED_MAX, Found, Snapshot, Topics, Unplaced, moves
-from jetmem_schemas.internal import EntryVectorsReply
 
 #: With nothing to do they look again after so long.
 _LOOK_S: Final = 0.25
@@ -78,42 +78,26 @@ class Placer:
         return placed > 0
 
     async def _place(self, tenant: str, waiting: Sequence[Unplaced]) -> int:
-        model, found = await self._fetch(tenant, waiting)
-        if not found:
-            return 0
-        count: int = await self._in_writer(partial(self._topics.place, tenant, model, found))
-        metrics.topics_placed.inc(count)
-        return count
-
-    async def _fetch(self, tenant: str, waiting: Sequence[Unplaced]) -> tuple[str, list[Found]]:
-        """The model, and the vectors of those segments that have all theirs; the others rest.
+        """Place those segments that have all their vectors; the others rest. How many were placed.
 
         Raises:
             RequestFailed: Index does not answer.
         """
-        rseqs = [rseq for each in waiting for rseq in each.rseqs]
-        most = limits.VECTORS_AT_ONCE
-        replies = [await self._vectors(tenant, rseqs[start : start + most]) for start in range(0, len(rseqs), most)]
-        models = {reply.model for reply in replies}
-        entries = [vector for reply in replies for vector in reply.vectors]
-        if len(models) > 1 or len(entries) != len(rseqs):  # it changed while we asked, or is of another age than we
-            return "", []
+        came = await fetched(self._vectors, tenant, [rseq for each in waiting for rseq in each.rseqs])
+        if came is None:
+            return 0
         found: list[Found] = []
-        place = 0
         for each in waiting:
-            own = entries[place : place + len(each.rseqs)]
-            place += len(each.rseqs)
-            if _whole(each, own, replies):
-                held = [np.frombuffer(raw, np.float32) for raw in own if raw]
+            if came.whole(each.rseqs):
+                held = [came.held[rseq] for rseq in each.rseqs if rseq in came.held]
                 found.append(Found(each.key, each.digest, rules.unit(held) if held else None))
             else:
                 self._rests[each.key] = self._shell.clock.monotonic() + _AGAIN_S
-        return models.pop(), found
-
-
-def _whole(segment: Unplaced, vectors: Sequence[bytes], replies: Sequence[EntryVectorsReply]) -> bool:
-    """Whether what has no vector gets none: index is past all of it."""
-    return all(vectors) or min(reply.at.rseq for reply in replies) >= max(segment.rseqs)
+        if not found:
+            return 0
+        count: int = await self._in_writer(partial(self._topics.place, tenant, came.model, found))
+        metrics.topics_placed.inc(count)
+        return count
 
 
 class Topicker:

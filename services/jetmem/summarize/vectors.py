@@ -12,17 +12,15 @@ from functools import partial
 from itertools import groupby, islice
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
 from jetmem.domain.lanes import Item
-from jetmem.runtime import limits, metrics
+from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
 from jetmem.summarize.better import Better
+from jetmem.summarize.index_vectors import fetched
 from jetmem.summarize.nodes import Maker
 from jetmem.summarize.ports import EntryVectors
 from jetmem.summarize.rows import Lacking, Rows, decode_lacking, tenant_of
-from jetmem_schemas.internal import Head
 
 #: Rows looked at in one read.
 _SLICE: Final = 512
@@ -121,20 +119,14 @@ class Vectors:
     async def _lot(self, tenant: str, lot: Sequence[bytes]) -> int:
         """Fetch the vectors of a few segments, and have these made; how many were."""
         wanted: list[_Wanted] = await self._in_reader(partial(self._inputs, tenant, lot))
-        rseqs = sorted({item.seq for each in wanted for item in each.items})
-        starts = range(0, len(rseqs), limits.VECTORS_AT_ONCE)
-        replies = [await self._ask(tenant, rseqs[start : start + limits.VECTORS_AT_ONCE]) for start in starts]
-        model = {reply.model for reply in replies}
-        raws = [raw for reply in replies for raw in reply.vectors]
-        if len(model) != 1 or len(raws) != len(rseqs):
-            return 0  # it is changing, or of another age than we
-        at = min((reply.at for reply in replies), key=lambda head: head.rseq)
-        held = {n: np.frombuffer(raw, dtype=np.float32) for n, raw in zip(rseqs, raws, strict=True) if raw}
+        found = await fetched(self._ask, tenant, [item.seq for each in wanted for item in each.items])
+        if found is None:
+            return 0
         made = 0
         for each in wanted:
-            if _there(each.items, at):
-                vectors = {item.id: held[item.seq] for item in each.items if item.seq in held}
-                came = Better(each.inputs, min(model), vectors)
+            if found.whole([item.seq for item in each.items]):
+                vectors = {item.id: found.held[item.seq] for item in each.items if item.seq in found.held}
+                came = Better(each.inputs, found.model, vectors)
                 made += await self._in_writer(partial(self._maker.improve, each.key, came))
         return made
 
@@ -146,8 +138,3 @@ class Vectors:
             if segment is not None:
                 wanted.append(_Wanted(key, self._maker.segment_inputs(tenant, segment)[0], segment.items))
         return wanted
-
-
-def _there(items: Sequence[Item], at: Head) -> bool:
-    """Whether every event that ever gets a vector has it."""
-    return max(item.seq for item in items) <= at.rseq
