@@ -1,15 +1,19 @@
 """What summarize makes of each entry, over a record and a store in memory."""
 
+import random
+from datetime import date
+
 import msgspec
 import pytest
 
 from harness.stores import Touching
 from harness.toc_record import PART, TENANT, Record, Stage
-from jetmem.domain import summaries
+from jetmem.domain import calendar, summaries
 from jetmem.summarize import core
 from jetmem.summarize.places import segments_of
-from jetmem.summarize.rows import FAMILIES, prefix
+from jetmem.summarize.rows import FAMILIES, node_key, prefix
 from jetmem_schemas import toc
+from jetmem_schemas.internal import Head
 
 DAY_1 = 1_767_607_200_000  # Monday 2026-01-05, 10:00 in UTC
 MINUTE = 60_000
@@ -118,6 +122,27 @@ def test_no_version_is_published_twice_under_one_number(record, stage):
     work(stage)
     assert not any(node.open for node in record.nodes().values())
     assert record.dropped == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_oldest_that_is_behind_is_known_whatever_comes_and_goes(stage, seed):
+    draw = random.Random(seed)
+    waiting, batch = stage.it.waiting, stage.store.batch()
+    nodes = [node_key(TENANT, calendar.NodeId(date(2026, 1, 5), 4, f"{n:026}")) for n in range(20)]
+    held = {}
+    for _ in range(2_000):
+        key, since = draw.choice(nodes), Head(draw.randrange(50), 7)
+        if draw.random() < 0.6 if len(held) < 10 else draw.random() < 0.3:
+            waiting.want(batch, key, since)
+            held.setdefault(key, since)
+        elif key in held and draw.random() < 0.5:
+            waiting.send(key, 1)
+            waiting.made(batch, key, 0.0) if key in waiting.wanted else None
+        elif key in held and key not in waiting.wanted:
+            assert waiting.back(batch, key) == held.pop(key)
+        assert waiting.since(TENANT) == min(held.values(), default=None, key=lambda head: head.rseq)
+        assert len(waiting._by_age.get(TENANT, ())) <= 64 + 2 * len(held) + 1
+    assert waiting.count(TENANT) == len(held)
 
 
 def test_equal_content_is_not_published_again(record, stage):
