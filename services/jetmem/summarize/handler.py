@@ -93,7 +93,7 @@ class Summarizer:
         timetable = Timetable(settings.rollup_schedule, settings.rollup_jitter_s, tenants.zone)
         self.waiting = Waiting(rows, settings, clock, timetable, tenants.paused)
         self.sweeps = Sweeps(rows, self.waiting, self.at, tenants.zone, clock)
-        self.topics = Topics(rows, analyze)
+        self.topics = Topics(rows, analyze, tenants.paused)
         tells = bool(settings.endpoint_url)
         self.maker = Maker(rows, self.waiting, self.at, tenants.zone, analyze, clock, self.topics, tells=tells)
         self._nodes: dict[bytes, NodeRow | None] = {}

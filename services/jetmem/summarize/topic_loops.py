@@ -6,7 +6,7 @@ Index down is no failure of ours: topics stand still, replies and `status` say s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from jetmem.runtime import limits, metrics
 from jetmem.runtime.errors import RequestFailed, Retryable
 from jetmem.summarize.index_vectors import fetched
 from jetmem.summarize.ports import EntryVectors, Group
-from jetmem.summarize.topics import GROUPED_MAX, Found, Snapshot, Topics, Unplaced, moves
+from jetmem.summarize.topics import GROUPED_MAX, Found, Snapshot, Topics, Unplaced
 
 #: With nothing to do they look again after so long.
 _LOOK_S: Final = 0.25
@@ -65,7 +65,7 @@ class Placer:
         resting = frozenset(self._rests)
         placed = 0
         failed: RequestFailed | None = None
-        for tenant in list(self._topics.unplaced):
+        for tenant in self._topics.waiting():
             wanted = partial(self._topics.wanted, tenant, resting, limits.VECTORS_AT_ONCE)
             waiting = await self._in_background(wanted)
             try:
@@ -163,3 +163,10 @@ class Topicker:
         groups = np.full(count, -1, np.int64)
         groups[looked_at] = await self._group(snapshot.vectors[looked_at])
         return [int(number) for number in groups]
+
+
+def moves(snapshot: Snapshot, plan: rules.Regrouped) -> Iterator[tuple[bytes, str, str]]:
+    """Who is to be moved: the node's key, the topic that it was in, the one that it is in now."""
+    for key, member, topic in zip(snapshot.keys, snapshot.members, plan.topics, strict=True):
+        if member.topic != topic:
+            yield key, member.topic, topic
