@@ -11,7 +11,7 @@ from harness.toc_record import PART, TENANT, Record, Stage
 from jetmem.domain import calendar, summaries
 from jetmem.summarize import core
 from jetmem.summarize.places import segments_of
-from jetmem.summarize.rows import FAMILIES, node_key, prefix
+from jetmem.summarize.rows import FAMILIES, node_key, node_of, prefix
 from jetmem_schemas import toc
 from jetmem_schemas.internal import Head
 
@@ -412,6 +412,42 @@ def test_days_move_with_the_default_zone_unless_a_tenant_has_its_own(record, sta
     again.settle()
     assert "toc:day:2026-01-05" in record.nodes()
     assert again.published == 0
+
+
+def told(record):
+    """A stage with an endpoint that has told everything there is."""
+    stage = Stage(record, jitter=0.0, endpoint_url="http://localhost", endpoint_tokens_hour=10**9)
+    for _ in range(6):
+        stage.settle(hours=24)
+        stage.tell()
+    stage.settle()
+    assert {node.by for node in record.nodes().values()} == {"endpoint"}
+    return stage
+
+
+def untold(stage):
+    return sorted(node.level for _, node in (node_of(key) for key, _ in stage.store.scan("untold", b"")))
+
+
+@pytest.mark.parametrize(
+    ("zone", "moves", "asked"),
+    [
+        ("Europe/Amsterdam", False, set()),  # every event stays in its day
+        ("Pacific/Kiritimati", True, {"day"}),  # all are in the next one, of the same week
+        ("Pacific/Pago_Pago", True, {"day", "week", "month", "year"}),  # one is in the week before
+    ],
+)
+def test_a_move_of_days_asks_again_only_for_what_changed(record, zone, moves, asked):
+    for n in range(2):
+        record.say(f"The violin number {n} broke in Lisbon.", DAY_1 + 3 * n * HOUR, session=f"s{n}")
+    stage = told(record)
+    days = {node.id for node in level(record, "day")}
+    for there, levels in ((zone, asked), ("UTC", asked)):
+        stage.set(timezone=there)
+        stage.settle()
+        assert ({node.id for node in level(record, "day")} != days) == (moves and there == zone)
+        assert {node.by for node in level(record, "segment")} == {"endpoint"}
+        assert set(untold(stage)) <= levels
 
 
 def test_ranges_join_what_is_nearest(monkeypatch):

@@ -82,7 +82,8 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True):
 
     `summary` is None of a node that is gone, or that was recorded and is not ours. `grips`: ids by excerpt, first and
     last event. `digest` is of the content; `version` of the last publication; `rseq` of its newest entry, 0 if none;
-    `recorded`: the version of that entry. `inputs` is a digest of what it was made of, `by` how its words were chosen,
+    `recorded`: the version of that entry. `inputs` is a digest of what it was made of, `content`, of a
+    segment or of what an endpoint told, of what there was to tell (`better`); `by` how its words were chosen,
     `meaning` a digest of its row of vectors, b"" if it was made without; `lacks`: it or a segment below it
     is closed, or was recorded with vectors, and still is to get them; above segments it may have those that are there.
     """
@@ -104,6 +105,7 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True):
     by: toc.MadeBy = "words"
     meaning: bytes = b""
     lacks: bool = False
+    content: bytes = b""
 
 
 class VectorsRow(msgspec.Struct, frozen=True, array_like=True):

@@ -41,9 +41,9 @@ _Work = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 class _Question(NamedTuple):
-    """What is asked of a node, of which inputs, and what was taken of which hour's budget for it."""
+    """What is asked of a node, of which content, and what was taken of which hour's budget for it."""
 
-    inputs: bytes
+    content: bytes
     sources: list[Source]
     messages: list[dict[str, str]]
     tokens: int
@@ -202,7 +202,7 @@ class Teller:
             busy = None
             told = await self._checked(question, reply)
             if told is not None:
-                await self._improve(key, Better(question.inputs, told=told))
+                await self._improve(key, Better(question.content, told=told))
                 return
         if busy is not None:
             raise _Paused(str(busy), max(_PAUSE_S, busy.after_s)) from busy
@@ -233,7 +233,7 @@ class Teller:
         if found is None:
             self._done(key)
             return None
-        inputs, sources = found[0], telling.chosen(found[1])
+        content, sources = found[0], telling.chosen(found[1])
         asked = telling.messages(sources)
         tokens = telling.tokens_of(asked) + self._settings.endpoint_reply_tokens
         if tokens > self._budget.most:
@@ -243,7 +243,7 @@ class Teller:
             metrics.told.labels("over_budget").inc()
             why = f"the endpoint's {self._budget.most} tokens of this hour are spent"
             raise _Paused(why, self._budget.renewed_in_s())
-        return _Question(inputs, sources, asked, tokens, self._budget.hour)
+        return _Question(content, sources, asked, tokens, self._budget.hour)
 
     def _sources(self, key: bytes) -> tuple[bytes, list[Source]] | None:
         """What the node is made of now, and what may be quoted."""
@@ -255,15 +255,15 @@ class Teller:
             children = self._rows.children(tenant, node)
             below = [child.summary for _, child in children if child.summary is not None]
             sources = telling.sources_below(below)
-            return (better.rollup_inputs(children), sources) if sources else None
+            return (better.rollup_content(below), sources) if sources else None
         segment = self._rows.segment(row.place)
         if segment is None or session_of(row.place)[0] != tenant:
             return None
         held = self._rows.events(tenant, [item.seq for item in segment.items])
-        inputs, corrected = self._it.maker.segment_inputs(tenant, segment)
+        content, corrected = self._it.maker.segment_content(tenant, segment)
         right = (event.said for event in held if event is not None and event.said.id not in corrected)
         sources = telling.sources_of(right)
-        return (inputs, sources) if sources else None
+        return (content, sources) if sources else None
 
     async def _checked(self, question: _Question, reply: Reply) -> Told | None:
         """What of a reply is believed; what it took more or less than was reserved is settled."""
@@ -281,7 +281,7 @@ class Teller:
         for _ in range(_LATER_TIMES):
             if await self._in_writer(partial(self._it.maker.improve, key, came)):
                 row = await self._in_reader(partial(self._rows.node, key))
-                used = row is not None and row.by == "endpoint" and row.inputs == came.inputs
+                used = row is not None and row.by == "endpoint" and row.content == came.content
                 metrics.told.labels("told" if used else "outdated").inc()
                 return
             await asyncio.sleep(_LATER_S)

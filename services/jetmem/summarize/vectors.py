@@ -36,10 +36,10 @@ _Work = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 class _Wanted(NamedTuple):
-    """A segment's node, what it is made of now, and its events."""
+    """A segment's node, its content now, and its events."""
 
     key: bytes
-    inputs: bytes
+    content: bytes
     items: list[Item]
 
 
@@ -118,7 +118,7 @@ class Vectors:
 
     async def _lot(self, tenant: str, lot: Sequence[bytes]) -> int:
         """Fetch the vectors of a few segments, and have these made; how many were."""
-        wanted: list[_Wanted] = await self._in_reader(partial(self._inputs, tenant, lot))
+        wanted: list[_Wanted] = await self._in_reader(partial(self._contents, tenant, lot))
         found = await fetched(self._ask, tenant, [item.seq for each in wanted for item in each.items])
         if found is None:
             return 0
@@ -126,15 +126,15 @@ class Vectors:
         for each in wanted:
             if found.whole([item.seq for item in each.items]):
                 vectors = {item.id: found.held[item.seq] for item in each.items if item.seq in found.held}
-                came = Better(each.inputs, found.model, vectors)
+                came = Better(each.content, found.model, vectors)
                 made += await self._in_writer(partial(self._maker.improve, each.key, came))
         return made
 
-    def _inputs(self, tenant: str, lot: Sequence[bytes]) -> list[_Wanted]:
+    def _contents(self, tenant: str, lot: Sequence[bytes]) -> list[_Wanted]:
         wanted = []
         for key in lot:
             row = self._rows.node(key) if self._rows.is_settled(key) else None
             segment = self._rows.segment(row.place) if row is not None and row.summary is not None else None
             if segment is not None:
-                wanted.append(_Wanted(key, self._maker.segment_inputs(tenant, segment)[0], segment.items))
+                wanted.append(_Wanted(key, self._maker.segment_content(tenant, segment)[0], segment.items))
         return wanted
