@@ -38,7 +38,7 @@ from jetmem.summarize.rows import (
 from jetmem.summarize.sessions import Sessions
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem.summarize.sweeps import Sweeps
-from jetmem.summarize.tenants import Tenants, Told
+from jetmem.summarize.tenants import Setting, Tenants
 from jetmem.summarize.timetable import Timetable
 from jetmem.summarize.topics import Topics
 from jetmem.summarize.waiting import Waiting
@@ -261,7 +261,7 @@ class Summarizer:
 
     # --- what tenants set
 
-    def told(self, news: Sequence[Told]) -> None:
+    def told(self, news: Sequence[Setting]) -> None:
         """What tenants set has changed; whose days are others now has its nodes filed anew, by and by."""
         self.tenants.take(news, self.sweeps, self.waiting)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from jetmem.adapters.chat_endpoint import BadReply, EndpointBusy, EndpointRefused, Reply
 from jetmem.adapters.nats_shell import Shell
@@ -20,7 +20,7 @@ from jetmem.summarize import better, telling
 from jetmem.summarize.better import Better, Told
 from jetmem.summarize.budget import Budget
 from jetmem.summarize.handler import Summarizer
-from jetmem.summarize.ports import Endpoint
+from jetmem.summarize.ports import Chat, Work
 from jetmem.summarize.rows import Untold, decode_untold, node_of, prefix, session_of, tenant_of
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem.summarize.telling import Source
@@ -36,8 +36,6 @@ _PAUSE_MAX_S: Final = 3_600.0
 #: A better version needs a higher number than the last, which comes when that one is recorded.
 _LATER_S: Final = 0.25
 _LATER_TIMES: Final = 120
-
-_Work = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 class _Question(NamedTuple):
@@ -66,9 +64,9 @@ class Teller:
         shell: Shell,
         summarizer: Summarizer,
         settings: SummarizeSettings,
-        endpoint: Endpoint,
-        in_reader: _Work,
-        in_writer: _Work,
+        endpoint: Chat,
+        in_reader: Work,
+        in_writer: Work,
     ) -> None:
         self._shell = shell
         self._it = summarizer

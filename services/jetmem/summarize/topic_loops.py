@@ -6,9 +6,9 @@ Index down is no failure of ours: topics stand still, replies and `status` say s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from jetmem.domain import topics as rules
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.errors import RequestFailed, Retryable
 from jetmem.summarize.index_vectors import fetched
-from jetmem.summarize.ports import EntryVectors, Group
+from jetmem.summarize.ports import EntryVectors, Group, Work
 from jetmem.summarize.topics import GROUPED_MAX, Found, Snapshot, Topics, Unplaced
 
 #: With nothing to do they look again after so long.
@@ -31,8 +31,6 @@ _MOVED_AT_ONCE: Final = 1_000
 #: Grouping rests so many times as long as it took.
 _RESTS: Final = 10.0
 
-_Work = Callable[[Callable[[], Any]], Awaitable[Any]]
-
 
 class Placer:
     """Places segments as their vectors come.
@@ -42,7 +40,7 @@ class Placer:
     """
 
     def __init__(
-        self, shell: Shell, topics: Topics, vectors: EntryVectors, in_writer: _Work, in_background: _Work
+        self, shell: Shell, topics: Topics, vectors: EntryVectors, in_writer: Work, in_background: Work
     ) -> None:
         self.still = False
         self._shell = shell
@@ -104,7 +102,7 @@ class Topicker:
     """Makes topics that changed, one by one, and groups again what changed enough."""
 
     def __init__(
-        self, shell: Shell, topics: Topics, group: Group, in_writer: _Work, in_background: _Work, every_s: float
+        self, shell: Shell, topics: Topics, group: Group, in_writer: Work, in_background: Work, every_s: float
     ) -> None:
         self._shell = shell
         self._topics = topics

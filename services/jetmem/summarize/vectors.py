@@ -7,10 +7,10 @@ written with the node; this loop keeps nothing, so it may end anywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby, islice
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from jetmem.domain.lanes import Item
 from jetmem.runtime import metrics
@@ -19,7 +19,7 @@ from jetmem.runtime.errors import RequestFailed
 from jetmem.summarize.better import Better
 from jetmem.summarize.index_vectors import fetched
 from jetmem.summarize.nodes import Maker
-from jetmem.summarize.ports import EntryVectors
+from jetmem.summarize.ports import EntryVectors, Work
 from jetmem.summarize.rows import Lacking, Rows, decode_lacking, tenant_of
 
 #: Rows looked at in one read.
@@ -31,8 +31,6 @@ _REST_S: Final = 1.0
 #: … and so many times as long as the lap took, so that a million that wait for embed take no processor's time.
 _TIMES: Final = 10.0
 _REST_MAX_S: Final = 60.0
-
-_Work = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 class _Wanted(NamedTuple):
@@ -53,8 +51,8 @@ class Vectors:
         self,
         rows: Rows,
         maker: Maker,
-        in_reader: _Work,
-        in_writer: _Work,
+        in_reader: Work,
+        in_writer: Work,
         ask: EntryVectors,
         clock: Clock,
         rest_s: float,
