@@ -8,8 +8,8 @@ import pytest
 
 from harness.index_stage import AT, Stage, event, forgot
 from harness.stores import Counting
-from jetmem.index.corrections import Corrections, corrected_id
-from jetmem.index.rows import FAMILIES, Rows, text_hash
+from jetmem.index.rows import FAMILIES, text_hash
+from jetmem.runtime.corrections import Corrections, corrected_id
 from jetmem.testing.encoder import FakeSplitter
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import FindRequest
@@ -84,7 +84,7 @@ def test_two_corrections_of_one_forget(stage):
 def corrections(count, of):
     """A store with so many, each event of which corrects `of(its number)`; and who keeps them."""
     store = Counting(FAMILIES)
-    made = Corrections(Rows(store))
+    made = Corrections(store)
     for number in range(1, count + 1):
         batch = store.batch()
         made.take(batch, event(number, "x", supersedes=of(number)))
@@ -170,7 +170,7 @@ def test_keys_hold_no_ids(stage):
     found = [key for family in ("corrects", "corrected") for key, _ in stage.store.scan(family, b"")]
     assert len(found) == 3
     assert not any(b"secret" in key for key in found)
-    assert Corrections(stage.rows).of("acme", ["secret-1", "secret-2"]) == ["secret-2", ""]
+    assert Corrections(stage.rows.store).of("acme", ["secret-1", "secret-2"]) == ["secret-2", ""]
 
 
 # --- options

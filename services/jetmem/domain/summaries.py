@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Final
 
@@ -101,7 +101,9 @@ class Summary(msgspec.Struct, frozen=True):
     sketch: walk.Sketch
 
 
-def summarize(events: Sequence[Said], vectors: Vectors, analyze: Analyze, zone: tzinfo) -> Summary:
+def summarize(
+    events: Sequence[Said], vectors: Vectors, analyze: Analyze, zone: tzinfo, corrected: Collection[str] = ()
+) -> Summary:
     """Summarize a segment.
 
     Args:
@@ -109,13 +111,15 @@ def summarize(events: Sequence[Said], vectors: Vectors, analyze: Analyze, zone: 
         vectors: Of the events that have one, the question's kind; without any it is done by words.
         analyze: As of questions and of every other node of the tenant.
         zone: The tenant's, for the date words.
+        corrected: Ids of events that another corrects: nothing is quoted of them, but they can be walked to.
     """
     candidates = extract.said_candidates(events, vectors, analyze)
     authors = sorted({event.author for event in events if event.author})
     when = lexical.date_words(calendar.local(events[0].ts, zone))
     words = [word for candidate in candidates for word in candidate.words]
     words += [word for text in (*authors, when) for word in analyze(text)]
-    said = _said(candidates, extract.bullets_wanted(len(candidates), False), authors)
+    right = [candidate for candidate in candidates if candidate.bullet.grips[0].first not in corrected]
+    said = _said(right, extract.bullets_wanted(len(right), False), authors)
     important = max((event.importance for event in events if event.importance is not None), default=0.5)
     full = 1 - math.exp(-len(words) / _FULL_WORDS)
     return Summary(

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.domain import fusion
-from jetmem.index.corrections import Corrections
 from jetmem.index.node_finder import NodeFinder
 from jetmem.index.pieces import vector_of
 from jetmem.index.refining import Refiner, hits_needed
 from jetmem.index.rows import EMPTY_MARK, Doc, Rows
 from jetmem.index.shelf import Floats, Shelf
 from jetmem.index.tenants import Tenant, Tenants
+from jetmem.runtime.corrections import Corrections
 from jetmem_schemas.internal import Filters, FindRequest, Found
 from jetmem_schemas.subjects import partition_of
 
@@ -70,7 +70,7 @@ class Finder:
         self._rows = rows
         self._text = text
         self._tenants = tenants
-        self._refiner = Refiner(Corrections(rows))
+        self._refiner = Refiner(Corrections(rows.store))
         self._nodes = NodeFinder(rows, text, tenants)
 
     def vectors_fit(self, request: FindRequest) -> bool:

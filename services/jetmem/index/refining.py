@@ -10,9 +10,9 @@ import numpy as np
 
 from jetmem.domain import ranking
 from jetmem.domain.ranking import CANDIDATES, Placed
-from jetmem.index.corrections import Corrections
 from jetmem.index.rows import Doc, text_hash
 from jetmem.index.shelf import Floats
+from jetmem.runtime.corrections import Corrections
 from jetmem_schemas.internal import FindRequest, Found
 from jetmem_schemas.ranking import Rank
 
