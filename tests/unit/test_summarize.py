@@ -556,7 +556,7 @@ def test_a_store_that_knows_no_corrections_is_made_anew(record, stage):
     stage.settle()
     assert stage.published == published, "and quietly"
     assert rows(stage)["ids"] == 2
-    assert rows(stage)["corrected"] == 1
+    assert rows(stage)["corrected"] == 2, "by its id, and by its id and number"
     stage.open()
     assert stage.at == len(record.entries)
 
