@@ -10,6 +10,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,11 +24,13 @@ from nats.aio.client import Client
 
 from jetmem.adapters.nats_ask import ask
 from jetmem.adapters.nats_connect import check_server, connect_options, taps
+from jetmem.adapters.stage_disk import StageDisk
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock, SystemClock
 from jetmem.runtime.errors import Broken, Poison, RequestFailed, Retryable
 from jetmem.runtime.health import Health, serve_http
 from jetmem.runtime.logs import logger
+from jetmem.runtime.scraping import at_scrape
 from jetmem.runtime.settings import Common
 from jetmem.tasks import end
 from jetmem_schemas.errors import SchemaError
@@ -99,6 +103,9 @@ class Shell:
         self.clock = clock or SystemClock()
         self.health = Health(stage, self.clock)
         self.log = logger().bind(shard=common.shard)
+        self._disk = StageDisk(stage, Path(common.data) / stage, self.clock)
+        at_scrape(self._disk)
+        metrics.build.labels(stage, metadata.version("jetmem")).set(1)
         self.broker = broker or _Broker(
             **_secured(connect_options(common, f"jetmem-{stage}-{common.shard}", self._on_error, self._on_closed)),
             logger=None,
@@ -182,7 +189,9 @@ class Shell:
         Raises:
             RequestFailed: `unavailable` when nobody listens, `timeout`, or the code that the other gave.
         """
-        return await ask(self.nc, subject, request, reply, timeout_s)
+        _, asked, _, verb = subject.split(".")
+        with metrics.ask_seconds.labels(self.stage, asked, verb).time():
+            return await ask(self.nc, subject, request, reply, timeout_s)
 
     def status(self, counts: Counts) -> StageStatus:
         """How this process is doing, with what its stage counts."""

@@ -26,13 +26,14 @@ from jetmem.persist.record import FAMILIES, FORMAT, Record
 from jetmem.persist.settings import PersistSettings
 from jetmem.persist.source import Source
 from jetmem.persist.trim import Trim, TrimRequest
-from jetmem.runtime import limits, metrics
+from jetmem.runtime import freshness, limits, metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import Broken, Retryable
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
 from jetmem_schemas import subjects
+from jetmem_schemas.errors import DEAD_CODES
 from jetmem_schemas.internal import (
     ActivityRequest,
     CoverReply,
@@ -96,6 +97,8 @@ class Persist:
     def wire(self) -> None:
         """Add loops and endpoints to the shell."""
         shell = self.shell
+        for code in DEAD_CODES:  # the first of a code is a rise from 0, not a series that begins at 1
+            metrics.dead_letters.labels(code)
         shell.on_start(self._prepare)
         shell.loop("reader", self._read)
         shell.loop("outbox", self.outbox.run)
@@ -176,6 +179,8 @@ class Persist:
             began = self.shell.clock.monotonic()
             applied = await self.in_writer(lambda: next(steps, None))
             if applied is None:
+                freshness.observe("record", (each.at for each in messages), self.shell.clock.now_ms())
+                self.shell.health.reached(messages[-1].at)
                 return
             metrics.write_seconds.labels("persist").observe(self.shell.clock.monotonic() - began)
             self.shell.health.progressed(waiting)
@@ -220,6 +225,7 @@ class Persist:
             with contextlib.suppress(ApiError, Retryable):
                 info = await stream_info(self.shell.nc, subjects.DEAD)
                 self.shell.health.counted(int(info["state"]["messages"]))
+                _tell_room(info, await stream_info(self.shell.nc, subjects.MEMORY))
             await asyncio.sleep(limits.DEAD_COUNT_EVERY_S)
 
     async def _scan(self, part: int, request: ScanRequest) -> Any:
@@ -282,3 +288,9 @@ class Persist:
 def _jumps(messages: list[Delivered], after: int) -> bool:
     """Whether sequences are missing: erased ones may be, but so may be a part that others trimmed."""
     return bool(messages) and messages[-1].seq - after != len(messages)
+
+
+def _tell_room(*streams: dict[str, Any]) -> None:
+    for info in streams:
+        metrics.stream_bytes.labels(info["config"]["name"]).set(info["state"]["bytes"])
+        metrics.stream_bytes_max.labels(info["config"]["name"]).set(info["config"]["max_bytes"])

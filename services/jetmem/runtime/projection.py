@@ -155,6 +155,7 @@ class Projection:
         follows = all(entry.rseq == number for number, entry in enumerate(entries, self.taken[part].rseq + 1))
         invariant(follows, f"entries of partition {part} follow {self.taken[part].rseq} without a gap")
         metrics.received.labels(self.stage).inc(len(entries))
+        metrics.batch_size.labels(self.stage).observe(len(entries))
         wait_s = limits.RETRY_FIRST_S
         while True:
             self._health.behind(max(self.lag(), len(entries)))  # said first: it may hang, or fail for ever
@@ -169,6 +170,7 @@ class Projection:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, limits.RETRY_LAST_S)
         self.taken[part] = Head(entries[-1].rseq, entries[-1].seq)
+        self._health.reached(entries[-1].at)
         self._health.progressed(self.lag())
 
     def _compare(self, said: Heads) -> None:
