@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import nats
@@ -109,6 +111,18 @@ def test_poison_is_told_and_over_again(running: Running, watched: Prometheus) ->
     until(lambda: "JetmemDeadLetters" in watched.alerts(), "dead letters are told", DEADLINE_S)
     until(lambda: "JetmemDeadLetters" not in watched.alerts(), "and are over", DEADLINE_S)
     assert watched.query('increase(jetmem_dead_letters_total{code="bad_json"}[10m]) > 0')
+
+
+def test_top_shows_what_happens(running: Running) -> None:
+    load(running)
+    command = [sys.executable, "-m", "jetmem", "top", "--data", str(running.folder), "--json", "--every", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    said = json.loads(done.stdout)
+    assert {each["stage"] for each in said["stages"]} == set(flow.NAMES)
+    assert all(each["healthy"] and each["rate"] is not None for each in said["stages"]), said["stages"]
+    assert {"record", "text", "vector"} <= {each["name"] for each in said["freshness"]}
+    assert "search" in {each["name"] for each in said["verbs"]}
+    assert said["dead_letters"] > 0 and said["window_s"] >= 1
 
 
 def test_nothing_is_told_when_all_is_well(running: Running, watched: Prometheus) -> None:

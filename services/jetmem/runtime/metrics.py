@@ -119,3 +119,9 @@ model = Gauge(
     "jetmem_model_info", "1; the model that embed serves, and how", ["model", "precision", "device"], registry=REGISTRY
 )
 build = Gauge("jetmem_build_info", "1; the version of a stage's code", ["stage", "version"], registry=REGISTRY)
+
+
+def series(metric: Counter | Gauge | Histogram) -> str:
+    """The name under which a scrape has its values; of a histogram, what `_bucket` and `_count` follow."""
+    name: str = metric._name  # the library has no public one
+    return f"{name}_total" if isinstance(metric, Counter) else name
