@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 
 from jetmem.client.errors import ClientError, PermissionDenied, Refused, TimedOut, Unavailable, Unreachable
 from jetmem.tasks import end
+from jetmem_schemas.subjects import TRACE_HEADER
 
 log = logging.getLogger("jetmem.client")
 #: More than two batches and their headers: the pending buffer never has to refuse what a pipeline sends.
@@ -39,6 +40,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     password: str | None = None
     inbox_prefix: str = "_INBOX"
+    inject: Callable[[dict[str, str]], object] | None = None
     connect_timeout_s: float | None = 10.0
 
 
@@ -207,11 +209,18 @@ class Link:
         """One request; same errors as `wait` and `send`."""
         slot = self.slot((subject,))
         try:
-            await self.send(subject, payload, slot.reply)
+            await self.send(subject, payload, slot.reply, self._trace())
         except BaseException:
             self.drop(slot)
             raise
         return await self.wait(slot, timeout_s)
+
+    def _trace(self) -> dict[str, str] | None:
+        """The trace of who asks or publishes; of what it injects the rest may not fit."""
+        carrier: dict[str, str] = {}
+        if self._options.inject is not None:
+            self._options.inject(carrier)
+        return {TRACE_HEADER: carrier[TRACE_HEADER]} if TRACE_HEADER in carrier else None
 
     async def _opened(self, connecting: asyncio.Future[None]) -> None:
         if self._fatal is not None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import nats.errors
 from nats.js.errors import NoStreamResponseError
 
@@ -26,7 +27,7 @@ from jetmem.persist.record import FAMILIES, FORMAT, Record
 from jetmem.persist.settings import PersistSettings
 from jetmem.persist.source import Source
 from jetmem.persist.trim import Trim, TrimRequest
-from jetmem.runtime import freshness, limits, metrics
+from jetmem.runtime import freshness, limits, metrics, tracing
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import Broken, Retryable
@@ -39,6 +40,7 @@ from jetmem_schemas.internal import (
     CoverReply,
     CoverRequest,
     DropLetter,
+    Facts,
     FetchRequest,
     Head,
     Heads,
@@ -46,6 +48,7 @@ from jetmem_schemas.internal import (
     ScanRequest,
     StageStatus,
     TimelineRequest,
+    decode_entry,
     encode,
 )
 
@@ -170,6 +173,11 @@ class Persist:
             self.shell.health.behind(stuck)
 
     async def _apply(self, messages: list[Delivered]) -> None:
+        traces = _traces(messages)
+        with tracing.writing("persist write", traces.values()):
+            await self._record(messages, traces)
+
+    async def _record(self, messages: list[Delivered], traces: dict[int, str]) -> None:
         metrics.received.labels("persist").inc(len(messages))
         metrics.batch_size.labels("persist").observe(len(messages))
         waiting = len(messages) + messages[-1].pending
@@ -184,17 +192,17 @@ class Persist:
                 return
             metrics.write_seconds.labels("persist").observe(self.shell.clock.monotonic() - began)
             self.shell.health.progressed(waiting)
-            await self._announce(applied)
+            await self._announce(applied, traces)
             self._moved.set()
             self._moved = asyncio.Event()
             if applied.outbox:
                 self.outbox.wake()
 
-    async def _announce(self, applied: Applied) -> None:
+    async def _announce(self, applied: Applied, traces: dict[int, str]) -> None:
         """Best effort: the heads tell who misses facts, and he scans them."""
         try:
             for facts in applied.facts:
-                await self.shell.nc.publish(subjects.record(facts.partition), encode(facts))
+                await self.shell.nc.publish(subjects.record(facts.partition), encode(_traced(facts, traces)))
                 metrics.emitted.labels("persist").inc(len(facts.entries))
         except (nats.errors.Error, OSError) as error:
             self.shell.health.failed(error)
@@ -294,3 +302,18 @@ def _tell_room(*streams: dict[str, Any]) -> None:
     for info in streams:
         metrics.stream_bytes.labels(info["config"]["name"]).set(info["state"]["bytes"])
         metrics.stream_bytes_max.labels(info["config"]["name"]).set(info["config"]["max_bytes"])
+
+
+def _traces(messages: list[Delivered]) -> dict[int, str]:
+    """What of a trace messages carry, by their sequence. Headers are parsed only of those that have one."""
+    mark = subjects.TRACE_HEADER.encode()
+    found = {each.seq: each.headers.get(subjects.TRACE_HEADER, "") for each in messages if mark in each.header_bytes}
+    return {seq: carried for seq, carried in found.items() if carried}
+
+
+def _traced(facts: Facts, traces: dict[int, str]) -> Facts:
+    """With the traces of the messages that its entries came from."""
+    if not traces:
+        return facts
+    mine = [traces[seq] for seq in (decode_entry(raw).seq for raw in facts.entries) if seq in traces]
+    return msgspec.structs.replace(facts, traces=mine)
