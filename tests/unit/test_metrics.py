@@ -149,6 +149,17 @@ def test_a_clock_behind_the_brokers_shows_no_negative_age(clock):
     assert gained("record", before) == (2, 0.25)
 
 
+def test_many_at_once_are_seen_like_each_of_them():
+    ages = [0, 10, 24, 25, 26, 999, 1_000, 1_001, 60_000, 3_600_000, 9_999_999]
+    freshness.observe("many", [NOW - age for age in ages], NOW)
+    for age in ages:
+        metrics.freshness.labels("each").observe(age / 1000)
+    for bound in (*map(str, metrics.freshness._upper_bounds[:-1]), "+Inf"):
+        many, each = (value("jetmem_freshness_seconds_bucket", arm=arm, le=bound) for arm in ("many", "each"))
+        assert many == each, bound
+    assert seen("many") == pytest.approx(seen("each"))
+
+
 def test_lag_is_the_age_of_what_waits(clock):
     health = Health("index", clock)
     health.progressed(0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_left
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -21,9 +22,14 @@ _SAID: Final = frozenset({"event", "run", "procedure"})
 
 def observe(arm: str, published: Iterable[int], now_ms: int) -> None:
     """An arm covers messages that the broker stored then (epoch ms)."""
+    ages = [max(0, now_ms - at) / 1000 for at in published]
+    if not ages:
+        return
     seen = metrics.freshness.labels(arm)
-    for at in published:
-        seen.observe(max(0, now_ms - at) / 1000)
+    # As `observe` of each, which would cost persist a twentieth of its time; a test compares the two.
+    for bucket, count in Counter(bisect_left(seen._upper_bounds, age) for age in ages).items():
+        seen._buckets[bucket].inc(count)
+    seen._sum.inc(sum(ages))
 
 
 class Freshness:
@@ -59,17 +65,19 @@ class Freshness:
 
     def look(self) -> None:
         """Observe what is covered by now."""
-        now_ms = self._clock.now_ms()
+        covered: dict[str, list[int]] = defaultdict(list)
         for (part, tenant), arms in tuple(self._waiting.items()):
             heads = self._heads(part, tenant)
             for arm, waiting in arms.items():
-                covered: list[int] = []
-                while waiting and waiting[0][0] <= heads[arm].rseq:
-                    covered.append(waiting.popleft()[1])
-                observe(arm, covered, now_ms)
-                self._held -= len(covered)
+                upto = heads[arm].rseq
+                while waiting and waiting[0][0] <= upto:
+                    covered[arm].append(waiting.popleft()[1])
             if not any(arms.values()):
                 del self._waiting[part, tenant]
+        now_ms = self._clock.now_ms()
+        for arm, published in covered.items():
+            observe(arm, published, now_ms)
+            self._held -= len(published)
 
     def reset(self, part: int) -> None:
         """The log is another one: nothing of it is waited for."""
