@@ -69,16 +69,14 @@ def inject(carrier: dict[str, str]) -> None:
 def test_one_trace_from_the_agent_to_every_write_and_answer(tmp_path, collector) -> None:
     stop = tracing.export("jetmem-test", "0", f"http://127.0.0.1:{collector.server_port}", 0.0)
     try:
-        asyncio.run(said_and_asked(tmp_path))
+        asyncio.run(said_and_asked(tmp_path, collector))
     finally:
         stop()
     found = collector.of(TRACE)
     assert {"persist write", "index apply", "query search", "ask index find", "index find"} <= set(found), set(found)
-    (asked,) = found["query search"]
-    assert asked.parent_span_id.hex() == SPAN
-    (ask,) = found["ask index find"]
-    assert ask.parent_span_id == asked.span_id
-    assert found["index find"][0].parent_span_id == ask.span_id
+    assert {span.parent_span_id.hex() for span in found["query search"]} == {SPAN}
+    assert parents(found["ask index find"]) <= ids(found["query search"])
+    assert parents(found["index find"]) <= ids(found["ask index find"])
     assert {span.parent_span_id.hex() for span in (*found["persist write"], *found["index apply"])} == {SPAN}
     assert found["persist write"][0].links, "its batch"
     # a background question of a stage begins no trace, and at a share of 0 nothing else is kept
@@ -93,19 +91,27 @@ def test_one_trace_from_the_agent_to_every_write_and_answer(tmp_path, collector)
     assert TRACE in exemplars
 
 
-async def said_and_asked(tmp_path) -> None:
+def ids(spans: list) -> set[bytes]:
+    return {span.span_id for span in spans}
+
+
+def parents(spans: list) -> set[bytes]:
+    return {span.parent_span_id for span in spans}
+
+
+async def said_and_asked(tmp_path, collector: Collector) -> None:
     async with pipeline(tmp_path) as line:
         await line.start("persist", "index", "query")
-        line.embed.start()
         async with client.connect(line.broker.url, tenant="acme", agent="alice", inject=inject) as memory:
-            await memory.publish("the build is green again", session="s1")
+
+            async def followed() -> bool:
+                """What index scans instead of hearing has no trace, so on a crowded machine one may not be enough."""
+                await memory.publish("the build is green again", session="s1")
+                return "index apply" in collector.of(TRACE)
+
+            await until_async(followed, "index applied what it heard", deadline_s=60)
             reply = await memory.search("build", mode="text", after="mine", wait_ms=10_000)
-            assert len(reply.hits) == 1
-
-        async def applied() -> bool:
-            return (await line.ids("build")) != []
-
-        await until_async(applied, "index has it")
+            assert reply.hits
 
 
 def test_batches_are_kept_as_traces_that_link_to_their_messages(collector) -> None:
