@@ -55,6 +55,8 @@ def test_labels_are_bounded_and_durations_and_sizes_have_their_unit():
 
 
 def test_openmetrics_for_who_asks_for_it(clock):
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    metrics.request_seconds.labels("index", "find").observe(0.003, {"trace_id": trace})
     port = free_port()
     stop = serve_http(Health("index", clock), "127.0.0.1", port)
     try:
@@ -66,6 +68,8 @@ def test_openmetrics_for_who_asks_for_it(clock):
         assert families["jetmem_lag_seconds"].type == "gauge"
         assert families["memory_operations"].type == "counter"
         assert all(each.documentation for each in families.values())
+        kept = [sample.exemplar for sample in families["jetmem_request_seconds"].samples if sample.exemplar]
+        assert trace in [each.labels["trace_id"] for each in kept]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
             assert reply.headers["Content-Type"].startswith("text/plain")
     finally:
