@@ -235,9 +235,9 @@ def page() -> str:
     ]
     for alert in ALERTS:
         told = "\n".join(f"{number}. {step}" for number, step in enumerate(alert.do, 1))
-        held = f"for {alert.hold}" if alert.hold != "0m" else "at once"
+        held = f"after {alert.hold} of" if alert.hold != "0m" else "at once with"
         parts.append(
-            f"## {alert.name}\n\n{alert.means}\n\n- Severity: {alert.severity}\n- Fires {held} when\n\n"
+            f"## {alert.name}\n\n{alert.means}\n\n- Severity: {alert.severity}\n- Fires {held}\n\n"
             f"```promql\n{alert.expr}\n```\n\n{told}"
         )
     return "\n\n".join(parts) + "\n"
