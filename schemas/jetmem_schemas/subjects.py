@@ -33,6 +33,8 @@ MEMORY_DESTINATION: Final = ".".join(
 )
 RECORD_SUBJECTS: Final = ("memrec.*",)
 RECORD_HEADS: Final = "memrec.heads"
+#: Any message may carry it: the W3C context of the trace that it belongs to.
+TRACE_HEADER: Final = "traceparent"
 EMBED_SUBJECTS: Final = ("memjob.embed.*",)
 DEAD_SUBJECTS: Final = ("memdead.*.*",)
 TENANTS_SUBJECTS: Final = ("$KV.TENANTS.>",)

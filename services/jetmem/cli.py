@@ -22,6 +22,7 @@ from jetmem.console import (
     server_commands,
     tenant_commands,
     toc_command,
+    top_command,
     topic_command,
     user_commands,
 )
@@ -43,6 +44,7 @@ for commands in (
     user_commands,
     operator_commands,
     process_commands,
+    top_command,
     demo_command,
 ):
     commands.register(app)

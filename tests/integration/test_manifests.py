@@ -199,9 +199,14 @@ def test_compose_gives_each_stage_its_key() -> None:
 # --- what is named exists
 
 
+def settings_of(documents: tuple[dict[str, Any], ...]) -> dict[str, str]:
+    (found,) = [each["data"] for each in of_kind(documents, "ConfigMap") if "JETMEM_SERVER" in each["data"]]
+    return dict(found)
+
+
 def test_streams_and_the_consumer_are_those_that_the_services_verify() -> None:
     documents = kustomized("overlays/cluster")
-    maps = of_kind(documents, "ConfigMap")[0]["data"]
+    maps = settings_of(documents)
     assert maps["JETMEM_STREAMS"] == "verify"
     common = Common(replicas=int(maps["JETMEM_REPLICAS"]))
     made = {each["spec"]["name"]: stream_configuration(each["spec"]) for each in of_kind(documents, "Stream")}
@@ -218,7 +223,7 @@ def test_streams_and_the_consumer_are_those_that_the_services_verify() -> None:
     assert scaler["spec"]["scaleTargetRef"]["name"] == reader
     trigger = scaler["spec"]["triggers"][0]["metadata"]
     assert (trigger["stream"], trigger["consumer"]) == (subjects.EMBED, reader)
-    alone = of_kind(kustomized("overlays/single"), "ConfigMap")[0]["data"]
+    alone = settings_of(kustomized("overlays/single"))
     assert alone["JETMEM_STREAMS"] == "make" and not of_kind(kustomized("overlays/single"), "Stream")
 
 

@@ -3,66 +3,28 @@
 import asyncio
 import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import urllib.request
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 
 import nats
 import pytest
 
-from harness.commands import PATIENT
 from harness.files import grep
-from harness.ports import free_port
+from harness.up import up
 from harness.waiting import DEADLINE_S, until, until_async
 from harness.wire import raw_request
 from jetmem import client
-from jetmem.console.temporary import model_cache
 from jetmem_schemas import subjects
 from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER
 from jetmem_schemas.requests import VERBS
 
 
-class Running:
-    def __init__(self, url, folder):
-        self.url = url
-        self.folder = folder
-
-    def pid(self, name):
-        state = json.loads((self.folder / "run" / "state.json").read_text())
-        return {p["name"]: p["pid"] for p in state["processes"]}[name]
-
-    @contextmanager
-    def hung(self, name):
-        """A process that is there and does nothing."""
-        pid = self.pid(name)
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("up")
-    port = free_port()
-    environ = {**os.environ, **PATIENT, "JETMEM_EMBED_CACHE": str(model_cache())}
-    command = [sys.executable, "-m", "jetmem", "up", "--data", str(folder), "--port", str(port)]
-    errors = (folder / "stderr").open("wb")
-    up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environ)
-    try:
-        assert up.stdout.readline().decode() == f"ready nats://127.0.0.1:{port}\n", (folder / "stderr").read_text()
-        yield Running(f"nats://127.0.0.1:{port}", folder)
-        up.send_signal(signal.SIGINT)
-        assert up.wait(DEADLINE_S) == 0
-    finally:
-        up.kill()
-        up.wait()
-        up.stdout.close()
-        errors.close()
+    with up(tmp_path_factory.mktemp("up")) as made:
+        yield made
 
 
 @asynccontextmanager

@@ -11,6 +11,8 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from importlib import metadata
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -23,12 +25,14 @@ from nats.aio.client import Client
 
 from jetmem.adapters.nats_ask import ask
 from jetmem.adapters.nats_connect import check_server, connect_options, taps
+from jetmem.adapters.stage_disk import StageDisk
 from jetmem.client.flushing import flushed
-from jetmem.runtime import limits, metrics
+from jetmem.runtime import limits, metrics, tracing
 from jetmem.runtime.clock import Clock, SystemClock
 from jetmem.runtime.errors import Broken, Poison, RequestFailed, Retryable
 from jetmem.runtime.health import Health, serve_http
 from jetmem.runtime.logs import logger
+from jetmem.runtime.scraping import at_scrape
 from jetmem.runtime.settings import Common
 from jetmem.tasks import end
 from jetmem_schemas.errors import SchemaError
@@ -103,6 +107,10 @@ class Shell:
         self.clock = clock or SystemClock()
         self.health = Health(stage, self.clock)
         self.log = logger().bind(shard=common.shard)
+        self._disk = StageDisk(stage, Path(common.data) / stage, self.clock)
+        at_scrape(self._disk)
+        self._version = metadata.version("jetmem")
+        metrics.build.labels(stage, self._version).set(1)
         self.broker = broker or _Broker(
             **_secured(connect_options(common, f"jetmem-{stage}-{common.shard}", self._on_error, self._on_closed)),
             logger=None,
@@ -168,14 +176,16 @@ class Shell:
         async def handle(msg: NatsMessage) -> NatsResponse | None:
             raw = msg.raw_message
             started = time.perf_counter()
-            try:
-                code, verb, body, headers = await answer(raw.subject, raw.data)
-            except Exception as error:  # the edge: every error becomes a reply, here and only here
-                failure = self._failure(error)
-                code, verb, body = failure.code, verb_of(raw.subject), _encode_json(failure)
-                headers = {ERROR_HEADER: failure.message, ERROR_CODE_HEADER: failure.code}
-            metrics.requests.labels(self.stage, verb, code).inc()
-            metrics.request_seconds.labels(self.stage, verb).observe(time.perf_counter() - started)
+            with tracing.serving(f"{self.stage} {verb_of(raw.subject)}", raw.headers):
+                try:
+                    code, verb, body, headers = await answer(raw.subject, raw.data)
+                except Exception as error:  # the edge: every error becomes a reply, here and only here
+                    failure = self._failure(error)
+                    code, verb, body = failure.code, verb_of(raw.subject), _encode_json(failure)
+                    headers = {ERROR_HEADER: failure.message, ERROR_CODE_HEADER: failure.code}
+                metrics.requests.labels(self.stage, verb, code).inc()
+                took_s = time.perf_counter() - started
+                metrics.request_seconds.labels(self.stage, verb).observe(took_s, tracing.exemplar())
             return NatsResponse(body, headers=headers) if raw.reply else None
 
         self.broker.subscriber(subject, queue=queue, max_workers=limits.REQUESTS_HELD_MAX, decoder=_raw)(handle)
@@ -186,7 +196,9 @@ class Shell:
         Raises:
             RequestFailed: `unavailable` when nobody listens, `timeout`, or the code that the other gave.
         """
-        return await ask(self.nc, subject, request, reply, timeout_s)
+        _, asked, _, verb = subject.split(".")
+        with tracing.asking(f"ask {asked} {verb}"), metrics.ask_seconds.labels(self.stage, asked, verb).time():
+            return await ask(self.nc, subject, request, reply, timeout_s)
 
     def status(self, counts: Counts) -> StageStatus:
         """How this process is doing, with what its stage counts."""
@@ -219,7 +231,10 @@ class Shell:
 
     @asynccontextmanager
     async def _lifespan(self) -> Any:
-        stop_http = None
+        stop_http = stop_traces = None
+        if self.common.otlp_endpoint:
+            named = (f"jetmem-{self.stage}", self._version, self.common.otlp_endpoint, self.common.trace_share)
+            stop_traces = tracing.export(*named)
         if self.common.http_port:  # here, where signals are handled already: who sees us may stop us
             stop_http = serve_http(self.health, self.common.http_host, self.common.http_port)
         try:
@@ -229,6 +244,8 @@ class Shell:
             await self._stop()
             if stop_http:
                 stop_http()
+            if stop_traces:
+                await asyncio.to_thread(stop_traces)
 
     async def _unless_stopped(self, start: Coroutine[Any, Any, None]) -> None:
         """Start; a broker that is away is waited for until somebody wants an end.

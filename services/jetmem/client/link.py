@@ -7,7 +7,7 @@ import contextlib
 import logging
 import re
 import ssl
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from importlib.util import find_spec
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ from jetmem.client.errors import ClientError, PermissionDenied, Refused, TimedOu
 from jetmem.client.flushing import flushed
 from jetmem.client.keys import identity
 from jetmem.tasks import end
+from jetmem_schemas.subjects import TRACE_HEADER
 
 T = TypeVar("T")
 log = logging.getLogger("jetmem.client")
@@ -43,6 +44,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     password: str | None = None
     inbox_prefix: str = ""
     tls_ca: str | None = None
+    inject: Callable[[dict[str, str]], object] | None = None
     connect_timeout_s: float | None = 10.0
 
 
@@ -213,11 +215,18 @@ class Link:
         """One request; same errors as `wait` and `send`."""
         slot = self.slot((subject,))
         try:
-            await self.send(subject, payload, slot.reply)
+            await self.send(subject, payload, slot.reply, self._trace())
         except BaseException:
             self.drop(slot)
             raise
         return await self.wait(slot, timeout_s)
+
+    def _trace(self) -> dict[str, str] | None:
+        """The trace of who asks or publishes; of what it injects the rest may not fit."""
+        carrier: dict[str, str] = {}
+        if self._options.inject is not None:
+            self._options.inject(carrier)
+        return {TRACE_HEADER: carrier[TRACE_HEADER]} if TRACE_HEADER in carrier else None
 
     async def _opened(self, connecting: asyncio.Future[None]) -> None:
         if self._fatal is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Coroutine, Generator, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -211,6 +211,7 @@ def connect(
     publish_timeout_s: float | None = PUBLISH_TIMEOUT_S,
     answer_s: float = ANSWER_S,
     read_your_writes: bool = False,
+    inject: Callable[[dict[str, str]], object] | None = None,
 ) -> Connecting:
     """Connect to a broker as one tenant; once connected, it reconnects for ever.
 
@@ -228,6 +229,8 @@ def connect(
         publish_timeout_s: Without an acknowledgement for so long `publish` raises `NotStored`; None never.
         answer_s: How long a question may take, on top of `wait_ms`.
         read_your_writes: Every question waits for what this client published before.
+        inject: Writes the caller's trace into headers, as `opentelemetry.propagate.inject` does: what is asked or
+            published one by one then belongs to it. Batches of `publish_many` carry none.
 
     Raises:
         Refused: `tenant` or `agent` is no token.
@@ -243,6 +246,7 @@ def connect(
             inbox_prefix=inbox_prefix,
             tls_ca=tls_ca,
             connect_timeout_s=connect_timeout_s,
+            inject=inject,
         )
     )
     client = Client(

@@ -21,6 +21,7 @@ from jetmem.index.refining import Refiner, hits_needed
 from jetmem.index.rows import EMPTY_MARK, Doc, Rows
 from jetmem.index.shelf import Floats, Shelf
 from jetmem.index.tenants import Tenant, Tenants
+from jetmem.runtime import metrics
 from jetmem.runtime.corrections import Corrections
 from jetmem_schemas.internal import Filters, FindRequest, Found
 from jetmem_schemas.subjects import partition_of
@@ -139,15 +140,11 @@ class Finder:
         arms = Arms({}, {}, {}, [])
         request, tenant, shelf = question.request, question.tenant, question.shelf
         if words:
-            self._by_words(request, tenant, arms)
+            with metrics.arm_seconds.labels("text").time():
+                self._by_words(request, tenant, arms)
         if shelf is not None:
-            filters = request.filters
-            named = tenant.authors.get(filters.author) if filters.author else None
-            who = (named.number if named else -1) if filters.author else None
-            mask = shelf.mask(filters, tenant.sids(filters), who)
-            rows = shelf.search(question.vector, max(_VECTOR_HITS, request.limit), mask)
-            sids, positions = shelf.columns["sid"][rows], shelf.columns["position"][rows]
-            arms.near = list(dict.fromkeys(zip(sids.tolist(), positions.tolist(), strict=True)))
+            with metrics.arm_seconds.labels("vector").time():
+                arms.near = _near(question, shelf)
         return arms
 
     def _by_words(self, request: FindRequest, tenant: Tenant, arms: Arms) -> None:
@@ -182,6 +179,17 @@ class Finder:
             cosine_before=cosines[1],
             cosine_after=cosines[2],
         )
+
+
+def _near(question: Question, shelf: Shelf) -> list[Place]:
+    """Places of the nearest, best first, each once."""
+    request, tenant, filters = question.request, question.tenant, question.request.filters
+    named = tenant.authors.get(filters.author) if filters.author else None
+    who = (named.number if named else -1) if filters.author else None
+    mask = shelf.mask(filters, tenant.sids(filters), who)
+    rows = shelf.search(question.vector, max(_VECTOR_HITS, request.limit), mask)
+    sids, positions = shelf.columns["sid"][rows], shelf.columns["position"][rows]
+    return list(dict.fromkeys(zip(sids.tolist(), positions.tolist(), strict=True)))
 
 
 def _mean(vectors: Sequence[Floats]) -> bytes:

@@ -121,6 +121,8 @@ class Query:
             code = error.code
             raise core.one_line(error) from error
         finally:
+            if code != "ok":
+                metrics.operations.labels(core.verb_label(subject), code).inc()
             self._tally.count(core.verb_label(subject), code, self._clock.monotonic() - began)
         return "ok", core.verb_label(subject), body, {}
 
@@ -133,6 +135,10 @@ class Query:
             reply = await self._verbs[verb](tenant, placed(request, zone), standing, patience)
         for arm in reply.degraded:
             metrics.degraded.labels(arm).inc()
+        if reply.stale:
+            metrics.stale.labels(verb).inc()
+        outcome = "stale" if reply.stale else "degraded" if reply.degraded else "ok"
+        metrics.operations.labels(verb, outcome).inc()
         return _encode(reply)
 
     @asynccontextmanager
