@@ -23,7 +23,9 @@ from jetmem.console import (
     server_commands,
     tenant_commands,
     toc_command,
+    top_command,
     topic_command,
+    user_commands,
 )
 
 app = typer.Typer(
@@ -41,8 +43,10 @@ for commands in (
     procedure_command,
     load_command,
     tenant_commands,
+    user_commands,
     operator_commands,
     process_commands,
+    top_command,
     demo_command,
 ):
     commands.register(app)

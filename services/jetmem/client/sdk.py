@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from msgspec import UNSET, UnsetType
 from nats.aio.client import Client as Nats
@@ -22,6 +22,7 @@ from jetmem.client.sources import Batcher
 from jetmem_schemas import subjects
 from jetmem_schemas.errors import SchemaError
 
+T = TypeVar("T")
 #: Without an acknowledgement for so long, the event is handed back as `NotStored`: an agent can rather keep it than
 #: hang. None tries for ever.
 PUBLISH_TIMEOUT_S: Final = 60.0
@@ -230,6 +231,14 @@ class Client(Questions):
     async def _publish_within(self, out: Outgoing, timeout_s: float | None) -> Receipt:
         return await self.publish_event(out, timeout_s=timeout_s)
 
+    async def undenied(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something with `nats`, the connection below, and have a refusal of the broker end it at once.
+
+        Raises:
+            PermissionDenied: This user may not publish or listen there; nats-py alone would wait for an answer.
+        """
+        return await self._link.undenied(work)
+
     async def close(self) -> None:
         """Close the connection. Nothing acknowledged is lost; calls under way raise."""
         await self._link.close()
@@ -299,11 +308,13 @@ def connect(
     user: str | None = None,
     password: str | None = None,
     name: str | None = None,
-    inbox_prefix: str = "_INBOX",
+    inbox_prefix: str = "",
+    tls_ca: str | None = None,
     connect_timeout_s: float | None = 10.0,
     publish_timeout_s: float | None = PUBLISH_TIMEOUT_S,
     answer_s: float = ANSWER_S,
     read_your_writes: bool = False,
+    inject: Callable[[dict[str, str]], object] | None = None,
 ) -> Connecting:
     """Connect to a broker as one tenant; once connected, it reconnects for ever.
 
@@ -311,15 +322,18 @@ def connect(
         server: URL, comma-separated for a cluster.
         tenant: Whose memory.
         agent: Token to publish as, unless said otherwise.
-        creds: Path of a NATS credentials file.
+        creds: Path of the key that `jetmem tenant add` wrote, or of NATS credentials.
         user: User name, with `password`, instead of `creds`.
         password: Its password.
         name: Shown in the broker's monitoring.
-        inbox_prefix: Where answers come; a user may be restricted to its own.
+        inbox_prefix: Where answers come; by default the one that a key's user may use, else `_INBOX`.
+        tls_ca: Path of certificates that vouch for the broker's own, if this machine does not trust it anyway.
         connect_timeout_s: For the first connection; None waits for ever.
         publish_timeout_s: Without an acknowledgement for so long `publish` raises `NotStored`; None never.
         answer_s: How long a question may take, on top of `wait_ms`.
         read_your_writes: Every question waits for what this client published before.
+        inject: Writes the caller's trace into headers, as `opentelemetry.propagate.inject` does: what is asked or
+            published one by one then belongs to it. Batches of `publish_many` carry none.
 
     Raises:
         Refused: `tenant` or `agent` is no token.
@@ -333,7 +347,9 @@ def connect(
             user=user,
             password=password,
             inbox_prefix=inbox_prefix,
+            tls_ca=tls_ca,
             connect_timeout_s=connect_timeout_s,
+            inject=inject,
         )
     )
     client = Client(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 from jetmem.console import ending
-from jetmem.console.calling import CONNECT_S, LOCAL, NO_TENANT, Creds, Server, code_of, fail, told
+from jetmem.console.calling import LOCAL, NO_TENANT, Creds, Server, code_of, connecting, fail, told
 
 if TYPE_CHECKING:
     from jetmem.loading import Arm, Kind, Loader, Report, Source
@@ -133,12 +133,9 @@ class _Work:
 
     async def run(self, source: Source) -> None:
         """Connect, load, wait."""
-        from jetmem.client import connect
         from jetmem.loading import Loader, wait_fresh
 
-        async with connect(
-            self._server, tenant=NO_TENANT, creds=self._creds or None, name="jetmem load", connect_timeout_s=CONNECT_S
-        ) as client:
+        async with connecting(self._server, self._creds, NO_TENANT, "jetmem load") as client:
             with self._bar(source) as moved:
                 self._loader = Loader(client, on_bad=self._on_bad, on_stored=moved, kind=self._kind)
                 report = await self._loader.run(source, self._give_up_s)

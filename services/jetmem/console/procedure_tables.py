@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import tzinfo
 from typing import Final
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from jetmem.console import tables
+from jetmem.console.moments import when, zone_named
 from jetmem_schemas import procedures as p
 from jetmem_schemas.procedure_replies import (
     InsightsReply,
@@ -74,8 +76,9 @@ def show_predicted(name: str, console: Console, reply: PredictReply) -> None:
 def show_procedures(console: Console, reply: ProceduresReply) -> None:
     """A page of procedures."""
     table = tables.lines("procedure", "runs", "rate", "95 %", "lift", "outcomes", "agents", "state", "last")
+    zone = zone_named(reply.timezone)
     for each in reply.procedures:
-        last = tables.when(each.last)[:10] if each.last else ""
+        last = when(each.last, zone)[:10] if each.last else ""
         bounds = f"{each.interval.low:.2f}–{each.interval.high:.2f}"
         rate = f"{each.rate:.2f}", bounds, f"{each.lift:.2f}", spark(each.recent)
         table.add_row(_line(each.id), f"{each.runs:,}", *rate, f"{each.agents:,}", each.state, last)
@@ -91,7 +94,7 @@ def show_procedure(console: Console, reply: ProcedureReply) -> None:
     if each.description:
         console.print(_INDENT + _line(each.description), soft_wrap=True)
     table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in _facts(each):
+    for name, value in _facts(each, zone_named(reply.timezone)):
         if value:
             table.add_row(name, Text(value))
     console.print(table)
@@ -102,9 +105,9 @@ def show_procedure(console: Console, reply: ProcedureReply) -> None:
     tables.footer(console, reply)
 
 
-def _facts(each: p.ProcedureDetail) -> list[tuple[str, str]]:
-    used = f"{tables.when(each.first)} to {tables.when(each.last)}" if each.first and each.last else ""
-    crystal = f"version {each.crystal} since {tables.when(each.crystal_since)}: {_line(each.crystal_why)}"
+def _facts(each: p.ProcedureDetail, zone: tzinfo) -> list[tuple[str, str]]:
+    used = f"{when(each.first, zone)} to {when(each.last, zone)}" if each.first and each.last else ""
+    crystal = f"version {each.crystal} since {when(each.crystal_since, zone) if each.crystal_since else ''}: {_line(each.crystal_why)}"
     return [
         ("outcomes", f"{spark(each.recent)}  the latest last" if each.recent else ""),
         ("runs", f"{each.successes:,} of {each.runs:,} succeeded, by {tables.count(each.agents, 'agent')}"),

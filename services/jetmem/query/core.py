@@ -18,9 +18,9 @@ from jetmem.query.settings import QuerySettings
 from jetmem.runtime import limits
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas import subjects
-from jetmem_schemas.asking import REQUEST_BYTES_MAX, Request
+from jetmem_schemas.asking import REQUEST_BYTES_MAX, Moment, Request
 from jetmem_schemas.errors import SchemaError
-from jetmem_schemas.events import TS_MAX_MS, TS_MIN_MS, Event, Role, Time, decode_json, epoch_ms, rfc3339
+from jetmem_schemas.events import TS_MAX_MS, TS_MIN_MS, Event, Role, decode_json, epoch_ms, rfc3339
 from jetmem_schemas.internal import AppliedReply, CoverReply, Filters, Found, Head, decode_entry
 from jetmem_schemas.procedures import Predict, Recommend
 from jetmem_schemas.ranking import Rank
@@ -155,7 +155,7 @@ def rank_of(asked: Rank | None, settings: QuerySettings) -> Rank:
     return Rank(**{name: getattr(settings, f"rank_{name}") for name in Rank.__struct_fields__})
 
 
-def span_of(since: Time | None, until: Time | None) -> tuple[int | None, int | None]:
+def span_of(since: Moment | None, until: Moment | None) -> tuple[int | None, int | None]:
     """[since, until) in epoch ms.
 
     Raises:
@@ -216,9 +216,11 @@ class Standing:
 
     Attributes:
         after: The MEMORY sequence that the asker wants covered; 0 for none.
+        timezone: Where the answer is read.
     """
 
     after: int
+    timezone: str = "UTC"
     fresh: dict[str, int] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
     stale: bool = False
@@ -263,7 +265,8 @@ class Standing:
         place = {arm: number for number, arm in enumerate(flow.arms())}
         self.degraded.sort(key=lambda arm: (place.get(arm, len(place)), arm))
         stale = self.stale or bool(self.after and self.degraded)  # an arm that did not run does not cover it either
-        return {"fresh": self.fresh, "degraded": self.degraded, "stale": stale, "took_ms": round(took_ms, 3)}
+        told = {"fresh": self.fresh, "degraded": self.degraded, "stale": stale, "took_ms": round(took_ms, 3)}
+        return told | {"timezone": self.timezone}
 
 
 def wholly_late(reply: AppliedReply, rseq: int) -> list[str]:
