@@ -43,7 +43,9 @@ def test_recommended_procedures_are_told_with_their_reasons(stages):
     all_in(text, "alpha  0.80 (0.50–0.90)  drew 0.50", "by runs of similar tasks; 8 of 10 runs succeeded")
     all_in(text, "4 in this context; 2 by this agent; boost +0.020; crystal 2", "✓ 0.91  “fix the tests”  alice  r1")
     all_in(text, "steps: search > edit > test", "takes: 1.2 s, nine of ten at most 1.5 min", "costs: 0.02, nine of ten")
-    all_in(text, "fails: timed out (2 runs)", "lesson: read the log first (1 run)", "fresh up to procedures 3")
+    all_in(
+        text, "fails: timed out (2 runs)", "lesson: read the log first (1 run)", "fresh up to sequence 3 (procedures)"
+    )
     assert text.index("alpha") < text.index("beta")
     all_in(shown(procedure_tables.show_recommended, msgspec.structs.replace(reply, cold=True)), "order of the rates")
     none = msgspec.structs.replace(reply, procedures=[], cold=True)
@@ -83,7 +85,7 @@ def test_one_procedure_is_told_whole(stages):
         "version 3",
         "0.40–0.80 (3.2 of 4.5, each",
         "-0.050 by waves",
-        "version 2 since 2026-01-06 10:00:00Z: 20 runs",
+        "version 2 since 2026-01-06 10:00:00: 20 runs",
     )
 
 

@@ -18,7 +18,7 @@ from jetmem_schemas.internal import Entry, Head
 
 NOW = FakeClock().now_ms()
 #: Of a fixed, small set each; nothing that a caller could make up.
-LABELS = {
+LABELS = {"topic",
     "stage", "kind", "code", "arm", "level", "verb", "operation", "outcome", "asked", "stream", "store", "family",
     "state", "model", "precision", "device", "version",
 }  # fmt: skip

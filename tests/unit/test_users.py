@@ -56,7 +56,14 @@ def test_a_stage_says_only_what_is_its_own():
     every = {stage.name: rights.of_stage(stage) for stage in flow.STAGES}
     said = {name: {k for k in subjects.KINDS if may(held, subjects.memory("acme", k, "a", "s"))}
             for name, held in every.items()}  # fmt: skip
-    assert said == {"persist": set(), "embed": set(), "index": set(), "summarize": {"derived"}, "query": {"forget"}}
+    assert said == {
+        "persist": set(),
+        "embed": set(),
+        "index": set(),
+        "summarize": {"derived"},
+        "learn": set(),
+        "query": {"forget"},
+    }
     purges = {name for name, held in every.items() if may(held, subjects.raw_stream_api("STREAM.PURGE", "MEMORY"))}
     assert purges == {"persist"}
     reads = {name for name, held in every.items() if may(held, subjects.raw_stream_api("CONSUMER.CREATE", "MEMORY"))}

@@ -107,7 +107,8 @@ def show_procedure(console: Console, reply: ProcedureReply) -> None:
 
 def _facts(each: p.ProcedureDetail, zone: tzinfo) -> list[tuple[str, str]]:
     used = f"{when(each.first, zone)} to {when(each.last, zone)}" if each.first and each.last else ""
-    crystal = f"version {each.crystal} since {when(each.crystal_since, zone) if each.crystal_since else ''}: {_line(each.crystal_why)}"
+    since = f" since {when(each.crystal_since, zone)}" if each.crystal_since else ""
+    crystal = f"version {each.crystal}{since}: {_line(each.crystal_why)}"
     return [
         ("outcomes", f"{spark(each.recent)}  the latest last" if each.recent else ""),
         ("runs", f"{each.successes:,} of {each.runs:,} succeeded, by {tables.count(each.agents, 'agent')}"),
