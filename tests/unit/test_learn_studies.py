@@ -2,15 +2,20 @@
 
 import asyncio
 
+import msgspec
 import numpy as np
 import pytest
 
 from harness.learn_record import PART, START, TENANT, Record, Stage
+from harness.toc_record import Clock
+from harness.waiting import until_async
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
+from jetmem.domain.procedures.run import Ran
 from jetmem.learn import shown
 from jetmem.learn.estimating import Learnt
-from jetmem.learn.ports import News
+from jetmem.learn.ports import News, Wave
 from jetmem.learn.sample import sampled
+from jetmem.learn.waves import Waves
 from jetmem_schemas.procedures import Insights, Patterns, Related
 
 DAY = 86_400_000
@@ -273,3 +278,78 @@ def test_strength_is_how_far_an_outcome_is_from_what_was_expected():
     assert (first.topic, first.strength) == ("success", 0.5)
     assert (last.topic, last.strength) == ("failure", pytest.approx(0.9))
     stage.studies.tell(TENANT, News())
+
+
+class Shell:
+    """What waves need of a process."""
+
+    def __init__(self):
+        self.clock = Clock()
+        self.clock.now = START / 1_000
+        self.health = self
+        self.nc = self
+        self.sent = []
+        self.errors = []
+        self.down = False
+
+    async def publish(self, subject, body):
+        if self.down:
+            raise OSError("away")
+        self.sent.append((subject, msgspec.json.decode(body)))
+
+    def failed(self, error):
+        self.errors.append(error)
+
+
+def waves(count, topic="success", at=START, procedure="p"):
+    ran = [
+        Ran(id=f"r{n}", seq=n + 1, at_ms=at, procedure=procedure, success=True, task="x" * 999, arrived_ms=at)
+        for n in range(count)
+    ]
+    return News(waves=[Wave(topic, run, 0.5) for run in ran])
+
+
+def publish(told):
+    async def some():
+        running = asyncio.create_task(told.run())
+
+        async def done():
+            return not told._waiting
+
+        await until_async(done, "all is told")
+        running.cancel()
+
+    asyncio.run(some())
+
+
+def test_waves_are_bounded_by_tenant_and_time_but_crystals_are_told():
+    shell = Shell()
+    told = Waves(shell, 3.0)
+    told.tell("acme", waves(10))
+    told.tell("zoo", waves(2))
+    told.tell("acme", waves(2, "crystallized"))
+    told.tell("acme", waves(5, at=START - 60_000))
+    publish(told)
+    assert [subject for subject, _ in shell.sent] == [
+        *["mem.acme.notify.success"] * 3, *["mem.zoo.notify.success"] * 2, *["mem.acme.notify.crystallized"] * 2,
+    ]  # fmt: skip
+    assert shell.sent[0][1] == {"procedure": "p", "agent": "", "strength": 0.5, "task": "x" * 300, "run": "r0"}
+    shell.clock.now += 1.0
+    told.tell("acme", waves(10, at=START + 1_000))
+    publish(told)
+    assert len(shell.sent) == 10
+
+
+def test_a_broker_that_is_away_costs_waves_and_nothing_else():
+    shell = Shell()
+    shell.down = True
+    told = Waves(shell, 3.0)
+    told.tell("acme", waves(2))
+    publish(told)
+    assert len(shell.errors) == 2
+
+
+def test_a_run_without_a_procedure_makes_no_wave():
+    record = Record()
+    record.ran("", True)
+    assert learnt(record).waves == []

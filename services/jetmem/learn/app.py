@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jetmem.adapters.embed_asker import Asker
+from jetmem.adapters.memory import look_seldom
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.projection_process import ProjectionProcess, own_folder
 from jetmem.adapters.rocks import Rocks
@@ -99,6 +100,7 @@ class Learn:
 
     def wire(self) -> None:
         """Add loops and endpoints to the shell."""
+        self.shell.on_start(self._look_seldom)
         self.shell.loop("purge", self._purge)
         self.shell.loop("waves", self.waves.run)
         own = {
@@ -227,6 +229,9 @@ class Learn:
         return bool(self.rows.model()) and (not vector or model != self.rows.model())
 
     # --- loops
+
+    async def _look_seldom(self) -> None:
+        look_seldom()
 
     async def _purge(self) -> None:
         """Rewrite what holds erased words."""
