@@ -40,7 +40,7 @@ _TRIES: Final = 5
 _TOOL_CHARS_MAX: Final = 256
 _SEED: Final = 3
 #: What learn has yet to do before its answers are those of all runs.
-_UNDONE: Final = ("pending_tasks", "pending_fits")
+_UNDONE: Final = ("pending_tasks", "model_behind")
 
 
 async def measure(data: Data, say: Told) -> tuple[Scores, metrics.Spread]:
@@ -97,8 +97,9 @@ async def _learnt(fold: Client, say: Told) -> None:
         say.still(f"{fold.tenant}: runs are behind")
     subject = subjects.service("learn", subjects.partition_of(fold.tenant), "status")
     while True:
+        await fold.recommend("anything", k=1)  # a model is made for who asks
         status = await ask(fold.nats, subject, {"tenant": fold.tenant}, StageStatus, _ASK_S)
-        undone = {name: status.counts[name] for name in _UNDONE if status.counts.get(name)}
+        undone = {name: status.counts[name] for name in _UNDONE if status.counts[name]}
         if not undone:
             return
         say.still(f"{fold.tenant}: {undone}")

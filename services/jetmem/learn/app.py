@@ -144,6 +144,7 @@ class Learn:
         if tenant:
             counts["purging"] = int(tenant in erased)  # how many others have is not this one's business
             counts["pending_tasks"] = pending.get(tenant, 0)
+            counts["model_behind"] = self.studies.behind(tenant, "model", self._at(tenant))
         return counts
 
     def close(self) -> None:

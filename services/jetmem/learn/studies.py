@@ -90,6 +90,11 @@ class Studies:
             task.add_done_callback(lambda _: self._making.pop((tenant, kind), None))
         return kept
 
+    def behind(self, tenant: str, kind: Kind, at: Head) -> int:
+        """Entries of the partition that came after what is found; all of them if nothing is."""
+        kept = self._now(tenant, kind)
+        return at.rseq - (kept.at.rseq if kept else 0)
+
     def tell(self, tenant: str, news: News) -> None:
         """What was found is void when something was erased."""
         if news.erased:
