@@ -27,6 +27,8 @@ FOLDS: Final = 5
 #: Ways to cut into folds that are averaged (repeated cross-validation; Kim, 2009): with one, what is chosen and weighed
 #: hangs on the order of the tasks; log-loss of intercode-sql-dev then lies between 0.437 and 0.441.
 REPEATS: Final = 5
+#: Fewer of them where situations are many: time grows with their cube, and less hangs on the cut.
+REPEATED_MAX: Final = 2_500
 _SEED: Final = 23
 #: Tasks at least this near are held out together; 90 % of intercode-sql-dev's paraphrases are.
 NEAR_EQUAL: Final = 0.75
@@ -147,7 +149,8 @@ def fit(sample: Sample, *, boost: bool = False, better: float = BETTER) -> Fitte
     if cluster.max() + 1 < CLUSTERS_MIN:
         nothing = Weights(np.zeros(3), np.zeros((sample.runs.shape[1], 4)))
         return Fitted(sample, "rate", 0.0, nothing, None, Held({}, {}))
-    fold, cluster, often = _cut(cluster), np.tile(cluster, REPEATS), _often(sample)
+    fold = _cut(cluster)
+    cluster, often = np.tile(cluster, len(fold)), _often(sample, len(fold))
     every = _unseen(sample, fold)
     noise, parts = min(every.items(), key=lambda each: _shared_loss(each[1], often))
     weights = stacking.fit(parts, often.successes, often.runs)
@@ -160,15 +163,15 @@ def _cut(cluster: NDArray[np.intp]) -> NDArray[np.intp]:
     """The fold of every situation, clusters whole, by each repeat: (repeats, situations)."""
     rng = np.random.default_rng(_SEED)
     count = int(cluster.max()) + 1
-    return np.stack([rng.permutation(count)[cluster] % FOLDS for _ in range(REPEATS)])
+    repeats = max(1, min(REPEATS, REPEATED_MAX // len(cluster)))
+    return np.stack([rng.permutation(count)[cluster] % FOLDS for _ in range(repeats)])
 
 
-def _often(sample: Sample) -> Sample:
+def _often(sample: Sample, repeats: int) -> Sample:
     """The sample once for each repeat, one after the other; all of it together counts as many runs as before."""
-    situations = sample.situations.take(np.tile(np.arange(len(sample.situations)), REPEATS))
-    return Sample(
-        situations, np.tile(sample.successes, (REPEATS, 1)) / REPEATS, np.tile(sample.runs, (REPEATS, 1)) / REPEATS
-    )
+    situations = sample.situations.take(np.tile(np.arange(len(sample.situations)), repeats))
+    once = sample.successes / repeats, sample.runs / repeats
+    return Sample(situations, *(np.tile(each, (repeats, 1)) for each in once))
 
 
 def _unseen(sample: Sample, folds: NDArray[np.intp]) -> dict[float, Parts]:
