@@ -20,8 +20,9 @@ from jetmem.learn.rows import ProcedureRow
 
 Vectors: TypeAlias = NDArray[np.float32]
 _FIRST: Final = 256
-#: Of a procedure: runs and successes, decayed and as of when, and plain; last use; whether it is crystalline.
-_COLUMNS: Final = ("runs", "runs_at", "won", "won_at", "all", "all_won", "last_ms", "crystal")
+#: Of a procedure: runs and successes, decayed and as of when, and plain; last use; whether it is crystalline; whether
+#: the place is taken.
+_COLUMNS: Final = ("runs", "runs_at", "won", "won_at", "all", "all_won", "last_ms", "crystal", "there")
 #: Rough cost of a procedure or task in Python's objects.
 _OBJECT_BYTES: Final = 400
 
@@ -41,6 +42,7 @@ class Standing(NamedTuple):
     all_runs: Floats
     last_ms: Floats
     crystalline: NDArray[np.bool_]
+    there: NDArray[np.bool_]
     now_ms: int
 
 
@@ -96,7 +98,7 @@ class Board:
             names, keys, row = list(self._names), list(self._keys), dict(self._row)
         won, runs = (as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
         plain = (held["all_won"], held["all"], held["last_ms"])
-        return Standing(names, keys, row, won, runs, *plain, held["crystal"] > 0, now_ms)
+        return Standing(names, keys, row, won, runs, *plain, held["crystal"] > 0, held["there"] > 0, now_ms)
 
     def near(self, vector: Vectors, count: int, least: float) -> Near:
         """The tasks nearest to a vector, at most `count`, of a cosine of at least `least`."""
@@ -141,7 +143,7 @@ class Board:
         runs, won = counts.decayed_runs, counts.decayed_successes
         values = (
             runs.value, runs.at_ms, won.value, won.at_ms, counts.runs, counts.successes, counts.last_ms,
-            of.crystal.state == "crystalline",
+            of.crystal.state == "crystalline", 1.0,
         )  # fmt: skip
         for column, value in zip(_COLUMNS, values, strict=True):
             self._columns[column][row] = value

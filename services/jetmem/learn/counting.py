@@ -29,6 +29,7 @@ from jetmem.learn.rows import (
     decode_tried,
     encode,
     hashed,
+    named,
     place_key,
     prefix,
     run_key,
@@ -62,37 +63,37 @@ class Counting:
         """Take runs and definitions of a tenant that follow all that was taken before."""
         of: defaultdict[str, list[Ran]] = defaultdict(list)
         for run in runs:
-            procedure = hashed(run.procedure)
+            procedure = named(run.procedure)
             batch.put("runs", run_key(tenant, procedure, run.seq), run_row(run))
             batch.put("places", place_key(tenant, run.seq), RUN + procedure)
             if run.procedure:
                 of[run.procedure].append(run)
         for rseq, each in defined:
-            procedure = hashed(each.name)
+            procedure = named(each.name)
             batch.put("definitions", run_key(tenant, procedure, rseq), encode(each))
             batch.put("places", place_key(tenant, rseq), DEFINITION + procedure)
             of.setdefault(each.name, [])
         self._tasks(batch, tenant, runs)
         self._procedures(batch, tenant, of, news)
-        named = [run for every in of.values() for run in every]
-        self._shares(batch, tenant, named)
-        self._tried(batch, tenant, named)
+        counted = [run for every in of.values() for run in every]
+        self._shares(batch, tenant, counted)
+        self._tried(batch, tenant, counted)
 
     def _procedures(self, batch: WriteSet, tenant: str, of: Mapping[str, Sequence[Ran]], news: News) -> None:
-        keys = {prefix(tenant) + hashed(name): name for name in of}
+        keys = {prefix(tenant) + named(name): name for name in of}
         for key, row in self._held("procedures", keys, decode_procedure, lambda key: ProcedureRow(keys[key])).items():
             found = row.grown
             for run in of[row.name]:
                 before, found = found, grown(found, run, self._rules)
                 news.waves += waves_of(before, found, run)
-            fresh = news.procedures[hashed(row.name)] = ProcedureRow(row.name, *found)
+            fresh = news.procedures[named(row.name)] = ProcedureRow(row.name, *found)
             batch.put("procedures", key, encode(fresh))
 
     def _shares(self, batch: WriteSet, tenant: str, runs: Sequence[Ran]) -> None:
         of: defaultdict[bytes, list[Ran]] = defaultdict(list)
         names: dict[bytes, str] = {}
         for run in runs:
-            procedure = hashed(run.procedure)
+            procedure = named(run.procedure)
             for kind, each in [(AGENT, run.agent), *((CONTEXT, pair) for pair in pairs_of(run.context))]:
                 key = share_key(tenant, procedure, kind, each)
                 names[key] = each
@@ -106,7 +107,7 @@ class Counting:
     def _tried(self, batch: WriteSet, tenant: str, runs: Sequence[Ran]) -> None:
         of: defaultdict[bytes, list[Ran]] = defaultdict(list)
         for run in runs:
-            of[tried_key(tenant, hashed(run.task), run.context, hashed(run.procedure))].append(run)
+            of[tried_key(tenant, hashed(run.task), run.context, named(run.procedure))].append(run)
         for key, row in self._held("tried", of, decode_tried, lambda key: TriedRow(of[key][0].context)).items():
             batch.put("tried", key, encode(tried(row, of[key])))
 

@@ -245,8 +245,7 @@ def _weighed(standing: Standing, rate: Floats, near_runs: Floats, only: bytes | 
     if only is not None:
         row = standing.row.get(only, len(rate))
         return np.array([row] if row < len(rate) else [], dtype=np.intp)
-    there = np.array([bool(name) for name in standing.names[: len(rate)]], dtype=np.bool_)
-    rows = np.flatnonzero(there)
+    rows = np.flatnonzero(standing.there)
     if len(rows) <= WEIGHED_MAX:
         return rows
     likely = rows[np.argsort(-rate[rows], kind="stable")[:WEIGHED_MAX]]

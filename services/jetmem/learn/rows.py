@@ -125,6 +125,12 @@ def hashed(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).digest()
 
 
+@lru_cache(16_384)
+def named(text: str) -> bytes:
+    """The same for what comes again and again: names, agents, context values."""
+    return hashed(text)
+
+
 def context_hash(context: dict[str, str]) -> bytes:
     """What stands for a context; its names are in order."""
     return hashlib.blake2b(encode(context), digest_size=_CONTEXT_BYTES).digest()
@@ -142,7 +148,7 @@ def place_key(tenant: str, rseq: int) -> bytes:
 
 def share_key(tenant: str, procedure: bytes, kind: bytes, of: str) -> bytes:
     """Key of a share, of `AGENT` or `CONTEXT`."""
-    return prefix(tenant) + procedure + kind + hashed(of)
+    return prefix(tenant) + procedure + kind + named(of)
 
 
 def tried_key(tenant: str, task: bytes, context: dict[str, str], procedure: bytes) -> bytes:
