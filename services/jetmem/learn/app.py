@@ -18,6 +18,7 @@ from jetmem.learn import shown
 from jetmem.learn.answers import Answers
 from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import NO_BOOSTS, Learnt
+from jetmem.learn.exporting import Exports
 from jetmem.learn.handler import Learner
 from jetmem.learn.lacking import Lacking
 from jetmem.learn.rows import FAMILIES, FORMAT, Rows, hashed
@@ -46,6 +47,7 @@ from jetmem_schemas.procedures import (
     RelatedAsk,
     RelatedProcedure,
 )
+from jetmem_schemas.sharing import ExportRequest
 
 ARM: Final = "procedures"
 #: Purging waits this long after a forget, so that several share one rewriting.
@@ -92,7 +94,8 @@ class Learn:
         self.boards = Boards(self.rows, settings)
         self.studies = Studies(self.rows, self.boards, settings, shell.clock, shell.health.failed)
         self.waves = Waves(shell, settings.waves_per_s)
-        hears = (self.boards, self.studies, self.waves)
+        self.exports = Exports(self.process, self.rows, self.boards, self.position)
+        hears = (self.boards, self.studies, self.waves, self.exports)
         self.learner = Learner(self.rows, hears, self.process.parts, shell.clock, _rules(settings))
         self.answers = Answers(self.rows, self.boards, shell.clock)
         self.asker = Asker(self.process, Lacking(self.learner))
@@ -109,6 +112,7 @@ class Learn:
             "related": Endpoint(RelatedAsk, self._related),
             "patterns": Endpoint(PatternsAsk, self._patterns),
             "insights": Endpoint(InsightsAsk, self._insights),
+            "export": Endpoint(ExportRequest, self.exports.answer),
         }
         self.process.wire(own | self.asker.wire())
         self.shell.on_stop(self.studies.close)  # before the store is closed: stoppers run in reverse
