@@ -58,7 +58,7 @@ class Learnt:
     async def applied(self, seq, tenant="acme"):
         request = AppliedRequest(tenant, await self.line.covered(seq, tenant=tenant), 20_000)
         reply = await self.line.ask("learn", "applied", request, AppliedReply, tenant=tenant)
-        assert (set(reply.at), reply.late) == ({"procedures"}, [])
+        assert (set(reply.at), reply.late) == ({"procedures", "tasks"}, [])
 
     async def embedded(self):
         async def done():
@@ -124,6 +124,33 @@ def test_runs_are_learnt_from_and_asked_about(tmp_path):
         }
         other = await it.recommend(PLAIN, tenant="zoo")
         assert (other.value.procedures, other.value.cold) == ([], True)
+
+    run(body, tmp_path)
+
+
+def test_the_arm_of_tasks_is_late_until_they_have_their_vectors(tmp_path):
+    async def body(it):
+        async def reached(seq):
+            rseq = await it.line.covered(seq)
+            reply = await it.line.ask("learn", "applied", AppliedRequest("acme", rseq, 20_000), AppliedReply)
+            return rseq, reply.at["procedures"], reply.at["tasks"]
+
+        seq = await it.ran("guess", True, OTHER)
+        await it.applied(seq)
+        await it.embedded()
+        rseq, runs, tasks = await reached(seq)
+        assert (runs, tasks) == (Head(rseq, seq), Head(rseq, seq))
+        it.line.embed.open.clear()
+        later = await it.ran("guess", True, PLAIN)
+        assert await reached(later) == (rseq + 1, Head(rseq + 1, later), Head(rseq, seq))
+        again = await it.ran("guess", False, OTHER)  # a task that has its vector is behind one that has none
+        assert await reached(again) == (rseq + 2, Head(rseq + 2, again), Head(rseq, seq))
+        await it.line.stop("learn")
+        await it.line.start("learn")
+        assert (await reached(again))[2].rseq == rseq, "also after a restart"
+        it.line.embed.open.set()
+        await it.embedded()
+        assert (await reached(again))[2].rseq >= rseq + 2
 
     run(body, tmp_path)
 

@@ -19,6 +19,7 @@ from jetmem.learn.answers import Answers
 from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import NO_BOOSTS, Learnt
 from jetmem.learn.exporting import Exports
+from jetmem.learn.fresh import Fresh
 from jetmem.learn.handler import Learner
 from jetmem.learn.lacking import Lacking
 from jetmem.learn.rows import FAMILIES, FORMAT, Rows, hashed
@@ -50,6 +51,8 @@ from jetmem_schemas.procedures import (
 from jetmem_schemas.sharing import ExportRequest
 
 ARM: Final = "procedures"
+#: Tasks that are compared by meaning.
+TASKS: Final = "tasks"
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
 
@@ -97,6 +100,7 @@ class Learn:
         self.exports = Exports(self.process, self.rows, self.boards, self.position)
         hears = (self.boards, self.studies, self.waves, self.exports)
         self.learner = Learner(self.rows, hears, self.process.parts, shell.clock, _rules(settings))
+        self.fresh = Fresh(self.learner)
         self.answers = Answers(self.rows, self.boards, shell.clock)
         self.asker = Asker(self.process, Lacking(self.learner))
 
@@ -126,18 +130,20 @@ class Learn:
     def apply(self, part: int, entries: Sequence[Entry]) -> None:
         """Apply; vectors come later."""
         self.learner.apply(part, entries)
+        self.fresh.applied(part)
 
     def reset(self, part: int) -> None:
         """The log is another one."""
         self.learner.reset(part)
+        self.fresh.reset(part)
 
     def heads(self, part: int, tenant: str) -> dict[str, Head]:
-        """Up to where runs count; a task without its vector counts too, but for tasks that only mean the same."""
-        return {ARM: self.learner.at[part]}
+        """Up to where runs count, and up to where they count for tasks that mean the same: those have their vectors."""
+        return {ARM: self.learner.at[part], TASKS: self.fresh.tasks(part, tenant)}
 
     def passed(self, part: int) -> dict[str, Head]:
-        """The same."""
-        return {ARM: self.learner.at[part]}
+        """What is erased is gone from counts and tasks at once."""
+        return {ARM: self.learner.at[part], TASKS: self.learner.at[part]}
 
     def counts(self, tenant: str) -> Counts:
         """What waits to be purged or embedded."""
