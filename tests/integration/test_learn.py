@@ -8,7 +8,7 @@ from harness.files import grep
 from harness.pipeline import MODEL, FakeEmbed, pipeline
 from harness.waiting import until_async
 from jetmem_schemas import subjects
-from jetmem_schemas.internal import AppliedReply, AppliedRequest, Head, StageStatus
+from jetmem_schemas.internal import AppliedReply, AppliedRequest, EncodeReply, EncodeRequest, Head, StageStatus
 from jetmem_schemas.procedures import (
     Found,
     OneAsk,
@@ -151,6 +151,32 @@ def test_the_arm_of_tasks_is_late_until_they_have_their_vectors(tmp_path):
         it.line.embed.open.set()
         await it.embedded()
         assert (await reached(again))[2].rseq >= rseq + 2
+
+    run(body, tmp_path)
+
+
+def test_who_asks_with_after_waits_until_its_task_can_be_compared(tmp_path):
+    async def body(it):
+        async def encode(msg):
+            texts = msgspec.msgpack.decode(msg.data, type=EncodeRequest).texts
+            await msg.respond(msgspec.msgpack.encode(EncodeReply(MODEL, [it.vector(text) for text in texts])))
+
+        await it.line.nc.subscribe(subjects.service("embed", "any", "encode"), cb=encode)
+        await it.line.start("query")
+        await it.applied(await it.ran("guess", True, OTHER))
+        await it.embedded()
+        it.line.embed.open.clear()
+        seq = await it.ran("read-first", True, PLAIN)
+        await it.applied(seq)
+        early = await it.line.query("recommend", task=PLAIN, after=seq)
+        assert (early["degraded"], early["stale"]) == (["vector"], True)
+        counted = await it.line.query("procedures", after=seq, wait_ms=20_000)
+        assert (counted["degraded"], counted["stale"]) == ([], False), "counts wait for no vector"
+        waiting = asyncio.create_task(it.line.query("recommend", task=PLAIN, after=seq, wait_ms=20_000))
+        it.line.embed.open.set()
+        there = await waiting
+        assert (there["degraded"], there["stale"]) == ([], False)
+        assert there["procedures"][0]["id"] == "read-first"
 
     run(body, tmp_path)
 
