@@ -114,7 +114,7 @@ STAGES: Final = (
         does="learns from runs which procedure works for which task",
         settings="LearnSettings",
         nice=7,
-        arms=("procedures",),
+        arms=("procedures", "tasks"),
         says=("notify",),
     ),
     Stage(

@@ -38,11 +38,13 @@ class Taught(FakeStages):
     Attributes:
         at: Up to where it has learnt.
         blind: The tasks it knows lack their vectors.
+        sees_after: Times it is asked whether it is as far, until they have them; 0: that does not change.
         padding: Words that make each item long.
     """
 
     at = Head(3, 3)
     blind = False
+    sees_after = 0
     padding = ""
 
     def encode(self, stage: str, tenant: str, request: EncodeRequest) -> EncodeReply:
@@ -53,7 +55,10 @@ class Taught(FakeStages):
             return super().applied(stage, tenant, request)
         if self.at.rseq < request.rseq:
             self.clock.now += request.wait_ms / 1000
-        return AppliedReply({"procedures": self.at}, [])
+        if self.sees_after:
+            self.sees_after -= 1
+            self.blind = self.sees_after > 0
+        return AppliedReply({"procedures": self.at, "tasks": Head() if self.blind else self.at}, [])
 
     def _found(self, value: Any, *, more: bool = False) -> p.Found[Any]:
         return p.Found(value, self.at, more, self.blind)

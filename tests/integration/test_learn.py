@@ -8,7 +8,7 @@ from harness.files import grep
 from harness.pipeline import MODEL, FakeEmbed, pipeline
 from harness.waiting import until_async
 from jetmem_schemas import subjects
-from jetmem_schemas.internal import AppliedReply, AppliedRequest, Head, StageStatus
+from jetmem_schemas.internal import AppliedReply, AppliedRequest, EncodeReply, EncodeRequest, Head, StageStatus
 from jetmem_schemas.procedures import (
     Found,
     InsightItem,
@@ -67,7 +67,7 @@ class Learnt:
     async def applied(self, seq, tenant="acme"):
         request = AppliedRequest(tenant, await self.line.covered(seq, tenant=tenant), 20_000)
         reply = await self.line.ask("learn", "applied", request, AppliedReply, tenant=tenant)
-        assert (set(reply.at), reply.late) == ({"procedures"}, [])
+        assert (set(reply.at), reply.late) == ({"procedures", "tasks"}, [])
 
     async def embedded(self):
         async def done():
@@ -133,6 +133,59 @@ def test_runs_are_learnt_from_and_asked_about(tmp_path):
         }
         other = await it.recommend(PLAIN, tenant="zoo")
         assert (other.value.procedures, other.value.cold) == ([], True)
+
+    run(body, tmp_path)
+
+
+def test_the_arm_of_tasks_is_late_until_they_have_their_vectors(tmp_path):
+    async def body(it):
+        async def reached(seq):
+            rseq = await it.line.covered(seq)
+            reply = await it.line.ask("learn", "applied", AppliedRequest("acme", rseq, 20_000), AppliedReply)
+            return rseq, reply.at["procedures"], reply.at["tasks"]
+
+        seq = await it.ran("guess", True, OTHER)
+        await it.applied(seq)
+        await it.embedded()
+        rseq, runs, tasks = await reached(seq)
+        assert (runs, tasks) == (Head(rseq, seq), Head(rseq, seq))
+        it.line.embed.open.clear()
+        later = await it.ran("guess", True, PLAIN)
+        assert await reached(later) == (rseq + 1, Head(rseq + 1, later), Head(rseq, seq))
+        again = await it.ran("guess", False, OTHER)  # a task that has its vector is behind one that has none
+        assert await reached(again) == (rseq + 2, Head(rseq + 2, again), Head(rseq, seq))
+        await it.line.stop("learn")
+        await it.line.start("learn")
+        assert (await reached(again))[2].rseq == rseq, "also after a restart"
+        it.line.embed.open.set()
+        await it.embedded()
+        assert (await reached(again))[2].rseq >= rseq + 2
+
+    run(body, tmp_path)
+
+
+def test_who_asks_with_after_waits_until_its_task_can_be_compared(tmp_path):
+    async def body(it):
+        async def encode(msg):
+            texts = msgspec.msgpack.decode(msg.data, type=EncodeRequest).texts
+            await msg.respond(msgspec.msgpack.encode(EncodeReply(MODEL, [it.vector(text) for text in texts])))
+
+        await it.line.nc.subscribe(subjects.service("embed", "any", "encode"), cb=encode)
+        await it.line.start("query")
+        await it.applied(await it.ran("guess", True, OTHER))
+        await it.embedded()
+        it.line.embed.open.clear()
+        seq = await it.ran("read-first", True, PLAIN)
+        await it.applied(seq)
+        early = await it.line.query("recommend", task=PLAIN, after=seq)
+        assert (early["degraded"], early["stale"]) == (["vector"], True)
+        counted = await it.line.query("procedures", after=seq, wait_ms=20_000)
+        assert (counted["degraded"], counted["stale"]) == ([], False), "counts wait for no vector"
+        waiting = asyncio.create_task(it.line.query("recommend", task=PLAIN, after=seq, wait_ms=20_000))
+        it.line.embed.open.set()
+        there = await waiting
+        assert (there["degraded"], there["stale"]) == ([], False)
+        assert there["procedures"][0]["id"] == "read-first"
 
     run(body, tmp_path)
 

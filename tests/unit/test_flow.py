@@ -116,7 +116,7 @@ def test_a_stage_is_one_folder_and_one_line(tmp_path: Path, monkeypatch: pytest.
 
     assert flow.stage("tally") is toy.LINE
     assert [stage.name for stage in flow.projections()] == ["index", "summarize", "learn", "tally"]
-    assert flow.arms() == ["record", "text", "vector", "toc", "procedures", "tally"]
+    assert flow.arms() == ["record", "text", "vector", "toc", "procedures", "tasks", "tally"]
     settings = configuration.load(None, {"JETMEM_TALLY_READ_THREADS": "3", "JETMEM_DATA": str(tmp_path)})
     assert settings["tally"].read_threads == 3
     shell = flow.build("tally", settings, store=FakeStore(("words", "meta")))

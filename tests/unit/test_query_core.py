@@ -197,7 +197,7 @@ def test_arms_are_listed_in_the_order_of_the_flow(monkeypatch: pytest.MonkeyPatc
         return standing.common(0)["degraded"]
 
     assert listed("vector", "text", "record") == ["record", "text", "vector"]
-    assert flow.arms() == ["record", "text", "vector", "toc", "procedures"]
+    assert flow.arms() == ["record", "text", "vector", "toc", "procedures", "tasks"]
     guess = msgspec.structs.replace(flow.stage("index"), name="guess", arms=("guesses", "graph"))
     monkeypatch.setattr(flow, "STAGES", (*flow.STAGES, guess))
     assert listed("graph", "guesses", "procedures", "vector", "text", "record") == [

@@ -326,7 +326,7 @@ def test_status_tells_of_every_stage() -> None:
         ("persist", "ok"), ("embed", "ok"), ("index", "ok"), ("summarize", "ok"), ("learn", "ok"), ("query", "ok")
     ]  # fmt: skip
     assert (reply["events"], reply["pending_vectors"], reply["dead_letters"]) == (5, 3, 4)
-    assert reply["fresh"] == {"record": 5, "text": 2, "vector": 1, "toc": 4, "procedures": 3}
+    assert reply["fresh"] == {"record": 5, "text": 2, "vector": 1, "toc": 4, "procedures": 3, "tasks": 2}
 
 
 def test_status_answers_when_everything_is_down() -> None:
@@ -334,7 +334,7 @@ def test_status_answers_when_everything_is_down() -> None:
     stages.down |= {"persist", "embed", "index", "summarize", "learn", "broker"}
     reply = ask(stages, "status", after=3)
     assert [s["state"] for s in reply["stages"]] == [*["down"] * 5, "ok"]
-    degraded = ["record", "text", "vector", "toc", "procedures"]
+    degraded = ["record", "text", "vector", "toc", "procedures", "tasks"]
     assert (reply["degraded"], reply["stale"], reply["dead_letters"]) == (degraded, True, None)
 
 

@@ -117,6 +117,22 @@ def test_who_asks_reads_what_was_written_or_is_told_that_it_is_late(stages, verb
     assert (future["degraded"], future["stale"]) == (["record"], True)
 
 
+@pytest.mark.parametrize("verb", ["recommend", "predict"])
+def test_what_compares_tasks_waits_until_they_have_their_vectors(stages, verb):
+    stages.blind, stages.sees_after = True, 3
+    there = ask(stages, verb, after=3, wait_ms=5_000, **QUESTIONS[verb])
+    assert (there["degraded"], there["stale"], len(_asked(stages, "applied"))) == ([], False, 3)
+    stages.blind = True
+    late = ask(stages, verb, after=3, **QUESTIONS[verb])
+    assert (late["degraded"], late["stale"]) == (["vector"], True)
+
+
+def test_counts_wait_for_no_vector(stages):
+    stages.blind, stages.sees_after = True, 9
+    ask(stages, "procedures", after=3, wait_ms=5_000)
+    assert len(_asked(stages, "applied")) == 1
+
+
 @pytest.mark.parametrize("verb", QUESTIONS)
 def test_without_learn_nobody_can_say(stages, verb):
     stages.down.add("learn")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
+from jetmem.console import sharing_command
 from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, answered, fail
+from jetmem.console.default_group import DefaultGroup
 from jetmem.console.query_commands import After, Cursor, WaitMs
 
 Task = Annotated[str, typer.Argument(help="What is to be done, in words.")]
@@ -17,12 +19,22 @@ Context = Annotated[list[str] | None, typer.Option(help="Where: name=value, as r
 ForAgent = Annotated[str | None, typer.Option(help="Who asks; its own runs are told apart.")]
 #: Values that are not text: what JSON writes without quotation marks.
 _SCALARS = (bool, int, float, type(None))
+_LIST: Final = "list"
+
+
+class _Procedures(DefaultGroup):
+    default = _LIST
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (recommend, predict, procedures, procedure, related, patterns, insights):
+    for command in (recommend, predict, procedure, related, patterns, insights):
         app.command(command.__name__)(command)
+    told = "What is known of procedures; `jetmem procedures TENANT` lists them."
+    group = typer.Typer(cls=_Procedures, no_args_is_help=True, help=told)
+    group.command(_LIST)(procedures)
+    sharing_command.register(group)
+    app.add_typer(group, name="procedures")
 
 
 def recommend(

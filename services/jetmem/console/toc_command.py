@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
 
 from jetmem.console import toc_operations
 from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, answered, call, for_people, refused
+from jetmem.console.default_group import DefaultGroup
 from jetmem.console.moments import FORMS, moment, zone_named
 from jetmem.console.query_commands import After, Cursor, Fifty, Ten, WaitMs
 
@@ -27,13 +27,8 @@ _SHOW: Final = "show"
 Node = Annotated[str | None, typer.Argument(help="Node id, like toc:week:2026-W03; the years if not given.")]
 
 
-class _Toc(TyperGroup):
-    """A group that takes what is none of its commands for a tenant to show."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
-            args = [_SHOW, *args]
-        return super().parse_args(ctx, args)
+class _Toc(DefaultGroup):
+    default = _SHOW
 
 
 def register(app: typer.Typer) -> None:

@@ -19,6 +19,8 @@ from jetmem.learn import shown
 from jetmem.learn.answers import Answers
 from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import NO_BOOSTS, Learnt
+from jetmem.learn.exporting import Exports
+from jetmem.learn.fresh import Fresh
 from jetmem.learn.handler import Learner
 from jetmem.learn.lacking import Lacking
 from jetmem.learn.rows import FAMILIES, FORMAT, Rows, hashed
@@ -47,8 +49,11 @@ from jetmem_schemas.procedures import (
     RelatedAsk,
     RelatedProcedure,
 )
+from jetmem_schemas.sharing import ExportRequest
 
 ARM: Final = "procedures"
+#: Tasks that are compared by meaning.
+TASKS: Final = "tasks"
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
 
@@ -93,8 +98,10 @@ class Learn:
         self.boards = Boards(self.rows, settings)
         self.studies = Studies(self.rows, self.boards, settings, shell.clock, shell.health.failed)
         self.waves = Waves(shell, settings.waves_per_s)
-        hears = (self.boards, self.studies, self.waves)
+        self.exports = Exports(self.process, self.rows, self.boards, self.position)
+        hears = (self.boards, self.studies, self.waves, self.exports)
         self.learner = Learner(self.rows, hears, self.process.parts, shell.clock, _rules(settings))
+        self.fresh = Fresh(self.learner)
         self.answers = Answers(self.rows, self.boards, shell.clock)
         self.asker = Asker(self.process, Lacking(self.learner))
 
@@ -111,6 +118,7 @@ class Learn:
             "related": Endpoint(RelatedAsk, self._related),
             "patterns": Endpoint(PatternsAsk, self._patterns),
             "insights": Endpoint(InsightsAsk, self._insights),
+            "export": Endpoint(ExportRequest, self.exports.answer),
         }
         self.process.wire(own | self.asker.wire())
         self.shell.on_stop(self.studies.close)  # before the store is closed: stoppers run in reverse
@@ -124,18 +132,20 @@ class Learn:
     def apply(self, part: int, entries: Sequence[Entry]) -> None:
         """Apply; vectors come later."""
         self.learner.apply(part, entries)
+        self.fresh.applied(part)
 
     def reset(self, part: int) -> None:
         """The log is another one."""
         self.learner.reset(part)
+        self.fresh.reset(part)
 
     def heads(self, part: int, tenant: str) -> dict[str, Head]:
-        """Up to where runs count; a task without its vector counts too, but for tasks that only mean the same."""
-        return {ARM: self.learner.at[part]}
+        """Up to where runs count, and up to where they count for tasks that mean the same: those have their vectors."""
+        return {ARM: self.learner.at[part], TASKS: self.fresh.tasks(part, tenant)}
 
     def passed(self, part: int) -> dict[str, Head]:
-        """The same."""
-        return {ARM: self.learner.at[part]}
+        """What is erased is gone from counts and tasks at once."""
+        return {ARM: self.learner.at[part], TASKS: self.learner.at[part]}
 
     def counts(self, tenant: str) -> Counts:
         """What waits to be purged or embedded."""

@@ -38,13 +38,18 @@ class TaskVectors:
     def recount(self) -> None:
         """Count from the store."""
         pending: dict[str, int] = {}
-        self._first = {}
+        first: dict[str, bytes] = {}
         for key, _ in self._rows.store.scan("pending", b""):
             tenant = tenant_of(key)
             pending[tenant] = pending.get(tenant, 0) + 1
-            self._first.setdefault(tenant, key.removeprefix(prefix(tenant)))
-        self._pending = pending
+            first.setdefault(tenant, key.removeprefix(prefix(tenant)))
+        self._pending, self._first = pending, first
         self._dimensions = self._rows.dimensions()
+
+    def first_pending(self, tenant: str) -> int | None:
+        """The first entry whose task lacks its vector; None if all have theirs. From memory, any thread."""
+        place = self._first.get(tenant)
+        return keys.from_u64(place) if place is not None else None
 
     def lacking(self, tenant: str, after: bytes) -> Iterator[tuple[bytes, bytes]]:
         """(place, task) of what lacks its vector, in order; what was answered before the first is not read again."""

@@ -74,12 +74,17 @@ class ProcedureAnswers:
         return found
 
     async def _awaited(self, tenant: str, standing: Standing, patience: Patience) -> int:
+        """Counts never wait for vectors."""
+        return await awaited(self._stages, LEARN, tenant, standing, patience, [ARM])
+
+    async def _compared(self, tenant: str, standing: Standing, patience: Patience) -> int:
+        """What compares tasks waits until those have their vectors, too."""
         return await awaited(self._stages, LEARN, tenant, standing, patience)
 
     async def _prepared(self, tenant: str, task: str, standing: Standing, patience: Patience) -> tuple[int, bytes, str]:
         """The entry to be covered, and the task's vector with its model: encoded while that entry is waited for."""
         rseq, encoded = await asyncio.gather(
-            self._awaited(tenant, standing, patience), encode(self._stages, self._settings, tenant, task)
+            self._compared(tenant, standing, patience), encode(self._stages, self._settings, tenant, task)
         )
         if encoded is None:
             standing.without([_VECTOR])
@@ -160,7 +165,7 @@ class ProcedureAnswers:
     async def _insights(
         self, tenant: str, request: procedures.Insights, standing: Standing, patience: Patience
     ) -> procedure_replies.InsightsReply:
-        rseq = await self._awaited(tenant, standing, patience)
+        rseq = await self._compared(tenant, standing, patience)
         asked = procedures.InsightsAsk(tenant, request)
         kind = Found[list[procedures.InsightItem]]
         found = await self._ask("insights", tenant, asked, kind, rseq, standing, patience)
