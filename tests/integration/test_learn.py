@@ -181,9 +181,17 @@ def test_who_asks_with_after_waits_until_its_task_can_be_compared(tmp_path):
         assert (early["degraded"], early["stale"]) == (["vector"], True)
         counted = await it.line.query("procedures", after=seq, wait_ms=20_000)
         assert (counted["degraded"], counted["stale"]) == ([], False), "counts wait for no vector"
-        waiting = asyncio.create_task(it.line.query("recommend", task=PLAIN, after=seq, wait_ms=20_000))
-        it.line.embed.open.set()
-        there = await waiting
+        asked = 0
+
+        async def asks(msg):
+            nonlocal asked
+            asked += 1
+            if asked == 3:  # it waits: whoever does not wait asks once
+                it.line.embed.open.set()
+
+        await it.line.nc.subscribe(subjects.service("learn", subjects.partition_of("acme"), "applied"), cb=asks)
+        await it.line.nc.flush()
+        there = await it.line.query("recommend", task=PLAIN, after=seq, wait_ms=20_000)
         assert (there["degraded"], there["stale"]) == ([], False)
         assert there["procedures"][0]["id"] == "read-first"
 

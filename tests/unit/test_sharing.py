@@ -143,11 +143,11 @@ def test_a_file_that_cannot_be_opened_or_written(files, tmp_path):
     assert "cannot be written" in merged(path, "--out", str(tmp_path / "no" / "folder"), code=1)
 
 
-@pytest.mark.parametrize("epsilon", ["0", "-1", "nan", "inf"])
+@pytest.mark.parametrize("epsilon", ["0", "-1", "1e-9", "nan", "inf"])
 def test_a_bad_epsilon_is_refused_before_anyone_is_asked(epsilon):
     result = CliRunner().invoke(app, ["procedures", "export", "acme", "--epsilon", epsilon])
     assert result.exit_code == 2
-    assert "--epsilon must be above 0" in result.stderr
+    assert "--epsilon must be at least 0.001" in result.stderr
 
 
 def test_a_bad_source_is_refused():

@@ -52,8 +52,9 @@ def check_asked(source: str, epsilon: float | None) -> None:
     """End with a usage error if an export would be refused, before anyone is asked for it."""
     if not re.fullmatch(ID_PATTERN, source):
         fail(f"bad_field: --source must match [A-Za-z0-9_.:-]{{1,64}}; not {source}", 2)
-    if epsilon is not None and not (math.isfinite(epsilon) and epsilon > 0):
-        fail(f"bad_field: --epsilon must be above 0; not {epsilon:g}. Without it counts are exact", 2)
+    least = federation.EPSILON_MIN
+    if epsilon is not None and not least <= epsilon < math.inf:
+        fail(f"bad_field: --epsilon must be at least {least:g}; not {epsilon:g}. Without it counts are exact", 2)
 
 
 def text_of(merged: Merged, how: How | None = None) -> str:

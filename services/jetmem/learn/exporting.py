@@ -53,8 +53,8 @@ class Exports:
         Raises:
             RequestFailed: `bad_field`; `bad_cursor` if the version asked for is no longer held; `unavailable`.
         """
-        if not (math.isfinite(asked.epsilon) and asked.epsilon >= 0):
-            raise RequestFailed("bad_field", "epsilon must be above 0, or 0 for no noise", "epsilon")
+        if asked.epsilon and not federation.EPSILON_MIN <= asked.epsilon < math.inf:
+            raise RequestFailed("bad_field", f"epsilon must be at least {federation.EPSILON_MIN:g}, or 0", "epsilon")
         place = self._process.part_of(asked.tenant)
         if asked.start:
             export, left_out = self._held(asked)

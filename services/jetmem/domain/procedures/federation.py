@@ -30,6 +30,8 @@ EVIDENCE_MAX: Final = 200.0
 #: … and, among at least three, so many times what the middle one has: else a claim of many runs outvotes all others.
 ABOVE_MIDDLE: Final = 2.0
 PROCEDURES_MAX: Final = 10_000
+#: Less is all noise: of scale 1,000 here, and soon beyond any count.
+EPSILON_MIN: Final = 0.001
 
 
 #: Counts of others are taken within this; `combined` clips them to what a source may be worth.
