@@ -81,4 +81,5 @@ def _one(tasks: Situations, successes: Floats, runs: Floats, rate: Floats, proce
     contexts = sorted(((n, v, c) for (n, v), c in pairs.items()), key=lambda each: (-each[2], each))[:EXAMPLES]
     works = tuple(each for each in every if each.rate >= here)[:NAMED]
     fails = tuple(each for each in reversed(every) if each.rate < here)[:NAMED]
-    return Insight(len(tasks), int(runs.sum()), here, tuple(tasks.texts[:EXAMPLES]), tuple(contexts), works, fails)
+    texts = tuple(dict.fromkeys(tasks.texts))  # a task that was tried in two contexts is one
+    return Insight(len(texts), int(runs.sum()), here, texts[:EXAMPLES], tuple(contexts), works, fails)
