@@ -30,16 +30,14 @@ from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock, SystemClock
 from jetmem.runtime.corrections import Corrections
 from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.ledger import Ledger
 from jetmem.runtime.models import Models, Verdict
 from jetmem.runtime.store import WriteSet
 from jetmem_schemas.internal import Entry, Forgotten, Head, VectorsReady
 from jetmem_schemas.subjects import owner, partition_of
 
 _forgotten = msgspec.msgpack.Decoder(Forgotten).decode
-_CHUNK: Final = 5_000
-#: Rows in `meta` of what must be finished on the next start if we die in it.
-_ERASED: Final = b"erased:"
-_RESETTING: Final = b"resetting:"
+#: Row in `meta` of what must be finished on the next start if we die in it.
 _REMODEL: Final = b"remodel"
 
 
@@ -79,8 +77,8 @@ class Indexer:
         self.models = Models(clock)
         self.rows_at = {part: rows.position(part) for part in self.parts}
         self.text_at = {part: text.head(part) for part in self.parts}
-        found = rows.store.scan("meta", _ERASED)
-        self.erased = {key.removeprefix(_ERASED).decode(): keys.from_u64(value) for key, value in found}
+        self.ledger = Ledger(rows.store)
+        self.erased = self.ledger.erased
         self.uncommitted: Counter[int] = Counter()
         self._committing: dict[int, tuple[Head, list[bytes]]] = {}
         self._text_taken = dict(self.text_at)
@@ -92,8 +90,8 @@ class Indexer:
 
     def _finish(self) -> None:
         """Finish what the process before us died in."""
-        for key, _ in list(self.rows.store.scan("meta", _RESETTING)):
-            self.reset(key[-1])
+        for part in self.ledger.unfinished():
+            self.reset(part)
         for part in self.parts:
             self._cut_words(part)
         model = self.rows.store.get("meta", _REMODEL)
@@ -209,8 +207,7 @@ class Indexer:
         self.names.drop(tenant, docs)
         corrected = self.corrections.drop(batch, tenant.name, gone)
         if self.nodes.erase(batch, tenant.name, gone) or corrected or docs:
-            batch.put("meta", _ERASED + tenant.name.encode(), keys.u64(entry.rseq))
-            self.erased[tenant.name] = entry.rseq
+            self.ledger.erase(batch, tenant.name, entry.rseq)
         self._write(batch, part, Head(entry.rseq, entry.seq))
         self.tenants.put_away_worn()
 
@@ -300,9 +297,9 @@ class Indexer:
     def _begin_model(self, model: str) -> None:
         store = self.rows.store
         if self.rows.model():
-            self._note(_REMODEL, model.encode())
+            self.ledger.note(_REMODEL, model.encode())
             for family in ("vectors", "rows", "pieces", "pending", "refs"):
-                self._wipe(family, b"")
+                self.ledger.wipe(family, b"")
             self.tenants.clear()
             self.pieces.expect_all()
         batch = store.batch()
@@ -315,17 +312,11 @@ class Indexer:
 
     def reset(self, part: int) -> None:
         """Forget everything of a partition; what is begun is finished, if need be by the next process."""
-        mark = _RESETTING + keys.partition(part)
-        self._note(mark, b"")
-        for key, _ in list(self.rows.store.scan("tenants", keys.partition(part))):
-            # their words stay in the rows' files until those are rewritten
-            self._mark_erased(owner(key[1:-1].decode()), 0)
         if self._rewrite is not None and self._rewrite.part == part:
             self._rewrite.abandon()
             self._rewrite = None
-        for family in FAMILIES:
-            if family != "meta":
-                self._wipe(family, keys.partition(part))
+        held = self.rows.store.scan("tenants", keys.partition(part))
+        self.ledger.drop(part, (owner(key[1:-1].decode()) for key, _ in held), FAMILIES)
         self._committing.pop(part, None)
         self.text.drop(part)
         self.tenants.clear()
@@ -335,27 +326,9 @@ class Indexer:
         self._text_taken[part] = self.text_at[part] = Head()
         self.uncommitted.pop(part, None)
         batch = self.rows.store.batch()
-        batch.delete("meta", mark)
+        self.ledger.dropped(batch, part)
         self._write(batch, part, Head())
         self.rows.store.sync()
-
-    def _mark_erased(self, tenant: str, rseq: int) -> None:
-        self._note(_ERASED + tenant.encode(), keys.u64(rseq))
-        self.erased[tenant] = rseq
-
-    def _note(self, key: bytes, value: bytes) -> None:
-        batch = self.rows.store.batch()
-        batch.put("meta", key, value)
-        self.rows.store.write(batch, sync=True)
-
-    def _wipe(self, family: str, start: bytes) -> None:
-        batch = self.rows.store.batch()
-        for key, _ in self.rows.store.scan(family, start):
-            batch.delete(family, key)
-            if len(batch) >= _CHUNK:
-                self.rows.store.write(batch, sync=False)
-                batch = self.rows.store.batch()
-        self.rows.store.write(batch, sync=False)
 
     # --- purging: words by a rewritten index, slice by slice, then rows and graphs
 
@@ -384,9 +357,4 @@ class Indexer:
 
     def purged(self) -> None:
         """The rows are rewritten too: no file holds what was erased when the rewriting began."""
-        batch = self.rows.store.batch()
-        for tenant, rseq in self._rewritten.items():
-            if self.erased.get(tenant) == rseq:
-                batch.delete("meta", _ERASED + tenant.encode())
-                del self.erased[tenant]
-        self.rows.store.write(batch, sync=True)
+        self.ledger.purged(self._rewritten)

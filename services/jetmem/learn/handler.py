@@ -23,15 +23,13 @@ from jetmem.learn.vectors import TaskVectors
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.ledger import Ledger
 from jetmem.runtime.models import Models, Verdict
 from jetmem.runtime.store import WriteSet
 from jetmem_schemas.internal import Entry, Forgotten, Head, VectorsReady
 
 _forgotten = msgspec.msgpack.Decoder(Forgotten).decode
-_CHUNK: Final = 5_000
-#: Rows in `meta` of what must be finished on the next start if we die in it.
-_ERASED: Final = b"erased:"
-_RESETTING: Final = b"resetting:"
+#: Row in `meta` of what must be finished on the next start if we die in it.
 _REMODEL: Final = b"remodel"
 
 
@@ -50,8 +48,8 @@ class Learner:
         self.rows = rows
         self.parts = tuple(parts)
         self.at = {part: rows.position(part) for part in self.parts}
-        found = rows.store.scan("meta", _ERASED)
-        self.erased = {key.removeprefix(_ERASED).decode(): keys.from_u64(value) for key, value in found}
+        self.ledger = Ledger(rows.store)
+        self.erased = self.ledger.erased
         self.vectors = TaskVectors(rows)
         self._hears = tuple(hears)
         self._clock = clock
@@ -62,8 +60,8 @@ class Learner:
 
     def _finish(self) -> None:
         """Finish what the process before us died in."""
-        for key, _ in list(self.rows.store.scan("meta", _RESETTING)):
-            self.reset(key[-1])
+        for part in self.ledger.unfinished():
+            self.reset(part)
         model = self.rows.store.get("meta", _REMODEL)
         if model is not None:
             self._change_model(model.decode())
@@ -92,8 +90,7 @@ class Learner:
             self._take(batch, run, news)
             erased = {}
         for tenant, rseq in erased.items():
-            batch.put("meta", _ERASED + tenant.encode(), keys.u64(rseq))
-        self.erased |= erased
+            self.ledger.erase(batch, tenant, rseq)
         self._write(batch, part, Head(run[-1].rseq, run[-1].seq), news)
         self._measure([entry for entry in run if entry.kind == "run"])
 
@@ -155,9 +152,9 @@ class Learner:
         """Vectors of two models cannot be compared: ask again for all, or, at first, only note the name."""
         store = self.rows.store
         if self.rows.model():
-            self._note(_REMODEL, model.encode())
+            self.ledger.note(_REMODEL, model.encode())
             for family in ("vectors", "pending"):
-                self._wipe(family, b"")
+                self.ledger.wipe(family, b"")
             self.vectors.expect_all()
         batch = store.batch()
         batch.put("meta", b"model", model.encode())
@@ -171,28 +168,15 @@ class Learner:
 
     def purged(self, tenants: Mapping[str, int]) -> None:
         """The files were rewritten after `erased` told of these."""
-        batch = self.rows.store.batch()
-        for tenant, rseq in tenants.items():
-            if self.erased.get(tenant) == rseq:
-                batch.delete("meta", _ERASED + tenant.encode())
-                del self.erased[tenant]
-        self.rows.store.write(batch, sync=True)
+        self.ledger.purged(tenants)
 
     def reset(self, part: int) -> None:
         """Forget everything of a partition; what is begun is finished, if need be by the next process."""
-        mark = _RESETTING + keys.partition(part)
-        self._note(mark, b"")
-        start = keys.partition(part)
-        for tenant in self._tenants(start):
-            self._note(_ERASED + tenant.encode(), keys.u64(0))
-            self.erased[tenant] = 0
-        for family in FAMILIES:
-            if family != "meta":
-                self._wipe(family, start)
+        self.ledger.drop(part, self._tenants(keys.partition(part)), FAMILIES)
         self.vectors.recount()
         self._clear()
         batch = self.rows.store.batch()
-        batch.delete("meta", mark)
+        self.ledger.dropped(batch, part)
         self._write(batch, part, Head(), {})
         self.rows.store.sync()
 
@@ -214,17 +198,3 @@ class Learner:
                 return found
             found.append(tenant_of(key))
             after = prefix(found[-1]) + b"\xff" * 9
-
-    def _note(self, key: bytes, value: bytes) -> None:
-        batch = self.rows.store.batch()
-        batch.put("meta", key, value)
-        self.rows.store.write(batch, sync=True)
-
-    def _wipe(self, family: str, start: bytes) -> None:
-        batch = self.rows.store.batch()
-        for key, _ in self.rows.store.scan(family, start):
-            batch.delete(family, key)
-            if len(batch) >= _CHUNK:
-                self.rows.store.write(batch, sync=False)
-                batch = self.rows.store.batch()
-        self.rows.store.write(batch, sync=False)

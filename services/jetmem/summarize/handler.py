@@ -18,6 +18,7 @@ from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.corrections import Corrections
 from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.ledger import Ledger
 from jetmem.runtime.store import WriteSet
 from jetmem.summarize import core
 from jetmem.summarize.nodes import Maker
@@ -45,12 +46,8 @@ from jetmem.summarize.waiting import Waiting
 from jetmem_schemas.internal import Entry, Forgotten, Head
 
 _DAY_MS: Final = 24 * 3_600_000
-_CHUNK: Final = 5_000
 #: Sessions closed in one write.
 _CLOSED_AT_ONCE: Final = 256
-#: Rows in `meta` of what must be finished on the next start if we die in it.
-_ERASED: Final = b"erased:"
-_RESETTING: Final = b"resetting:"
 #: Set in `meta` of a store that knows what every event corrects.
 _CORRECTED: Final = b"corrected"
 _SEGMENT_DEPTH: Final = calendar.LEVELS.index("segment")
@@ -84,8 +81,8 @@ class Summarizer:
         self.rows = rows
         self.parts = tuple(parts)
         self.at = {part: rows.position(part) for part in self.parts}
-        found = rows.store.scan("meta", _ERASED)
-        self.erased = {key.removeprefix(_ERASED).decode(): keys.from_u64(value) for key, value in found}
+        self.ledger = Ledger(rows.store)
+        self.erased = self.ledger.erased
         rules = Rules(lateness_ms=int(settings.lateness_days * _DAY_MS))
         self.corrections = Corrections(rows.store)
         self.sessions = Sessions(rows, rules, settings.sessions_max)
@@ -97,8 +94,8 @@ class Summarizer:
         tells = bool(settings.endpoint_url)
         self.maker = Maker(rows, self.waiting, self.at, tenants.zone, analyze, clock, self.topics, tells=tells)
         self._nodes: dict[bytes, NodeRow | None] = {}
-        for key, _ in list(rows.store.scan("meta", _RESETTING)):
-            self.reset(key[-1])
+        for part in self.ledger.unfinished():
+            self.reset(part)
         if rows.store.get("meta", _CORRECTED) is None:
             self._begin_again()
         tenants.begin(self.sweeps, (name for part in self.parts for name in rows.tenants(part)))
@@ -108,7 +105,7 @@ class Summarizer:
         for part, at in self.at.items():
             if at.rseq:
                 self.reset(part)
-        self._note(_CORRECTED, b"")
+        self.ledger.note(_CORRECTED)
 
     def apply(self, part: int, entries: Sequence[Entry]) -> None:
         """Apply entries in order; what was applied before is passed over."""
@@ -306,8 +303,7 @@ class Summarizer:
                 self.waiting.want(batch, key, since, urgent=True)
         self.topics.forgotten(batch, tenant)
         if sessions or blanked:
-            batch.put("meta", _ERASED + tenant.encode(), keys.u64(entry.rseq))
-            self.erased[tenant] = entry.rseq
+            self.ledger.erase(batch, tenant, entry.rseq)
         self._write(batch, part, Head(entry.rseq, entry.seq))
         self.waiting.emptied(tenant, full)
 
@@ -340,42 +336,17 @@ class Summarizer:
 
     def purged(self, tenants: Mapping[str, int]) -> None:
         """The files were rewritten after `purgeable` told of these."""
-        batch = self.rows.store.batch()
-        for tenant, rseq in tenants.items():
-            if self.erased.get(tenant) == rseq:
-                batch.delete("meta", _ERASED + tenant.encode())
-                del self.erased[tenant]
-        self.rows.store.write(batch, sync=True)
+        self.ledger.purged(tenants)
 
     def reset(self, part: int) -> None:
         """Forget everything of a partition; what is begun is finished, if need be by the next process."""
-        mark = _RESETTING + keys.partition(part)
-        self._note(mark, b"")
-        for tenant in {tenant_of(key) for key, _ in self.rows.store.scan("sessions", keys.partition(part))}:
-            self._note(_ERASED + tenant.encode(), keys.u64(0))
-            self.erased[tenant] = 0
-        for family in FAMILIES:
-            if family != "meta":
-                self._wipe(family, keys.partition(part))
+        held = {tenant_of(key) for key, _ in self.rows.store.scan("sessions", keys.partition(part))}
+        self.ledger.drop(part, held, FAMILIES)
         self.sessions.clear()
         self.waiting.load()
         self.topics.load()
         batch = self.rows.store.batch()
-        batch.delete("meta", mark)
+        self.ledger.dropped(batch, part)
         self._write(batch, part, Head())
         self.rows.store.sync()
         metrics.toc_waiting.set(self.waiting.count())
-
-    def _note(self, key: bytes, value: bytes) -> None:
-        batch = self.rows.store.batch()
-        batch.put("meta", key, value)
-        self.rows.store.write(batch, sync=True)
-
-    def _wipe(self, family: str, start: bytes) -> None:
-        batch = self.rows.store.batch()
-        for key, _ in self.rows.store.scan(family, start):
-            batch.delete(family, key)
-            if len(batch) >= _CHUNK:
-                self.rows.store.write(batch, sync=False)
-                batch = self.rows.store.batch()
-        self.rows.store.write(batch, sync=False)
