@@ -16,13 +16,13 @@ from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.domain import fusion
 from jetmem.index.node_finder import NodeFinder
-from jetmem.index.pieces import vector_of
 from jetmem.index.refining import Refiner, hits_needed
-from jetmem.index.rows import EMPTY_MARK, Doc, Rows
+from jetmem.index.rows import Doc, Rows
 from jetmem.index.shelf import Floats, Shelf
 from jetmem.index.tenants import Tenant, Tenants
 from jetmem.runtime import metrics
 from jetmem.runtime.corrections import Corrections
+from jetmem.runtime.stored_vectors import EMPTY_MARK, vector_of
 from jetmem_schemas.internal import Filters, FindRequest, Found
 from jetmem_schemas.subjects import partition_of
 

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from jetmem.domain import keys
 from jetmem.index.ports import Splitter
 from jetmem.index.rows import (
-    EMPTY_MARK,
     HASH_BYTES,
-    VECTOR_MARK,
     Doc,
     Row,
     Rows,
@@ -24,10 +21,10 @@ from jetmem.index.rows import (
     spoken,
     text_hash,
 )
-from jetmem.index.shelf import Floats
 from jetmem.index.tenants import Tenant
-from jetmem.runtime import metrics
+from jetmem.runtime import metrics, stored_vectors
 from jetmem.runtime.store import WriteSet
+from jetmem.runtime.stored_vectors import EMPTY_MARK, dimensions_of, vector_of
 from jetmem_schemas.internal import Head, Vector
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -36,7 +33,6 @@ _PIECE_BYTES: Final = 9
 #: Passages of a node that get vectors: the first holds title and summary, costs embed as much as five short events,
 #: and the nodes above say most of it again.
 _NODE_PASSAGES: Final = 1
-_NOT_A_VECTOR: Final = b"not a vector of this model"
 
 
 class Pieces:
@@ -135,15 +131,8 @@ class Pieces:
 
     def _checked(self, batch: WriteSet, vector: Vector) -> bytes:
         """A vector as it is stored; the first one of a model says how long all are."""
-        if not vector.data:
-            return EMPTY_MARK + vector.reason.encode()
-        length = len(vector.data) // 4
-        if len(vector.data) % 4 or length != (self._dimensions or length):
-            return EMPTY_MARK + _NOT_A_VECTOR
-        raw = VECTOR_MARK + vector.data
-        if not np.isfinite(vector_of(raw)).all():
-            return EMPTY_MARK + _NOT_A_VECTOR
-        if not self._dimensions:
+        raw = stored_vectors.stored(vector, self._dimensions)
+        if not self._dimensions and (length := dimensions_of(raw)):
             self._dimensions = length
             self._rows.set_dimensions(batch, length)
         return raw
@@ -231,8 +220,3 @@ class Pieces:
 
 def _event_of(place: bytes, seq: int) -> Head:
     return Head(keys.from_u64(place[:8]), seq)
-
-
-def vector_of(raw: bytes) -> Floats:
-    """The numbers of a stored vector, behind its mark."""
-    return np.frombuffer(raw, dtype=np.float32, offset=1)

@@ -27,9 +27,6 @@ FAMILIES: Final = (
     "vectors", "refs", "rows", "redo", "corrects", "corrected", "arrivals", "meta",
 )  # fmt: skip
 HASH_BYTES: Final = 16
-#: First byte of a stored vector, and of a text that cannot be embedded, whose reason follows.
-VECTOR_MARK: Final = b"v"
-EMPTY_MARK: Final = b"!"
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from jetmem.adapters.hnsw_graph import Graph
 from jetmem.domain import fusion
-from jetmem.index.rows import EMPTY_MARK, AuthorRow, Row, Rows, SessionRow, TenantRow
+from jetmem.index.rows import AuthorRow, Row, Rows, SessionRow, TenantRow
 from jetmem.index.settings import IndexSettings
 from jetmem.index.shelf import Floats, Shelf
+from jetmem.runtime.stored_vectors import EMPTY_MARK
 from jetmem_schemas.internal import Filters
 
 _LOAD_CHUNK: Final = 2_000

@@ -9,8 +9,9 @@ from typing import Final
 
 from jetmem.learn.board import Board
 from jetmem.learn.ports import News
-from jetmem.learn.rows import VECTOR_MARK, Rows
+from jetmem.learn.rows import Rows
 from jetmem.learn.settings import LearnSettings
+from jetmem.runtime.stored_vectors import VECTOR_MARK
 
 _CHUNK: Final = 2_000
 

@@ -38,9 +38,6 @@ DEFINITION: Final = b"d"
 #: Byte between procedure and what a share is of.
 AGENT: Final = b"a"
 CONTEXT: Final = b"c"
-#: First byte of a stored vector, and of a task that cannot be embedded, whose reason follows.
-VECTOR_MARK: Final = b"v"
-EMPTY_MARK: Final = b"!"
 
 encode = msgspec.msgpack.Encoder().encode
 

@@ -14,8 +14,9 @@ from jetmem.domain import keys
 from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
 from jetmem.domain.procedures.prediction import PROCEDURES_MAX, SITUATIONS_MAX, Sample
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn.rows import HASH_BYTES, RUN, VECTOR_MARK, Rows, prefix, ran
+from jetmem.learn.rows import HASH_BYTES, RUN, Rows, prefix, ran
 from jetmem.runtime.store import Store
+from jetmem.runtime.stored_vectors import VECTOR_MARK, vector_of
 
 _CHUNK: Final = 1_000
 
@@ -96,7 +97,7 @@ def sampled(rows: Rows, tenant: str, most: int) -> Sampled:
             if held is not None:
                 texts[task] = held.text
                 if raw and raw.startswith(VECTOR_MARK):
-                    vectors[held.text] = np.frombuffer(raw[1:], dtype=np.float32)
+                    vectors[held.text] = vector_of(raw)
     runs = [ran(rseq, row, names[procedure], texts.get(row.task, "")) for rseq, procedure, row in found]
     return Sampled(runs, vectors)
 

@@ -6,17 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-import numpy as np
-
 from jetmem.domain import keys
 from jetmem.learn.ports import News
-from jetmem.learn.rows import EMPTY_MARK, VECTOR_MARK, Rows, decode_task, prefix, tenant_of
-from jetmem.runtime import metrics
+from jetmem.learn.rows import Rows, decode_task, prefix, tenant_of
+from jetmem.runtime import metrics, stored_vectors
 from jetmem.runtime.store import WriteSet
+from jetmem.runtime.stored_vectors import VECTOR_MARK, dimensions_of
 from jetmem_schemas.internal import Vector
 
 _CHUNK: Final = 5_000
-_NOT_A_VECTOR: Final = b"not a vector of this model"
 
 
 class TaskVectors:
@@ -93,17 +91,11 @@ class TaskVectors:
 
     def _checked(self, batch: WriteSet, vector: Vector) -> bytes:
         """A vector as it is stored; the first one of a model says how long all are."""
-        if not vector.data:
-            return EMPTY_MARK + vector.reason.encode()
-        length = len(vector.data) // 4
-        if len(vector.data) % 4 or length != (self._dimensions or length):
-            return EMPTY_MARK + _NOT_A_VECTOR
-        if not np.isfinite(np.frombuffer(vector.data, dtype=np.float32)).all():
-            return EMPTY_MARK + _NOT_A_VECTOR
-        if not self._dimensions:
+        raw = stored_vectors.stored(vector, self._dimensions)
+        if not self._dimensions and (length := dimensions_of(raw)):
             self._dimensions = length
             batch.put("meta", b"dimensions", str(length).encode())
-        return VECTOR_MARK + vector.data
+        return raw
 
     def written(self) -> None:
         """The batch is written."""
