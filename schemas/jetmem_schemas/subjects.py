@@ -17,6 +17,8 @@ EMBED: Final = "EMBED"
 DEAD: Final = "DEAD"
 #: The stream of the key-value bucket TENANTS: settings of tenants.
 TENANTS: Final = "KV_TENANTS"
+#: The stream of the key-value bucket OWNERS: which shard has which partition.
+OWNERS: Final = "KV_OWNERS"
 
 #: Kinds of message an agent (or, for `derived`, a stage) may publish.
 KINDS: Final = ("event", "run", "procedure", "forget", "derived")
@@ -35,6 +37,7 @@ RECORD_HEADS: Final = "memrec.heads"
 EMBED_SUBJECTS: Final = ("memjob.embed.*",)
 DEAD_SUBJECTS: Final = ("memdead.*.*",)
 TENANTS_SUBJECTS: Final = ("$KV.TENANTS.>",)
+OWNERS_SUBJECTS: Final = ("$KV.OWNERS.>",)
 QUERY_ALL: Final = "mem.*.query.>"
 SERVICE_DISCOVERY: Final = "$SRV"
 
@@ -142,6 +145,14 @@ def tenant_of(stored: str) -> str:
     return tenant if is_token(tenant) else NONE
 
 
+def home(stored: str) -> int:
+    """The partition that a message of MEMORY belongs to; of a wrong shape, its tenant's."""
+    parts = stored.split(".", 2)
+    if parts[0] == "memp" and parts[1].isdecimal():
+        return int(parts[1])
+    return partition_of(tenant_of(stored))
+
+
 def memory_partition(partition: int) -> str:
     """The filter of one partition of MEMORY."""
     return f"memp.{partition}.>"
@@ -218,6 +229,11 @@ def notify(tenant: str, topic: str) -> str:
 def tenant_settings(tenant: str) -> str:
     """Where a tenant's settings lie, or under `_` those of all."""
     return f"$KV.TENANTS.{tenant}"
+
+
+def owners(stage: str) -> str:
+    """Where it is written which shard of a stage has which partition."""
+    return f"$KV.OWNERS.{stage}"
 
 
 def settings_tenant(subject: str) -> str:

@@ -60,6 +60,7 @@ class Copies:
         in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
         in_reader: Callable[[Callable[[], Any]], Awaitable[Any]],
         outbox_silent: Callable[[], AbstractAsyncContextManager[Any]],
+        keeps: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._shell = shell
         self._recorder = recorder
@@ -67,6 +68,7 @@ class Copies:
         self._in_writer = in_writer
         self._in_reader = in_reader
         self._outbox_silent = outbox_silent
+        self._keeps = keeps
 
     async def erase(self) -> set[str]:
         """Erase what is due; returns the tenants of whose messages nobody knows whether they are erased."""
@@ -149,14 +151,15 @@ class Copies:
         rows: list[Row] = []
         for key, raw in self._store.scan("purge", b""):
             row = _row(key, raw)
-            if not row.due.held:
+            if not row.due.held and self._keeps(row.due.tenant):
                 rows.append(row)
             if len(rows) == _CHUNK:
                 break
         return rows
 
     def _held(self) -> list[Row]:
-        return [row for row in (_row(*each) for each in self._store.scan("purge", b"")) if row.due.held]
+        rows = (_row(*each) for each in self._store.scan("purge", b""))
+        return [row for row in rows if row.due.held and self._keeps(row.due.tenant)]
 
     def _write(self, done: list[Row], changed: list[Row] | None = None) -> None:
         batch = self._store.batch()

@@ -33,8 +33,23 @@ from jetmem_schemas.subjects import partition_of
 _encode = msgspec.msgpack.Encoder().encode
 
 
+def _every(_: str) -> bool:
+    return True
+
+
+def _none(_: str) -> bool:
+    return False
+
+
 class Purge:
-    """Works off `purge` rows and unpurged forgets; everything it does can be done again."""
+    """Works off `purge` rows and unpurged forgets; everything it does can be done again.
+
+    `keeps` says of a tenant whether its rows are ours to work off, `shared` whether another store's files may still
+    hold some of its: what is forgotten is not purged then.
+
+    Attributes:
+        lock: Held while rows are worked off.
+    """
 
     def __init__(
         self,
@@ -44,7 +59,10 @@ class Purge:
         in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
         in_reader: Callable[[Callable[[], Any]], Awaitable[Any]],
         outbox: Outbox,
+        keeps: Callable[[str], bool] = _every,
+        shared: Callable[[str], bool] = _none,
     ) -> None:
+        self.lock = asyncio.Lock()
         self._shell = shell
         self._settings = settings
         self._recorder = recorder
@@ -52,7 +70,9 @@ class Purge:
         self._in_writer = in_writer
         self._in_reader = in_reader
         self._outbox_settled = outbox.settled
-        self._copies = Copies(shell, recorder, in_writer, in_reader, outbox.silent)
+        self._copies = Copies(shell, recorder, in_writer, in_reader, outbox.silent, keeps)
+        self._keeps = keeps
+        self._shared = shared
         self._rewritten: set[bytes] = set()  # forgets that wait for nothing but what is held
 
     async def run(self) -> None:
@@ -60,7 +80,8 @@ class Purge:
         while True:
             await asyncio.sleep(self._settings.purge_delay_s)
             try:
-                await self.once()
+                async with self.lock:
+                    await self.once()
             except (Retryable, ApiError) as error:
                 self._shell.health.failed(error)
 
@@ -79,6 +100,7 @@ class Purge:
                 await self._note_dead(row)
             held = await self._copies.erase()
             await asyncio.to_thread(self._store.compact)
+        held |= {row.tenant for _, row in waiting if self._shared(row.tenant)}
         ready = [(key, row) for key, row in waiting if row.tenant not in held]
         if ready:
             await self._in_writer(lambda: self._mark(ready))
@@ -114,7 +136,8 @@ class Purge:
         }
 
     def _unpurged(self) -> list[tuple[bytes, ForgetRow]]:
-        return [(key, forget_row(raw)) for key, raw in self._store.scan("unpurged", b"")]
+        rows = ((key, forget_row(raw)) for key, raw in self._store.scan("unpurged", b""))
+        return [(key, row) for key, row in rows if self._keeps(row.tenant)]
 
     def _mark(self, waiting: list[tuple[bytes, ForgetRow]]) -> None:
         batch = self._store.batch()
