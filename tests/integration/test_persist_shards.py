@@ -8,10 +8,8 @@ import nats.errors
 import pytest
 
 from harness.broker import Broker
-from harness.files import grep
 from harness.persist_process import Client, run
-from harness.shards import Shards, answers, moved, owners, recorded, tenants_of, timeline
-from harness.waiting import until, until_async
+from harness.shards import Shards, answers, moved, recorded, tenants_of, timeline
 from jetmem_schemas import subjects
 
 EVERY = list(range(subjects.PARTITIONS))

@@ -46,7 +46,6 @@ from jetmem_schemas.internal import (
     FetchRequest,
     Head,
     Heads,
-    LetterDropped,
     NodesRequest,
     ScanRequest,
     StageStatus,
@@ -99,7 +98,7 @@ class Persist:
             self.between,
             self.in_writer,
             self.places,
-            self._repartitioned,
+            self,
             accept_gap=settings.accept_gap,
         )
         self.source = Source(shell, settings, self.recorder, self.in_writer, lambda: bool(self.shares.owned))
@@ -107,8 +106,8 @@ class Persist:
         others = Neighbours(shell, self.shares, self.mover)
         self.trim = Trim(shell, settings, self.recorder, self.in_writer, others)
         self.purge = Purge(shell, settings, self.recorder, *work, self.outbox, self.shares.keeps, self.mover.shares)
-        self.giver = Giver(shell, self.shares, self.mover, self.between, self.purge, self.outbox, *work)
-        self.letters = Letters(shell, store, self.in_writer, self.outbox.settled)
+        self.giver = Giver(shell, self.shares, self.mover, self.between, self.outbox, *work)
+        self.letters = Letters(shell, store, self.in_writer, self.outbox.settled, self.shares.keeps)
         self._moved = asyncio.Event()
         # heads tell what was announced, not what is stored: a reader that heard all must not look behind
         self._announced = self._heads()
@@ -135,7 +134,7 @@ class Persist:
             "nodes": Endpoint(NodesRequest, self._nodes),
             "forgotten": Endpoint(dict[str, Any], self.purge.forgotten),
             "status": Endpoint(dict[str, Any], self._status),
-            "drop_letter": Endpoint(DropLetter, self._drop_letter),
+            "drop_letter": Endpoint(DropLetter, self.letters.drop),
             "trim": Endpoint(TrimRequest, self.trim.answer),
         }
         moving = {
@@ -174,8 +173,28 @@ class Persist:
         stay = all(map(self.mover.me.wants, self.shares.owned))
         self.places.wire(self.shares.owned, stay=stay)
 
-    def _repartitioned(self) -> None:
+    def changed(self) -> None:
+        """Other partitions ride than before."""
         self._announced = self._heads()
+
+    async def reached(self, seq: int, wait_s: float) -> bool:
+        """Whether MEMORY is read up to there, within so long."""
+        return await self._within(lambda: self.recorder.synced.seq >= seq, wait_s)
+
+    async def _within(self, condition: Callable[[], bool], wait_s: float) -> bool:
+        """Whether something holds, looked at after each write."""
+        deadline = self.shell.clock.monotonic() + wait_s
+        while not condition():
+            left = deadline - self.shell.clock.monotonic()
+            if left <= 0:
+                return False
+            moved = self._moved
+            try:
+                async with asyncio.timeout(min(left, 0.25)):
+                    await moved.wait()
+            except TimeoutError:
+                continue
+        return True
 
     async def _read(self) -> None:
         """The spine: read in order, write once, announce. Never skips ahead.
@@ -271,32 +290,16 @@ class Persist:
                 self.shell.health.counted(int(info["state"]["messages"]))
             await asyncio.sleep(limits.DEAD_COUNT_EVERY_S)
 
-    async def _drop_letter(self, part: int, request: DropLetter) -> LetterDropped:
-        async with self.purge.lock:
-            if part >= 0 and part not in self.shares.riding:
-                raise RequestFailed("unavailable", f"partition {part} is being moved to another shard; try again")
-            return await self.letters.drop(part, request)
-
     async def _scan(self, part: int, request: ScanRequest) -> Any:
         at, head = self.shares.seq(part), self.shares.head(part)
         return await self.in_reader(lambda: answers.scan(self.record, part, request, head, at))
 
     async def _cover(self, part: int, request: CoverRequest) -> CoverReply:
-        deadline = self.shell.clock.monotonic() + request.wait_ms / 1000
-        while (at := self.shares.seq(part)) < request.after:
-            left = deadline - self.shell.clock.monotonic()
-            if left <= 0:
-                break
-            moved = self._moved
-            try:
-                async with asyncio.timeout(min(left, 0.25)):
-                    await moved.wait()
-            except TimeoutError:
-                continue
+        covered = await self._within(lambda: self.shares.seq(part) >= request.after, request.wait_ms / 1000)
+        at = self.shares.seq(part)
         head = self.shares.head(part)
         if not request.after:
             return CoverReply(True, 0, head, at)
-        covered = at >= request.after
         rseq = await self.in_reader(lambda: self.record.covering(part, request.after)) if covered else 0
         return CoverReply(covered, rseq, head, at)
 

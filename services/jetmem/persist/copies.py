@@ -99,6 +99,7 @@ class Copies:
         if asked or gone:
             held = [_with(row, held=True) for row in lost]
             await self._in_writer(partial(self._write, [r for r in gone if r not in lost], asked + held))
+        there = [row for row in there if self._keeps(row.due.tenant)]  # parked meanwhile, it was not noted
         self._tell(lost)
         erased = await asyncio.gather(*(overwrite(self._shell.nc, stream, row.seq) for row in there))
         # gone meanwhile, by somebody else: looked at again
@@ -164,9 +165,11 @@ class Copies:
     def _write(self, done: list[Row], changed: list[Row] | None = None) -> None:
         batch = self._store.batch()
         for row in done:
-            batch.delete("purge", row.key)
+            if self._keeps(row.due.tenant):
+                batch.delete("purge", row.key)
         for row in changed or ():
-            batch.put("purge", row.key, _encode(row.due))
+            if self._keeps(row.due.tenant):
+                batch.put("purge", row.key, _encode(row.due))
         if len(batch):
             self._store.write(batch, sync=True)
 

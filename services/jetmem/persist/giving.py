@@ -14,7 +14,6 @@ from jetmem.persist import claiming
 from jetmem.persist.copying import of_part, slice_of
 from jetmem.persist.moving import Mover
 from jetmem.persist.outbox import Outbox
-from jetmem.persist.purge import Purge
 from jetmem.persist.record import Trimming
 from jetmem.persist.shares import Shares
 from jetmem.runtime.crashpoints import crashpoint
@@ -37,7 +36,6 @@ class Giver:
         shares: Shares,
         mover: Mover,
         between: asyncio.Lock,
-        purge: Purge,
         outbox: Outbox,
         in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
         in_reader: Callable[[Callable[[], Any]], Awaitable[Any]],
@@ -46,7 +44,6 @@ class Giver:
         self._shares = shares
         self._mover = mover
         self._between = between
-        self._purge = purge
         self._outbox = outbox
         self._in_writer = in_writer
         self._in_reader = in_reader
@@ -85,7 +82,7 @@ class Giver:
                 table = await self._mover.owners.change(lambda table: claiming.released(self._mover.me, table, *to))
             except Retryable as error:  # the mover looks who is the owner
                 raise RequestFailed("unavailable", str(error)) from error
-            crashpoint("persist:after-let-go")
+            crashpoint("move:after-let-go")
             await self._in_writer(partial(self._shares.forsake, part))
         self._shell.log.info("a partition was given away", partition=part, owner=table[part].owner)
         return Released(done=table[part].store == request.store)
@@ -120,12 +117,12 @@ class Giver:
             raise RequestFailed("unavailable", str(error)) from error
 
     async def _park(self, part: int) -> None:
-        async with self._purge.lock, self._between:
+        async with self._between:
             if part in self._shares.parked or part not in self._shares.owned:
                 return
             await self._empty_outbox(part)
             await self._in_writer(partial(self._shares.park, part))
-            self._mover.changed()
+            self._mover.reading.changed()
         self._shell.log.info("a partition is parked", partition=part, seq=self._shares.seq(part))
 
     async def _empty_outbox(self, part: int) -> None:

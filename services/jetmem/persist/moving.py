@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -37,6 +37,17 @@ _LOOK_S: Final = 5.0
 #: One slice, or a partition's parking, which waits for the purge of a moment.
 _COPY_S: Final = 10.0
 _ASK_S: Final = 2.0
+_REACH_S: Final = 2.0
+
+
+class Reading(Protocol):
+    """Whoever reads MEMORY for all partitions that ride."""
+
+    def changed(self) -> None:
+        """Other partitions ride than before; called while no batch is recorded."""
+
+    async def reached(self, seq: int, wait_s: float) -> bool:
+        """Whether it has read up to `seq`, within so many seconds."""
 
 
 class Mover:
@@ -47,7 +58,7 @@ class Mover:
         table: The owners as they were last read.
         waiting: What this process still waits for, in words; "" for nothing.
         looking: Held while the table is read and believed, or a partition let go.
-        changed: To be called when other partitions ride than before, while no batch is recorded.
+        reading: Whoever reads MEMORY.
     """
 
     def __init__(
@@ -57,7 +68,7 @@ class Mover:
         between: asyncio.Lock,
         in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
         places: Places,
-        changed: Callable[[], None],
+        reading: Reading,
         *,
         accept_gap: bool = False,
     ) -> None:
@@ -66,7 +77,7 @@ class Mover:
         self.table: Owners = []
         self.waiting = "starting"
         self.looking = asyncio.Lock()
-        self.changed = changed
+        self.reading = reading
         self._shell = shell
         self._shares = shares
         self._between = between
@@ -105,7 +116,7 @@ class Mover:
         if empty:
             self._shell.log.warning("named the owner of what is not here", partitions=sorted(empty))
             await self._in_writer(partial(shares.own_from_the_start, empty))
-        crashpoint("persist:after-own")
+        crashpoint("move:after-own")
 
     async def _silent(self) -> list[int]:
         """Partitions of our ordinal whose store does not answer, if ours can take its place: all is read again."""
@@ -211,15 +222,15 @@ class Mover:
             await self._ask_for(part, copying.token)
         if self.table[part].store == self.me.store:
             await self._in_writer(partial(self._shares.own, {part: self.table[part].moves}))
-            crashpoint("persist:after-own")
+            crashpoint("move:after-own")
             await self._catch_up(part)
 
     async def _ask_for(self, part: int, token: str) -> None:
         """Have its owner let a partition go; the table says whether it has, an answer may be lost."""
-        crashpoint("persist:before-release")
+        crashpoint("move:before-release")
         request = ReleaseRequest(self.me.shard, self.me.store, token)
         reply: Released = await self._ask(part, "release", request, Released, _COPY_S)
-        crashpoint("persist:after-release")
+        crashpoint("move:after-release")
         self.table = await self.owners.read()
         if not reply.done and self.table[part].store != self.me.store:  # its owner has another state than ours by now
             await self._in_writer(partial(self._shares.forsake, part))
@@ -238,7 +249,7 @@ class Mover:
         await self._in_writer(partial(self._shares.take, part, now, reply.rows))
         self._shell.health.progressed(self._shell.health.lag)
         if now.whole:
-            crashpoint("persist:after-whole")
+            crashpoint("move:after-whole")
         return now
 
     async def _ask(self, part: int, verb: str, request: Any, reply: Any, timeout_s: float) -> Any:
@@ -251,14 +262,14 @@ class Mover:
         """
         mine, reader = self._shares.recorder, self._shares.reader(part)
         await self._same_stream(part, reader)
-        if mine.synced.seq < reader.synced.seq:
-            return  # whoever gave it was ahead of us; next round
+        if not await self.reading.reached(reader.synced.seq, _REACH_S):
+            return  # whoever gave it is far ahead of us; next round
         await self._read_up_to(reader, mine.synced.seq)
         async with self._between:
             await self._read_up_to(reader, mine.synced.seq)
-            crashpoint("persist:after-catch-up")
+            crashpoint("move:after-catch-up")
             await self._in_writer(partial(self._shares.unpark, part))
-            self.changed()
+            self.reading.changed()
         await self._places.begin(part)
         self._shell.log.info("a partition is here", partition=part, seq=mine.synced.seq)
 
@@ -307,6 +318,6 @@ class Mover:
             await self._in_writer(partial(self._shares.forsake, part))
             while await self._in_writer(partial(self._shares.drop_some, part)):
                 self._shell.health.progressed(self._shell.health.lag)
-        crashpoint("persist:after-drop")
+        crashpoint("move:after-drop")
         await asyncio.to_thread(self._shares.recorder.record.store.compact)
         self.table = await self.owners.change(lambda table: claiming.rid(table, held, self.me.store))

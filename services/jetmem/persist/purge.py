@@ -45,10 +45,8 @@ class Purge:
     """Works off `purge` rows and unpurged forgets; everything it does can be done again.
 
     `keeps` says of a tenant whether its rows are ours to work off, `shared` whether another store's files may still
-    hold some of its: what is forgotten is not purged then.
-
-    Attributes:
-        lock: Held while rows are worked off.
+    hold some of its: what is forgotten is not purged then. A partition may be parked at any time, so both are asked
+    again where rows are written, on the writer thread.
     """
 
     def __init__(
@@ -62,7 +60,6 @@ class Purge:
         keeps: Callable[[str], bool] = _every,
         shared: Callable[[str], bool] = _none,
     ) -> None:
-        self.lock = asyncio.Lock()
         self._shell = shell
         self._settings = settings
         self._recorder = recorder
@@ -80,8 +77,7 @@ class Purge:
         while True:
             await asyncio.sleep(self._settings.purge_delay_s)
             try:
-                async with self.lock:
-                    await self.once()
+                await self.once()
             except (Retryable, ApiError) as error:
                 self._shell.health.failed(error)
 
@@ -142,8 +138,9 @@ class Purge:
     def _mark(self, waiting: list[tuple[bytes, ForgetRow]]) -> None:
         batch = self._store.batch()
         for key, row in waiting:
-            batch.delete("unpurged", key)
-            batch.put("forgets", key, _encode(msgspec.structs.replace(row, body=b"", purged=True)))
+            if self._keeps(row.tenant) and not self._shared(row.tenant):
+                batch.delete("unpurged", key)
+                batch.put("forgets", key, _encode(msgspec.structs.replace(row, body=b"", purged=True)))
         self._store.write(batch, sync=True)
 
     async def _note_dead(self, row: ForgetRow) -> None:
@@ -165,9 +162,11 @@ class Purge:
                 ]
             seq = found.seq + 1
         if noted:
-            await self._in_writer(lambda: self._note(noted))
+            await self._in_writer(lambda: self._note(noted, row.tenant))
 
-    def _note(self, rows: list[tuple[bytes, bytes]]) -> None:
+    def _note(self, rows: list[tuple[bytes, bytes]], tenant: str) -> None:
+        if not self._keeps(tenant):
+            return
         batch = self._store.batch()
         for key, value in rows:
             if self._store.get("purge", key) is None:  # one that is there may have been asked for

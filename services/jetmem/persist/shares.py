@@ -159,7 +159,7 @@ class Shares:
         self.recorder.write_with(batch, erased=True)
         self.parked[part] = token
         self._follow()
-        crashpoint("persist:after-park")
+        crashpoint("move:after-park")
 
     def _put_parked(self, batch: WriteSet, part: int, checkpoint: Checkpoint, token: str) -> None:
         batch.put("meta", _key(_PARKED, part), token.encode())
@@ -175,7 +175,7 @@ class Shares:
             batch.put("meta", b"reader:" + _reader(part).encode(), _encode(copying.parked))
         self._store.write(batch, sync=True)
         self.copying[part] = copying
-        crashpoint("persist:after-slice")
+        crashpoint("move:after-slice")
 
     def unpark(self, part: int) -> None:
         """The partition's own recorder is where the reader of all is: it rides from here on."""
