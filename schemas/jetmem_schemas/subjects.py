@@ -15,6 +15,7 @@ MEMORY: Final = "MEMORY"
 RECORD: Final = "RECORD"
 EMBED: Final = "EMBED"
 DEAD: Final = "DEAD"
+STREAMS: Final = (MEMORY, RECORD, EMBED, DEAD)
 #: The stream of the key-value bucket TENANTS: settings of tenants.
 TENANTS: Final = "KV_TENANTS"
 #: The stream of the key-value bucket OWNERS: which shard has which partition.

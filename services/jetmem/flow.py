@@ -122,6 +122,18 @@ def stage(name: str) -> Stage:
     return {s.name: s for s in STAGES}[name]
 
 
+def readers(stream: str) -> list[str]:
+    """The stages that read a stream or a bucket."""
+    moves = {s.name for s in STAGES if s.store and s.reads == subjects.MEMORY}
+    return [
+        s.name
+        for s in STAGES
+        if s.reads == stream
+        or (s.tenants and stream == subjects.TENANTS)
+        or (s.name in moves and stream == subjects.OWNERS)
+    ]
+
+
 def projections() -> tuple[Stage, ...]:
     """Whoever an answer waits for and a forget must reach."""
     return tuple(each for each in STAGES if each.projects)

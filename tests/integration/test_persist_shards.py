@@ -3,14 +3,17 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import msgspec
 import nats
 import nats.errors
 import pytest
 
 from harness.broker import Broker
-from harness.persist_process import Client, run
-from harness.shards import Shards, answers, moved, recorded, tenants_of, timeline
+from harness.persist_process import Client, PersistProcess, run
+from harness.shards import Shards, answers, moved, owners, recorded, tenants_of, timeline
+from harness.waiting import until_async
 from jetmem_schemas import subjects
+from jetmem_schemas.internal import StageStatus
 
 EVERY = list(range(subjects.PARTITIONS))
 TENANTS = tenants_of(EVERY)
@@ -125,5 +128,120 @@ def test_partitions_move_from_one_to_four_and_back_with_all_that_was_said(tmp_pa
         shards.stop(1, 2, 3)
         seq = await everywhere(c, "f")
         await recorded(c, seq, *TENANTS)
+
+    on(tmp_path, body)
+
+
+def test_an_owner_that_is_away_is_waited_for_and_said_so(tmp_path):
+    async def body(c, shards):
+        shards.start(0, shards=1)
+        await moved(c, 1)
+        seq = await everywhere(c, "a")
+        await recorded(c, seq, *TENANTS)
+        shards.stop(0)
+        shards.start(1, shards=2)
+        other = TENANTS[1]
+        shards.processes[1].wait_said("started")
+
+        async def said_so():
+            reply = await c.nc.request(subjects.service_status("persist"), b"\x80", timeout=5)
+            status = msgspec.msgpack.decode(reply.data, type=StageStatus)
+            return status.detail if status.healthy and "partition" in status.detail else None
+
+        assert "partition 1 is at persist-0" in await until_async(said_so, "what it waits for")
+        with pytest.raises(nats.errors.NoRespondersError):
+            await c.ask("status", other)
+        shards.start(0, shards=1)  # still with the old number: it keeps what it has, and says so
+
+        async def refused():
+            return "runs with --shards 1" in (await said_so() or "")
+
+        await until_async(refused, "whose number is the old one")
+        await has(c, other, "a")
+        shards.restart(0, shards=2)
+        await moved(c, 2)
+        await recorded(c, seq, *TENANTS)
+        await has(c, other, "a")
+
+    on(tmp_path, body)
+
+
+def test_two_stores_of_one_ordinal_never_answer_both(tmp_path):
+    async def body(c, shards):
+        shards.start(0, shards=1)
+        await moved(c, 1)
+        seq = await everywhere(c, "a", tenants=TENANTS[:4])
+        await recorded(c, seq, *TENANTS[:4])
+        rival = PersistProcess(shards.broker, tmp_path / "rival").start(shard=0, shards=1)
+        assert rival.ended() == 1
+        assert "belongs to another store of persist-0; this one serves nothing" in rival.said()
+        await has(c, TENANTS[0], "a")
+        shards.stop(0)
+        with PersistProcess(shards.broker, tmp_path / "rival") as heir:  # MEMORY has all of it, and nobody else answers
+            await recorded(c, seq, *TENANTS[:4])
+            await has(c, TENANTS[0], "a")
+            shards.start(0, shards=1)
+            assert shards.processes[0].ended() == 1
+            assert "belongs to another store of persist-0" in shards.said(0)
+            assert heir.running()
+
+    on(tmp_path, body)
+
+
+def test_memory_is_trimmed_no_further_than_the_slowest_shard_has_read(tmp_path):
+    async def body(c, shards):
+        shards.start(0, 1, shards=2)
+        await moved(c, 2)
+        seq = await everywhere(c, "a")
+        await recorded(c, seq, *TENANTS)
+
+        async def trimmed():
+            try:
+                return (await c.ask("trim", TENANTS[0], dry_run=False))["removed"]
+            except (AssertionError, nats.errors.Error) as error:
+                return str(error) or type(error).__name__
+
+        shards.kill(1)
+        last = await everywhere(c, "b")
+        await recorded(c, last, TENANTS[0])
+        assert "MEMORY is not trimmed: partition 1" in await trimmed()
+        assert (await c.js.stream_info(subjects.MEMORY)).state.first_seq == 1
+        shards.start(1, shards=2)
+        await recorded(c, last, *TENANTS)
+        assert await trimmed() == last - 1
+        for tenant in TENANTS:
+            await has(c, tenant, "a", "b")
+        shards.restart(0, 1, 2, shards=3)
+        await moved(c, 3)
+        seq = await everywhere(c, "c")
+        await recorded(c, seq, *TENANTS)
+        for tenant in TENANTS:
+            await has(c, tenant, "a", "b", "c")
+
+    on(tmp_path, body, persist_keep_hours=0, persist_trim_bytes_min=0, persist_trim_every_s=3600)
+
+
+def test_a_lost_table_is_made_again_and_nobody_starts_empty(tmp_path):
+    async def body(c, shards):
+        shards.start(0, 1, shards=2)
+        await moved(c, 2)
+        seq = await everywhere(c, "a")
+        await recorded(c, seq, *TENANTS)
+        before = await owners(c)
+        shards.stop(0, 1)
+        await c.js.delete_stream(subjects.OWNERS)
+        shards.start(0, shards=2)
+
+        async def made():
+            return await owners(c)
+
+        table = await until_async(made, "a table")
+        assert {line.owner for line in table} == {0, -1}
+        shards.start(1, shards=2)
+        await moved(c, 2)
+        assert await owners(c) == before
+        await recorded(c, seq, *TENANTS)
+        for tenant in TENANTS:
+            await has(c, tenant, "a")
 
     on(tmp_path, body)
