@@ -75,7 +75,7 @@ class Mover:
         self.me = claiming.Me(shell.common.shard, shell.common.shards, shares.store_id)
         self.owners = OwnersTable(shell)
         self.table: Owners = []
-        self.waiting = "starting"
+        self.waiting = ""
         self.looking = asyncio.Lock()
         self.reading = reading
         self._shell = shell
@@ -139,14 +139,14 @@ class Mover:
     async def run(self) -> None:
         """Move for ever; what cannot be had now is tried again."""
         while True:
+            ready = self._shell.health.ready  # until then what answers is started by the shell
             try:
-                if self._shell.health.ready:  # until then what answers is started by the shell
-                    self.waiting = await self._once()
+                self.waiting = await self._once() if ready else ""
             except (Retryable, RequestFailed, ApiError) as error:
                 self._shell.health.failed(error)
                 self.waiting = str(error)
             self._shell.health.note = self.waiting
-            await asyncio.sleep(_MOVING_S if self.waiting else _LOOK_S)
+            await asyncio.sleep(_LOOK_S if ready and not self.waiting else _MOVING_S)
 
     async def _once(self) -> str:
         """One round; what is still to come, in words."""
