@@ -162,6 +162,34 @@ def test_killed_at_a_named_point_of_a_move_there_and_of_the_move_back(tmp_path, 
     on(tmp_path, body)
 
 
+@pytest.mark.parametrize("point", ["move:after-slice", "move:after-whole", "move:after-release", "move:after-catch-up"])
+def test_whoever_thinks_better_of_it_in_the_middle_has_all_where_it_was(tmp_path, point):
+    """What was copied and not taken is dropped, what was parked is read on, what had moved comes back."""
+
+    async def body(c, shards, load):
+        shards.start(0, shards=1)
+        await moved(c, 1)
+        await load.publish(c, 300)
+        await recorded(c, load.last, *TENANTS)
+        going = asyncio.create_task(load.go_on(c))
+        shards.restart(0, shards=2)
+        shards.start(1, shards=2, crash=f"{point}:3")
+        await dies(shards, 1)
+        shards.restart(0, shards=1)
+        shards.start(1, shards=1)
+        await moved(c, 1, 90)
+        shards.restart(0, 1, shards=2)
+        await moved(c, 2, 90)
+        load.going = False
+        await going
+        await load.check(c)
+        await load.say_all_again(c)
+        await load.check(c)
+        await load.nothing_is_left(c, tmp_path)
+
+    on(tmp_path, body)
+
+
 def test_killed_at_random_moments_of_moves_between_one_and_three(tmp_path):
     seed = int(os.environ.get("JETMEM_TEST_SEED", random.randrange(2**32)))
     print("seed", seed)
