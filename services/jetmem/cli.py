@@ -20,6 +20,7 @@ from jetmem.console import (
     process_commands,
     query_commands,
     server_commands,
+    shards_command,
     tenant_commands,
     toc_command,
     topic_command,
@@ -40,6 +41,7 @@ for commands in (
     load_command,
     tenant_commands,
     operator_commands,
+    shards_command,
     process_commands,
     demo_command,
 ):

@@ -1,6 +1,7 @@
 """persist as several processes: each has its partitions, one that is away hurts its tenants only, and they move."""
 
 import asyncio
+import sys
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -44,6 +45,14 @@ async def say(c, tenant, *ids, word="words"):
 
 async def everywhere(c, *ids, tenants=TENANTS):
     return max(await asyncio.gather(*(say(c, tenant, *ids) for tenant in tenants)))
+
+
+async def command(broker, *words):
+    """What a command of operators prints as JSON, and its exit code."""
+    whole = (sys.executable, "-m", "jetmem", *words, "--json", "--server", broker.url)
+    ran = await asyncio.create_subprocess_exec(*whole, stdout=asyncio.subprocess.PIPE)
+    out, _ = await ran.communicate()
+    return ran.returncode, msgspec.json.decode(out)
 
 
 async def has(c, tenant, *ids):
@@ -111,6 +120,9 @@ def test_partitions_move_from_one_to_four_and_back_with_all_that_was_said(tmp_pa
         await recorded(c, seq, *TENANTS)
         shards.restart(0, 1, 2, 3, shards=4)
         last = await everywhere(c, "c")
+        code, shown = await command(shards.broker, "shards", "--wait-for", "4", "--wait-s", "60")
+        assert (code, shown["left"], shown["waiting"]) == (0, [], 0)
+        assert shown["owners"] == {f"persist-{shard}": 16 for shard in range(4)}
         table = await moved(c, 4)
         assert {line.moves for part, line in enumerate(table) if part % 4} == {1}
         await recorded(c, last, *TENANTS)

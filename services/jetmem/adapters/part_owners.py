@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
+from nats.aio.client import Client
 
 from jetmem.adapters.nats_buckets import put_if
 from jetmem.adapters.nats_connect import ApiError
@@ -69,16 +70,27 @@ class OwnersTable:
         raise Retryable("the owners of partitions are changed by others all the time")
 
     async def _read(self) -> tuple[Owners, int]:
-        try:
-            found = await last_message(self._shell.nc, subjects.OWNERS, self._subject)
-        except ApiError as error:
-            raise Retryable(f"the owners of partitions cannot be read: {error}") from error
-        if found is None or not found.data:
-            return [], 0 if found is None else found.seq
-        try:
-            table = _decode(found.data)
-        except msgspec.DecodeError as error:
-            raise Broken(f"the owners of partitions, {self._subject}, are not what jetmem wrote: {error}") from error
-        if len(table) != subjects.PARTITIONS:
-            raise Broken(f"the owners of partitions, {self._subject}, are {len(table)}, not {subjects.PARTITIONS}")
-        return table, found.seq
+        return await read_owners(self._shell.nc, self._shell.stage)
+
+
+async def read_owners(nc: Client, stage: str) -> tuple[Owners, int]:
+    """The table of a stage and its revision; empty and 0 if there is none.
+
+    Raises:
+        Retryable: The broker did not answer, or there is no bucket yet.
+        Broken: What is there was not written by us.
+    """
+    subject = subjects.owners(stage)
+    try:
+        found = await last_message(nc, subjects.OWNERS, subject)
+    except ApiError as error:
+        raise Retryable(f"the owners of partitions cannot be read: {error}") from error
+    if found is None or not found.data:
+        return [], 0 if found is None else found.seq
+    try:
+        table = _decode(found.data)
+    except msgspec.DecodeError as error:
+        raise Broken(f"the owners of partitions, {subject}, are not what jetmem wrote: {error}") from error
+    if len(table) != subjects.PARTITIONS:
+        raise Broken(f"the owners of partitions, {subject}, are {len(table)}, not {subjects.PARTITIONS}")
+    return table, found.seq
