@@ -18,8 +18,9 @@ RUN python -m venv /srv/jetmem
 WORKDIR /src
 COPY pyproject.toml requirements.lock ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-        print('\n'.join(p['dependencies']), file=open('client.txt', 'w')); \
-        print('\n'.join(p['dependencies'] + p['optional-dependencies']['server']), file=open('server.txt', 'w'))"
+        extra = p['optional-dependencies']; \
+        print('\n'.join(p['dependencies'] + extra['nkeys']), file=open('client.txt', 'w')); \
+        print('\n'.join(p['dependencies'] + extra['server']), file=open('server.txt', 'w'))"
 
 # torch before the rest: what comes later takes the build that is there.
 FROM build AS build-server

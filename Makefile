@@ -18,7 +18,7 @@ DOCKER_COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker c
 PROFILES ?= core monitoring
 COMPOSE = TORCH_INDEX=$(TORCH_INDEX) $(DOCKER_COMPOSE) -f compose/compose.yaml $(if $(filter cluster,$(PROFILES)),--env-file compose/cluster.env)
 CODE := services schemas tests
-GENERATED := schemas/generated services/README.md services/CLI.md
+GENERATED := schemas/generated services/README.md services/CLI.md services/ALERTS.md compose k8s
 
 .PHONY: help setup demo test ci format lint types imports eval eval-toc eval-procedures bench fault up-compose down-compose docs docs-check wheel packaging lock clean
 
@@ -95,7 +95,7 @@ up-compose:  ## The pipeline in containers, with Prometheus and Grafana (PROFILE
 down-compose:  ## Stop them; data stays in volumes
 	@$(COMPOSE) $(addprefix --profile ,$(PROFILES)) down
 
-docs: setup  ## Write what is generated: schemas, AsyncAPI, stage table, CLI help
+docs: setup  ## Write what is generated: schemas, AsyncAPI, stage table, CLI help, dashboards, alerts
 	@$(PY) -m jetmem.docs
 
 docs-check: docs

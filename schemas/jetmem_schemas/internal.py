@@ -51,13 +51,15 @@ class Forgotten(msgspec.Struct, frozen=True, array_like=True):
 class Facts(msgspec.Struct, frozen=True, array_like=True):
     """One announcement on RECORD: contiguous encoded entries of one partition.
 
-    `before_seq` is the MEMORY sequence of entry `first - 1`, so that a reader of another history notices.
+    `before_seq` is the MEMORY sequence of entry `first - 1`, so that a reader of another history notices. `traces` are
+    the W3C contexts that messages of some entries carried; a scan has none.
     """
 
     partition: int
     first: int
     before_seq: int
     entries: list[bytes]
+    traces: list[str] = []
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):

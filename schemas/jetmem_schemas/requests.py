@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from jetmem_schemas import procedure_replies, procedures
 from jetmem_schemas.asking import (
     LIMIT_MAX,
     QUERY_CHARS_MAX,
@@ -18,11 +19,12 @@ from jetmem_schemas.asking import (
     Cursor,
     Few,
     Limit,
+    Moment,
     Reply,
     Request,
     Token,
 )
-from jetmem_schemas.events import Id, Scalar, Time
+from jetmem_schemas.events import Id, Scalar
 from jetmem_schemas.ranking import Rank
 from jetmem_schemas.shown import (
     AgentItem,
@@ -58,8 +60,8 @@ class Search(Request, frozen=True, kw_only=True, omit_defaults=True):
     kind: str | Few | None = None
     role: str | Few | None = None
     tags: Few = []
-    since: Time | None = None
-    until: Time | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     around: Annotated[int, Meta(ge=0, le=10)] = 0
     explain: bool = False
     rank: Rank | None = None
@@ -94,8 +96,8 @@ class Timeline(Request, frozen=True, kw_only=True, omit_defaults=True):
     kind: str | Few | None = None
     role: str | Few | None = None
     tags: Few = []
-    since: Time | None = None
-    until: Time | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
 
 class Sessions(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -104,8 +106,8 @@ class Sessions(Request, frozen=True, kw_only=True, omit_defaults=True):
     limit: Limit = 50
     cursor: Cursor | None = None
     agent: Token | None = None
-    since: Time | None = None
-    until: Time | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
 
 class Agents(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -113,8 +115,8 @@ class Agents(Request, frozen=True, kw_only=True, omit_defaults=True):
 
     limit: Limit = 50
     cursor: Cursor | None = None
-    since: Time | None = None
-    until: Time | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
 
 class Toc(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -137,11 +139,12 @@ class Browse(Request, frozen=True, kw_only=True, omit_defaults=True):
 class Route(Request, frozen=True, kw_only=True, omit_defaults=True):
     """The strategy that a question's intent asks for, and what it finds; time words are relative to `now`.
 
-    They are understood in the offset that `now` is written with; the service's clock in UTC is the default.
+    They are understood where the tenant is; if it set no time zone, in the offset that `now` is written with. Without
+    `now` the service's clock counts.
     """
 
     query: Annotated[str, Meta(min_length=1, max_length=QUERY_CHARS_MAX)]
-    now: Time | None = None
+    now: Moment | None = None
     limit: Annotated[int, Meta(ge=1, le=100)] = 10
     budget: Budget = Budget()
 
@@ -152,8 +155,8 @@ class Topics(Request, frozen=True, kw_only=True, omit_defaults=True):
     limit: Limit = 20
     cursor: Cursor | None = None
     agent: Token | None = None
-    since: Time | None = None
-    until: Time | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
 
 class Topic(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -178,7 +181,7 @@ class ForgetRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     agent: Token | None = None
     session: Token | None = None
     author: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
-    before: Time | None = None
+    before: Moment | None = None
     all: bool = False
     reason: Annotated[str, Meta(max_length=1000)] = ""
     seq: Annotated[int, Meta(ge=1, le=SEQ_MAX)] | None = None
@@ -283,12 +286,14 @@ class RouteReply(Reply, frozen=True, kw_only=True):
         intent: What the question's words ask for.
         strategy: The one that won, `none` if nothing was found.
         tried: In order, the winner last.
-        explanation: All of it in one line for people.
+        explanation: How the answer came about, in one plain line for people.
         hits: Events, best first.
         nodes: Nodes of the table of contents, best first; of a time span in order of time.
         since: Where the question's time words begin.
         until: Where they end.
         widened: Nothing was found in that time; what is here is of any time.
+        cut: What ended a walk before all was looked at (`nodes` or `ms` of the budget), or all of a time that it holds
+            was listed (`limit`): there is more.
     """
 
     intent: Literal["explore", "answer", "locate", "time-boxed"]
@@ -300,6 +305,7 @@ class RouteReply(Reply, frozen=True, kw_only=True):
     since: str | msgspec.UnsetType = msgspec.UNSET
     until: str | msgspec.UnsetType = msgspec.UNSET
     widened: bool = False
+    cut: Literal["nodes", "ms", "limit"] | msgspec.UnsetType = msgspec.UNSET
 
 
 class TopicsReply(Reply, frozen=True, kw_only=True):
@@ -374,6 +380,15 @@ VERBS: Final[dict[str, tuple[type[Request], type[Reply]]]] = {
     "route": (Route, RouteReply),
     "topics": (Topics, TopicsReply),
     "topic": (Topic, TopicReply),
+    "recommend": (procedures.Recommend, procedure_replies.RecommendReply),
+    "predict": (procedures.Predict, procedure_replies.PredictReply),
+    "procedure": (procedures.ProcedureAsk, procedure_replies.ProcedureReply),
+    "procedures": (procedures.Procedures, procedure_replies.ProceduresReply),
+    "related": (procedures.Related, procedure_replies.RelatedReply),
+    "patterns": (procedures.Patterns, procedure_replies.PatternsReply),
+    "insights": (procedures.Insights, procedure_replies.InsightsReply),
     "status": (Status, StatusReply),
     "forget": (ForgetRequest, ForgetReply),
 }
+#: Verbs that erase: not everyone who may ask may ask these.
+ERASING: Final = frozenset({"forget"})

@@ -22,7 +22,8 @@ TENANTS: Final = "KV_TENANTS"
 OWNERS: Final = "KV_OWNERS"
 
 #: Kinds of message an agent (or, for `derived`, a stage) may publish.
-KINDS: Final = ("event", "run", "procedure", "forget", "derived")
+AGENT_KINDS: Final = ("event", "run", "procedure", "forget")
+KINDS: Final = (*AGENT_KINDS, "derived")
 #: Reserved token: "none" for agent or session.
 NONE: Final = "_"
 #: Kind of a derived message, in place of the session: a node of the table of contents.
@@ -35,12 +36,20 @@ MEMORY_DESTINATION: Final = ".".join(
 )
 RECORD_SUBJECTS: Final = ("memrec.*",)
 RECORD_HEADS: Final = "memrec.heads"
+#: Any message may carry it: the W3C context of the trace that it belongs to.
+TRACE_HEADER: Final = "traceparent"
 EMBED_SUBJECTS: Final = ("memjob.embed.*",)
 DEAD_SUBJECTS: Final = ("memdead.*.*",)
 TENANTS_SUBJECTS: Final = ("$KV.TENANTS.>",)
 OWNERS_SUBJECTS: Final = ("$KV.OWNERS.>",)
 QUERY_ALL: Final = "mem.*.query.>"
+NOTIFY_ALL: Final = "mem.*.notify.>"
 SERVICE_DISCOVERY: Final = "$SRV"
+#: Where answers come unless a user has a place of its own.
+INBOX: Final = "_INBOX"
+#: What a server makes of the place for an answer when the question comes from another account.
+ANSWERS_ACROSS: Final = "_R_.>"
+API_INFO: Final = "$JS.API.INFO"
 
 #: `(?!\n)`: in Python `$` also matches before a last line feed.
 TOKEN_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
@@ -179,6 +188,16 @@ def dead_filter(tenant: str = "*", code: str = "*") -> str:
     return f"memdead.{code}.{tenant}"
 
 
+def said(tenant: str, kind: str, agent: str = "") -> str:
+    """Everything of one kind that a tenant's agents, or one of them, may publish; `*` is every tenant."""
+    return f"mem.{tenant}.{kind}.{agent}.>" if agent else f"mem.{tenant}.{kind}.>"
+
+
+def inbox(public_key: str) -> str:
+    """Prefix of where answers to a user come: nobody else may listen there."""
+    return f"{INBOX}.{public_key}"
+
+
 def query(tenant: str, verb: str) -> str:
     """Where a question is asked."""
     return f"mem.{token(tenant, 'tenant')}.query.{verb}"
@@ -241,6 +260,11 @@ def settings_tenant(subject: str) -> str:
     """The tenant of a subject of the bucket; "" if it can be nobody's."""
     name = subject.removeprefix("$KV.TENANTS.")
     return name if is_token(name) else ""
+
+
+def acknowledgements(stream: str) -> tuple[str, str]:
+    """Where what a stream delivered is acknowledged, in both forms that servers have."""
+    return f"$JS.ACK.{stream}.>", f"$JS.ACK.*.*.{stream}.>"
 
 
 def raw_stream_api(verb: str, stream: str) -> str:

@@ -11,6 +11,9 @@ import msgspec.inspect as types
 from jetmem_schemas.subjects import ID_PATTERN, TOKEN_PATTERN
 
 A_TIME: Final = "a time: RFC 3339 with a zone, as 2026-01-15T09:30:00Z, or epoch milliseconds"
+_ANY_CLOCK: Final = (
+    "a time: RFC 3339, as 2026-01-15T09:30:00Z, without a zone the tenant's clock, or epoch milliseconds"
+)
 #: Shapes that have a name for people; any other pattern is shown as it is.
 _PATTERNS: Final = {
     TOKEN_PATTERN: "1 to 64 letters, digits, _ or -",
@@ -92,8 +95,9 @@ def _choices(kind: types.Type | None) -> list[types.Type]:
 
 def _of_any(kind: types.Type) -> str:
     members = _choices(kind)
-    if any(isinstance(each, types.DateTimeType) for each in members):
-        return A_TIME
+    times = [each for each in members if isinstance(each, types.DateTimeType)]
+    if times:
+        return A_TIME if times[0].tz else _ANY_CLOCK
     words = [_of(each) for each in members if not isinstance(each, types.NoneType) or len(members) == 1]
     shown = [each for each in dict.fromkeys(words) if each != "a whole number" or "a number" not in words]
     return listed(shown) if all(words) else ""

@@ -17,13 +17,16 @@ from jetmem.console import (
     ending,
     load_command,
     operator_commands,
+    procedure_command,
     process_commands,
     query_commands,
     server_commands,
     shards_command,
     tenant_commands,
     toc_command,
+    top_command,
     topic_command,
+    user_commands,
 )
 
 app = typer.Typer(
@@ -38,11 +41,14 @@ for commands in (
     query_commands,
     toc_command,
     topic_command,
+    procedure_command,
     load_command,
     tenant_commands,
+    user_commands,
     operator_commands,
     shards_command,
     process_commands,
+    top_command,
     demo_command,
 ):
     commands.register(app)

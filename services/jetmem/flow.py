@@ -29,6 +29,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         replicas: Any process answers for any tenant; otherwise the one that owns the tenant's partition.
         settings: Name of the Struct in `jetmem.<name>.settings`.
         tenants: It knows what tenants set (`adapters.tenant_settings`).
+        says: Kinds of message that it publishes under tenants.
+        asks: What it asks of other stages, `<stage>.<verb>`, beside what all of its sort ask (`rights.of_stage`).
         nice: How far it gives way on a machine that it shares, 0..19: what is said is stored first, then found by
             words and by meaning, then summarised. Not more for embed: questions wait for it, too.
     """
@@ -44,6 +46,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     replicas: bool = False
     nice: int = 0
     tenants: bool = False
+    says: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
 
     @property
     def projects(self) -> bool:
@@ -61,6 +65,7 @@ STAGES: Final = (
         does="validates, deduplicates, numbers and stores; erases; answers what is recorded",
         settings="PersistSettings",
         arms=("record",),
+        says=("notify",),
     ),
     Stage(
         name="embed",
@@ -97,6 +102,20 @@ STAGES: Final = (
         nice=10,
         arms=("toc",),
         tenants=True,
+        says=("derived",),
+        asks=("index.entry_vectors",),
+    ),
+    Stage(
+        name="learn",
+        reads=subjects.RECORD,
+        emits=(subjects.EMBED,),
+        store="RocksDB",
+        ack_point="checkpoint in the same write as the data",
+        does="learns from runs which procedure works for which task",
+        settings="LearnSettings",
+        nice=7,
+        arms=("procedures", "tasks"),
+        says=("notify",),
     ),
     Stage(
         name="query",
@@ -108,6 +127,30 @@ STAGES: Final = (
         settings="QuerySettings",
         replicas=True,
         tenants=True,
+        says=("forget",),
+        asks=(
+            "*.status",
+            "*.applied",
+            "persist.cover",
+            "persist.fetch",
+            "persist.timeline",
+            "persist.sessions",
+            "persist.agents",
+            "persist.nodes",
+            "persist.forgotten",
+            "embed.encode",
+            "index.find",
+            "summarize.segments_of",
+            "summarize.topics",
+            "summarize.topic",
+            "learn.recommend",
+            "learn.predict",
+            "learn.procedure",
+            "learn.procedures",
+            "learn.related",
+            "learn.patterns",
+            "learn.insights",
+        ),
     ),
 )
 NAMES: Final = tuple(stage.name for stage in STAGES)

@@ -1,6 +1,6 @@
-"""Loads lines `{"tenant","agent","session","event":{…}}` through the SDK; knows nothing of consoles.
+"""Loads lines `{"tenant","agent","session","event":{…}}`, or `"run":{…}`, through the SDK; knows nothing of consoles.
 
-An event without an id gets one made from its place in the file and its bytes, so that the same file loaded again,
+What comes without an id gets one made from its place in the file and its bytes, so that the same file loaded again,
 after an interruption or by mistake, stores nothing twice.
 """
 
@@ -21,8 +21,9 @@ from jetmem.adapters.lined_files import LINE_BYTES_MAX, LoadError, Source, lines
 from jetmem.client import Client, ClientError, Outgoing, Progress, Receipts, Refused, TimedOut, Unavailable
 from jetmem.client import ids as client_ids
 from jetmem_schemas import subjects
+from jetmem_schemas.asking import Reply
 from jetmem_schemas.errors import SchemaError
-from jetmem_schemas.events import Event, decode_json
+from jetmem_schemas.events import Event, Run, decode_json
 
 #: One question waits this long for the arm; between questions the progress is shown.
 _WAIT_MS: Final = 2_000
@@ -30,7 +31,8 @@ _ASK_AGAIN_S: Final = 0.2
 #: An interrupted load waits so long for the acknowledgements of what it has sent.
 _SETTLE_S: Final = 2.0
 
-WaitFor = Literal["stored", "text", "vector"]
+Kind = Literal["event", "run"]
+Arm = Literal["text", "vector", "procedures"]
 #: Names of fields that are counted one by one; more are no slips of a pen.
 _UNREAD_NAMES_MAX: Final = 100
 
@@ -39,16 +41,29 @@ class _Line(msgspec.Struct):
     tenant: str
     agent: str
     session: str
+
+
+class _EventLine(_Line):
     event: Annotated[msgspec.Raw, msgspec.Meta(description="as it will be stored")]
 
 
-_decode_line: Final = msgspec.json.Decoder(_Line).decode
+class _RunLine(_Line):
+    run: Annotated[msgspec.Raw, msgspec.Meta(description="as it will be stored")]
+
+
+_LINES: Final[dict[Kind, Callable[[bytes], _Line]]] = {
+    "event": msgspec.json.Decoder(_EventLine).decode,
+    "run": msgspec.json.Decoder(_RunLine).decode,
+}
+_READ: Final[dict[Kind, frozenset[str]]] = {
+    "event": frozenset(Event.__struct_fields__),
+    "run": frozenset(Run.__struct_fields__),
+}
 _names_of: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_READ: Final = frozenset(Event.__struct_fields__)
 
 
 class Numbered(Outgoing, frozen=True, kw_only=True):
-    """An event that remembers its line."""
+    """A message that remembers its line."""
 
     number: int = 0
 
@@ -58,8 +73,8 @@ class Report(msgspec.Struct):
 
     Attributes:
         stored: Acknowledged: on the broker's disk. What was recorded before is not recorded again.
-        last_seqs: By tenant, up to where its events are for certain.
-        unread: By name, how many events have a field that means nothing.
+        last_seqs: By tenant, up to where its messages are for certain.
+        unread: By name, how many messages have a field that means nothing.
     """
 
     stored: int = 0
@@ -74,33 +89,41 @@ OnBad = Callable[[int, str, str], None]
 OnStored = Callable[[Report], None]
 
 
-def parse(number: int, line: bytes | None) -> Numbered:
+def parse(number: int, line: bytes | None, kind: Kind = "event") -> Numbered:
     """One line as what is published.
 
     Raises:
-        SchemaError: It is no JSON object of this shape; the event itself is checked by the SDK.
+        SchemaError: It is no JSON object of this shape; the event or run itself is checked by the SDK.
     """
     if line is None:
         raise SchemaError("too_large", f"the line is longer than {LINE_BYTES_MAX} bytes")
-    found = decode_json(line, _decode_line)
-    event = bytes(found.event)
-    event_id = made_id(found.tenant, found.agent, found.session, number, event)
+    found = decode_json(line, _LINES[kind])
+    body = bytes(getattr(found, kind))
+    own_id = made_id(found.tenant, found.agent, found.session, number, body, kind)
     return Numbered(
-        event=event, session=found.session, agent=found.agent, tenant=found.tenant, id=event_id, number=number
+        event=body,
+        session=found.session,
+        agent=found.agent,
+        tenant=found.tenant,
+        kind=kind,
+        id=own_id,
+        number=number,
     )
 
 
-def made_id(tenant: str, agent: str, session: str, number: int, event: bytes) -> str:
-    """The id of an event that has none: the same whenever this line of this file is loaded."""
-    text = "\0".join((tenant, agent, session, str(number), "")).encode()
-    return client_ids.encode(int.from_bytes(hashlib.sha256(text + event).digest()[:16], "big"))
+def made_id(tenant: str, agent: str, session: str, number: int, body: bytes, kind: Kind = "event") -> str:
+    """The id of an event or run that has none: the same whenever this line of this file is loaded."""
+    where = (tenant, agent, session, str(number)) if kind == "event" else (kind, tenant, agent, session, str(number))
+    text = "\0".join((*where, "")).encode()
+    return client_ids.encode(int.from_bytes(hashlib.sha256(text + body).digest()[:16], "big"))
 
 
 class Loader:
     """One load. `report` can be read at any time, also after an interruption. Bad lines are told in their order."""
 
-    def __init__(self, client: Client, *, on_bad: OnBad, on_stored: OnStored) -> None:
+    def __init__(self, client: Client, *, on_bad: OnBad, on_stored: OnStored, kind: Kind = "event") -> None:
         self.report = Report()
+        self._kind: Kind = kind
         self._client = client
         self._on_bad = on_bad
         self._on_stored = on_stored
@@ -122,7 +145,7 @@ class Loader:
         """
         publishing = asyncio.ensure_future(
             self._client.publish_many(
-                self._events(source), progress=self._stored, on_refused=self._refused, timeout_s=timeout_s
+                self._messages(source), progress=self._stored, on_refused=self._refused, timeout_s=timeout_s
             )
         )
         try:
@@ -154,7 +177,7 @@ class Loader:
             self._moved.clear()
             await self._moved.wait()
 
-    async def _events(self, source: Source) -> AsyncGenerator[Outgoing, None]:
+    async def _messages(self, source: Source) -> AsyncGenerator[Outgoing, None]:
         number = 0
         async with aclosing(source.chunks()) as chunks, aclosing(lines(chunks)) as numbered:
             try:
@@ -174,7 +197,7 @@ class Loader:
         if line is not None and not line.strip():
             return None
         try:
-            out = parse(number, line)
+            out = parse(number, line, self._kind)
         except SchemaError as error:
             self._early.append((number, error.code, _sentence(error.message, error.field)))
             self._tell_until(self._open[0] if self._open else None)
@@ -184,9 +207,9 @@ class Loader:
         self._note_unread(bytes(out.event) if isinstance(out.event, bytes) else b"")
         return out
 
-    def _note_unread(self, event: bytes) -> None:
+    def _note_unread(self, body: bytes) -> None:
         with contextlib.suppress(msgspec.MsgspecError):  # whatever else is wrong with it is refused later
-            for name in _names_of(event).keys() - _READ:
+            for name in _names_of(body).keys() - _READ[self._kind]:
                 if name in self.report.unread or len(self.report.unread) < _UNREAD_NAMES_MAX:
                     self.report.unread[name] += 1
 
@@ -233,7 +256,7 @@ async def wait_fresh(
     client: Client,
     tenant: str,
     seq: int,
-    arm: Literal["text", "vector"],
+    arm: Arm,
     on_waiting: OnWaiting,
     *,
     timeout_s: float | None = None,
@@ -242,9 +265,9 @@ async def wait_fresh(
 
     Args:
         client: Of any tenant; its connection is used.
-        tenant: Whose events.
+        tenant: Whose messages.
         seq: A sequence of MEMORY.
-        arm: Found by words, or by meaning.
+        arm: Found by words, by meaning, or learnt from, tasks compared by meaning.
         on_waiting: Called every two seconds or so with tenant, texts without a vector, and what is in the way.
         timeout_s: Without any progress for so long it gives up; None never.
 
@@ -256,8 +279,8 @@ async def wait_fresh(
     while True:
         obstacle, pending, now = "", 0, came
         try:
-            reply = await asking.search("anything", mode=arm, limit=1, after=seq, wait_ms=_WAIT_MS)
-            if not reply.stale and arm not in reply.degraded:
+            reply = await _asked(asking, arm, seq)
+            if not reply.stale and not _NEEDS[arm] & {*reply.degraded}:
                 return
             status = await asking.status()
             pending, now = status.pending_vectors, f"{reply.fresh.get(arm)} {status.pending_vectors}"
@@ -269,11 +292,25 @@ async def wait_fresh(
             came, since = now, time.monotonic()
         on_waiting(tenant, pending, obstacle)
         if timeout_s is not None and time.monotonic() - since > timeout_s:
-            what = "vectors" if arm == "vector" else "words"
             raise GaveUp(
-                f"no progress for {timeout_s:g} s with the {what} of {tenant}" + (obstacle and f": {obstacle}")
+                f"no progress for {timeout_s:g} s with the {_AWAITED[arm]} of {tenant}" + (obstacle and f": {obstacle}")
             )
         await asyncio.sleep(_ASK_AGAIN_S)
 
 
-__all__ = ["ClientError", "GaveUp", "LoadError", "Loader", "Report", "Source", "WaitFor", "wait_fresh"]
+#: Arms that an answer must not lack.
+_NEEDS: Final[dict[Arm, set[str]]] = {
+    "text": {"text"},
+    "vector": {"vector"},
+    "procedures": {"procedures", "vector"},
+}
+_AWAITED: Final[dict[Arm, str]] = {"text": "words", "vector": "vectors", "procedures": "runs"}
+
+
+async def _asked(client: Client, arm: Arm, seq: int) -> Reply:
+    if arm == "procedures":
+        return await client.recommend("anything", k=1, after=seq, wait_ms=_WAIT_MS)
+    return await client.search("anything", mode=arm, limit=1, after=seq, wait_ms=_WAIT_MS)
+
+
+__all__ = ["Arm", "ClientError", "GaveUp", "Kind", "LoadError", "Loader", "Report", "Source", "wait_fresh"]

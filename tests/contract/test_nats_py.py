@@ -1,14 +1,17 @@
 """Traps of nats-py that we work around; an upgrade that changes one is noticed here."""
 
 import asyncio
+import json
 
 import nats
 import pytest
+from nats.aio.client import Client
 
 from harness.broker import Broker
 from harness.waiting import until_async
 from harness.wire import DEADLY, HEADERS, raw_publish, raw_request
 from jetmem.adapters.nats_connect import parse_headers, taps
+from jetmem.client.flushing import flushed
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def test_bare_nats_py_goes_deaf_on_hostile_headers(broker, headers):
         errors = []
         nc, heard, hear = await listening(broker, errors)
         await nc.subscribe("deaf", cb=hear)
-        await nc.flush()
+        await flushed(nc)
         reading = nc._reading_task
         await asyncio.to_thread(raw_publish, broker.port, "deaf", headers, b"x")
 
@@ -64,7 +67,7 @@ def test_with_taps_the_connection_lives(broker, headers, tapped):
         sub = await nc.subscribe("lives", cb=hear)
         if tapped:
             table[sub._id] = lambda subject, reply, data, raw: heard.append(bytes(data)) or parse_headers(raw or b"")
-        await nc.flush()
+        await flushed(nc)
         await asyncio.to_thread(raw_publish, broker.port, "lives", headers, b"hostile")
         await nc.publish("lives", b"after it")
 
@@ -90,12 +93,48 @@ def test_with_taps_whoever_asks_gets_an_answer(broker, subject, headers):
             await nc.publish(msg.reply, b"answer")  # `respond` would send the asker's headers back
 
         await nc.subscribe("asked.*", cb=answer)
-        await nc.flush()
+        await flushed(nc)
         assert await asyncio.to_thread(raw_request, broker.port, subject, headers, b"x") == b"answer"
         assert heard == [subject.decode("utf-8", "backslashreplace")]
         await nc.close()
 
     asyncio.run(go())
+
+
+class Scribe:
+    """A server that notes what it is told, in order, and answers each PING."""
+
+    def __init__(self):
+        self.told = []
+
+    async def serve(self, reader, writer):
+        info = {"server_id": "x", "version": "2.15.1", "proto": 1, "max_payload": 1_000_000, "headers": True}
+        writer.write(b"INFO " + json.dumps(info).encode() + b"\r\n")
+        while line := await reader.readline():
+            self.told.append(line.split()[0])
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+
+@pytest.mark.parametrize("how", [Client.flush, flushed])
+def test_bare_flush_answers_before_a_subscription_was_sent(how):
+    """The reason for `flushed`. If the first fails, nats-py was repaired, and one PING is enough."""
+
+    async def go():
+        scribe = Scribe()
+        server = await asyncio.start_server(scribe.serve, "127.0.0.1", 0)
+        nc = await nats.connect(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        scribe.told.clear()
+        await nc.subscribe("asked")
+        await how(nc)
+        await nc.close()
+        server.close()
+        return scribe.told
+
+    told = asyncio.run(go())
+    last_ping = len(told) - 1 - told[::-1].index(b"PING")
+    assert (told.index(b"SUB") < last_ping) == (how is flushed), told
 
 
 def test_headers_off_the_wire():

@@ -127,7 +127,7 @@ def test_killed_at_a_named_point(tmp_path, point, passes):
                         await load.publish(c, len(load.attempted), 100)
                     return not persist.running()
 
-                await until_async(died, f"persist dies at {point}", 60)
+                await until_async(died, f"persist dies at {point}")
                 assert persist.ended() == -9
                 await load.publish(c, len(load.attempted), 500)
                 persist.start()

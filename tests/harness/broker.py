@@ -1,12 +1,13 @@
 """A real nats-server for one test: temporary store, free port. A missing binary fails, it never skips."""
 
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
 from harness.ports import free_port
-from harness.waiting import until
+from harness.waiting import DEADLINE_S, until
 from jetmem.adapters.nats_server import ServerConfig, answers, command, find_binary, write_config
 from jetmem.runtime import limits
 
@@ -41,6 +42,12 @@ class Broker:
 
     def start(self) -> None:
         """Start and wait until it answers."""
+        config = self._configure()
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command(find_binary(), config), stdout=log, stderr=log)
+        until(self._up, f"nats-server answers on {self.port}")
+
+    def _configure(self) -> Path:
         config = self.data / "nats.conf"
         server = ServerConfig(
             store=self.data / "nats",
@@ -50,9 +57,7 @@ class Broker:
             payload_bytes_max=self.payload_bytes_max,
         )
         write_config(config, server)
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command(find_binary(), config), stdout=log, stderr=log)
-        until(self._up, f"nats-server answers on {self.port}")
+        return config
 
     def stop(self) -> None:
         """SIGTERM, and wait."""
@@ -61,6 +66,18 @@ class Broker:
     def kill(self) -> None:
         """SIGKILL, and wait."""
         self._end(kill=True)
+
+    def reload(self, accounts: str) -> None:
+        """Have it take other users and accounts while it runs, and wait until it has."""
+        self._accounts = accounts
+        self._configure()
+        assert self._process is not None
+        before = self._reloads()
+        self._process.send_signal(signal.SIGHUP)
+        until(lambda: self._reloads() > before, "nats-server has reloaded")
+
+    def _reloads(self) -> int:
+        return self.log.read_text(encoding="utf-8", errors="replace").count("Reloaded server configuration")
 
     def restart(self) -> None:
         self.stop()
@@ -88,4 +105,4 @@ class Broker:
             process.kill()
         else:
             process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=DEADLINE_S)

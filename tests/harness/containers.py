@@ -44,6 +44,8 @@ class Host:
 
     def volume(self, name: str) -> Path:
         """The folder that stands for a volume; what a bind mount names is that file or folder itself."""
+        if Path(name).is_absolute() and Path(name).exists():
+            return Path(name)
         if "/" in name:
             return (COMPOSE / Path(name).name if name.startswith("/") else COMPOSE / name).resolve()
         folder = self.root / "volumes" / name
@@ -170,7 +172,7 @@ def brokers(root: Path, conf: str, names: tuple[str, ...], users: str = "") -> I
                 command = [str(find_binary()), "--config", str(folder / conf)]
                 started.append(subprocess.Popen(command, env={"NATS_NAME": name}, stdout=log, stderr=log))
         for name, address in at.items():
-            until(lambda address=address: _healthy(address), f"broker {name} is healthy", deadline_s=60)
+            until(lambda address=address: _healthy(address), f"broker {name} is healthy", deadline_s=READY_S)
         yield at
     finally:
         for process in started:

@@ -71,10 +71,11 @@ def kustomized(folder: str) -> tuple[dict[str, Any], ...]:
 
 
 @cache
-def composed(profile: str, env_file: str = "") -> dict[str, Any]:
-    """The services of a profile, as `docker-compose config` understands compose.yaml."""
+def composed(profile: str, env_file: str = "", *files: str) -> dict[str, Any]:
+    """The services of a profile, as `docker-compose config` understands compose.yaml and further files."""
     named = ["--env-file", str(COMPOSE / env_file)] if env_file else []
-    command = [tool("docker-compose"), "-f", str(COMPOSE / "compose.yaml"), *named, "--profile", profile, "config"]
+    given = [part for file in ("compose.yaml", *files) for part in ("-f", str(COMPOSE / file))]
+    command = [tool("docker-compose"), *given, *named, "--profile", profile, "config"]
     # No proxy, no variables of the caller's: only what the files say.
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin"})
     assert done.returncode == 0, done.stderr

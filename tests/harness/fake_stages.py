@@ -222,6 +222,7 @@ class FakeStages:
                         "forgot_seq": self.forgot_seq},
             "index": {"pending_vectors": 3, "text_seq": 2, "vector_seq": 1, "purging": self.index_purging},
             "summarize": {"toc_seq": 4, "purging": 0},
+            "learn": {"procedures_seq": 3, "tasks_seq": 2, "purging": 0},
         }  # fmt: skip
         return StageStatus(stage, f"{stage}-0", True, "ok", 0, self.last_error, counts.get(stage, {}))
 

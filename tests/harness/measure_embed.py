@@ -23,6 +23,7 @@ from harness.broker import Broker
 from harness.waiting import until_async
 from jetmem.adapters.encoder import open_encoder
 from jetmem.adapters.nats_streams import ensure
+from jetmem.client.flushing import flushed
 from jetmem.runtime import limits
 from jetmem.runtime.settings import Common
 from jetmem_schemas import subjects
@@ -101,7 +102,7 @@ async def served(nc, texts):
             await asyncio.wait_for(more.wait(), 60)
     rate = len(texts) / (time.perf_counter() - started)
     await sub.unsubscribe()
-    await nc.flush()  # the last answer must leave before this process does something else
+    await flushed(nc)  # the last answer must leave before this process does something else
     return rate
 
 

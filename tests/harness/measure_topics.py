@@ -60,7 +60,7 @@ async def measure(count):
 
     with tempfile.TemporaryDirectory() as folder:
         store = Rocks(Path(folder) / "rows", FAMILIES, format_version=FORMAT)
-        topics = Topics(Rows(store), analyze)
+        topics = Topics(Rows(store), analyze, lambda _: False)
         found = segments(store, topics, count)
         began = time.perf_counter()
         for start in range(0, count, AT_ONCE):

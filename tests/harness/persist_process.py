@@ -13,7 +13,7 @@ import nats
 import nats.errors
 
 from harness.broker import Broker
-from harness.waiting import until, until_async
+from harness.waiting import DEADLINE_S, until, until_async
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import (
     ActivityReply,
@@ -26,6 +26,8 @@ from jetmem_schemas.internal import (
     decode_entry,
 )
 
+#: An answer that a busy machine takes its time for. Who is away is known at once, whose answer died with it is not.
+ANSWER_S = 20.0
 REPLIES = {
     "scan": ScanReply,
     "cover": CoverReply,
@@ -70,7 +72,7 @@ class PersistProcess:
 
     def ended(self) -> int:
         assert self.process
-        return self.process.wait(60)
+        return self.process.wait(DEADLINE_S)
 
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
@@ -99,7 +101,7 @@ class Client:
     async def ask(self, verb: str, of: str = "", /, **request: Any) -> Any:
         tenant = of or request.get("tenant", "acme")
         subject = subjects.service("persist", subjects.partition_of(tenant), verb)
-        reply = await self.nc.request(subject, msgspec.msgpack.encode(request), timeout=5)
+        reply = await self.nc.request(subject, msgspec.msgpack.encode(request), timeout=ANSWER_S)
         if reply.headers and "Nats-Service-Error-Code" in reply.headers:
             raise AssertionError(reply.data.decode())
         return msgspec.msgpack.decode(reply.data, type=REPLIES.get(verb, Any))
@@ -113,11 +115,11 @@ class Client:
             except nats.errors.Error:
                 return False
 
-        await until_async(reached, f"persist has recorded {seq}", 60)
+        await until_async(reached, f"persist has recorded {seq}")
 
     async def publish(self, body: Any, subject: str = "mem.acme.event.alice.s1", **headers: str) -> int:
         data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        return (await self.js.publish(subject, data, headers=headers or None)).seq
+        return (await self.js.publish(subject, data, timeout=ANSWER_S, headers=headers or None)).seq
 
     async def entries(self, tenant: str = "acme") -> list[Entry]:
         """What the log has of a tenant; its partition's numbers are checked for gaps."""
@@ -176,7 +178,7 @@ async def client(broker: Broker):
             return False
 
     try:
-        await until_async(up, "persist answers", 60)
+        await until_async(up, "persist answers")
         yield made
     finally:
         await nc.close()

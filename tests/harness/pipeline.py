@@ -16,7 +16,7 @@ import nats.js.errors
 from nats.js.api import ConsumerConfig
 
 from harness.broker import Broker
-from harness.waiting import until_async
+from harness.waiting import DEADLINE_S, until_async
 from jetmem import flow
 from jetmem.index.settings import IndexSettings
 from jetmem.runtime.settings import Common
@@ -39,18 +39,27 @@ from jetmem_schemas.internal import (
 )
 
 MODEL = "fake@00000000"
+#: An answer that a busy machine takes its time for. Who is away is known at once, whose answer died with it is not.
+ANSWER_S = 20.0
+#: So long a stage waits for what it is asked to wait for.
+WAIT_MS = 60_000
 
 
 class FakeEmbed:
-    """Answers jobs of index in the order they came; `held` makes it wait, `encoded` counts texts by tenant."""
+    """Answers jobs of a stage in the order they came; waits while `open` is not set.
 
-    def __init__(self, nc: Any) -> None:
+    A tenant in `hold_after` closes it once its job is done.
+    """
+
+    def __init__(self, nc: Any, stage: str = "index") -> None:
         self.nc = nc
+        self.stage = stage
         self.encoder = FakeEncoder()
         self.open = asyncio.Event()
         self.open.set()
         self.order: list[str] = []
         self.texts: list[str] = []
+        self.hold_after = ""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -71,22 +80,31 @@ class FakeEmbed:
 
     async def _pull(self) -> None:
         js = self.nc.jetstream()
-        config = ConsumerConfig(ack_wait=10)
-        subject = subjects.embed_job("index")
-        sub = await js.pull_subscribe(subject, durable="embed", stream=subjects.EMBED, config=config)
+        config = ConsumerConfig(ack_wait=300)  # what is held back is not to be done twice
+        subject = subjects.embed_job(self.stage)
+        sub = await js.pull_subscribe(subject, durable=f"embed-{self.stage}", stream=subjects.EMBED, config=config)
         while True:
             await self.open.wait()
             for msg in await sub.fetch(1, timeout=1):
                 await self.open.wait()
-                job = msgspec.msgpack.decode(msg.data, type=EmbedJob)
-                made = self.encoder.encode([each.text for each in job.texts])
-                vectors = [Vector(each.key, made[n].tobytes()) for n, each in enumerate(job.texts)]
-                ready = VectorsReady(job.tenant, MODEL, vectors)
-                reply = await self.nc.request(job.reply, encode(ready), timeout=5)
-                msgspec.msgpack.decode(reply.data, type=Stored)
-                await msg.ack()
-                self.order.append(job.tenant)
-                self.texts += [each.text for each in job.texts]
+                try:
+                    await self._done(msg)
+                except nats.errors.Error:
+                    await msg.nak(delay=0.2)
+                    raise
+
+    async def _done(self, msg: Any) -> None:
+        job = msgspec.msgpack.decode(msg.data, type=EmbedJob)
+        made = self.encoder.encode([each.text for each in job.texts])
+        vectors = [Vector(each.key, made[n].tobytes()) for n, each in enumerate(job.texts)]
+        ready = VectorsReady(job.tenant, MODEL, vectors)
+        reply = await self.nc.request(job.reply, encode(ready), timeout=ANSWER_S)
+        msgspec.msgpack.decode(reply.data, type=Stored)
+        await msg.ack()
+        self.order.append(job.tenant)
+        self.texts += [each.text for each in job.texts]
+        if job.tenant == self.hold_after:
+            self.open.clear()
 
 
 class Pipeline:
@@ -99,12 +117,14 @@ class Pipeline:
         self.embed = FakeEmbed(nc)
         self.settings: dict[str, Any] = {"index": index}
         self.fakes: dict[str, dict[str, Any]] = {"index": {"splitter": FakeSplitter()}}
+        self.common: dict[str, dict[str, Any]] = {}
         self.shells: dict[str, Any] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, *stages: str) -> None:
-        common = Common(server=self.broker.url, data=str(self.data))
+        shared = Common(server=self.broker.url, data=str(self.data))
         for stage in stages:
+            common = msgspec.structs.replace(shared, **self.common.get(stage, {}))
             settings = self.settings.get(stage) or flow.sections()[stage]()
             shell = flow.build(stage, {"": common, stage: settings}, **self.fakes.get(stage, {}))
             self.shells[stage] = shell
@@ -125,7 +145,7 @@ class Pipeline:
     async def ended(self, stage: str) -> None:
         """Wait for a stage that ends by itself."""
         self.shells.pop(stage)
-        await asyncio.wait_for(self._tasks.pop(stage), 30)
+        await asyncio.wait_for(self._tasks.pop(stage), DEADLINE_S)
 
     async def close(self) -> None:
         await self.embed.stop()
@@ -135,7 +155,9 @@ class Pipeline:
 
     async def say(self, text: str, *, tenant="acme", session="s1", **fields: Any) -> int:
         body = msgspec.json.encode({"text": text, **fields})
-        ack = await self.nc.jetstream().publish(subjects.memory(tenant, "event", "alice", session), body, timeout=5)
+        ack = await self.nc.jetstream().publish(
+            subjects.memory(tenant, "event", "alice", session), body, timeout=ANSWER_S
+        )
         return int(ack.seq)
 
     async def say_many(self, texts: list[str], **where: Any) -> int:
@@ -143,18 +165,19 @@ class Pipeline:
 
     async def forget(self, tenant="acme", **what: Any) -> int:
         subject = subjects.memory(tenant, "forget", "_", "_")
-        ack = await self.nc.jetstream().publish(subject, msgspec.json.encode(what), timeout=5)
+        ack = await self.nc.jetstream().publish(subject, msgspec.json.encode(what), timeout=ANSWER_S)
         return int(ack.seq)
 
     async def ask(self, stage: str, verb: str, request: Any, kind: Any, *, tenant="acme") -> Any:
         subject = subjects.service(stage, subjects.partition_of(tenant), verb)
-        reply = await self.nc.request(subject, encode(request), timeout=10)
+        waits_s = getattr(request, "wait_ms", 0) / 1000
+        reply = await self.nc.request(subject, encode(request), timeout=ANSWER_S + waits_s)
         assert not (reply.headers or {}).get("Nats-Service-Error-Code"), reply.data
         return msgspec.msgpack.decode(reply.data, type=kind)
 
     async def query(self, verb: str, *, tenant="acme", **request: Any) -> dict[str, Any]:
         """One question as agents ask it."""
-        reply = await self.nc.request(subjects.query(tenant, verb), msgspec.json.encode(request), timeout=30)
+        reply = await self.nc.request(subjects.query(tenant, verb), msgspec.json.encode(request), timeout=2 * ANSWER_S)
         assert not (reply.headers or {}).get("Nats-Service-Error-Code"), reply.data
         return dict(msgspec.json.decode(reply.data))
 
@@ -186,12 +209,12 @@ class Pipeline:
             raise AssertionError(f"{query}: found {last[:20]}, not {ids[:20]}") from error
 
     async def covered(self, seq: int, *, tenant="acme") -> int:
-        reply = await self.ask("persist", "cover", CoverRequest(seq, 10_000), CoverReply, tenant=tenant)
+        reply = await self.ask("persist", "cover", CoverRequest(seq, WAIT_MS), CoverReply, tenant=tenant)
         assert reply.covered
         return int(reply.rseq)
 
     async def applied(self, seq: int, *, tenant="acme") -> AppliedReply:
-        request = AppliedRequest(tenant, await self.covered(seq, tenant=tenant), 10_000)
+        request = AppliedRequest(tenant, await self.covered(seq, tenant=tenant), WAIT_MS)
         reply = await self.ask("index", "applied", request, AppliedReply, tenant=tenant)
         assert tuple(reply.at) == flow.stage("index").arms, "what the flow says and what the stage does"
         return reply

@@ -13,6 +13,7 @@ from jetmem.adapters.tantivy_text import analyze
 from jetmem.domain import calendar, walk
 from jetmem.query.discovery import Tally
 from jetmem.query.handler import Query
+from jetmem.query.ports import Zones
 from jetmem.query.settings import QuerySettings
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas import toc
@@ -111,8 +112,10 @@ def _rolled_up(id_: str, children: Sequence[toc.Node]) -> toc.Node:
     )
 
 
-def ask(stages: FakeStages, verb: str, tenant: str = "acme", **request: Any) -> dict[str, Any]:
-    query = Query(stages, QuerySettings(), stages.clock, Tally())
+def ask(
+    stages: FakeStages, verb: str, tenant: str = "acme", *, zones: Zones | None = None, **request: Any
+) -> dict[str, Any]:
+    query = Query(stages, QuerySettings(), stages.clock, Tally(), zones=zones)
     _, _, body, _ = asyncio.run(query.answer(f"mem.{tenant}.query.{verb}", json.dumps(request).encode()))
     reply: dict[str, Any] = json.loads(body)
     assert {"fresh", "degraded", "stale", "took_ms"} <= set(reply)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 from harness.ports import free_port
+from harness.waiting import DEADLINE_S
 
 
 class Proxy:
@@ -26,12 +27,12 @@ class Proxy:
 
     def __enter__(self) -> "Proxy":
         self._thread.start()
-        self._ready.wait(10)
+        assert self._ready.wait(DEADLINE_S)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(10)
+        self._thread.join(DEADLINE_S)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -5,14 +5,20 @@ once; `STAND_IN_STUBBORN=<stage>` makes it ignore SIGTERM.
 On a clean stop it adds its name to `$JETMEM_DATA/order`.
 """
 
+import os
+import sys
+
+if os.environ.get("STAND_IN_FAILS") == sys.argv[1]:  # before imports take their time: it fails several times
+    sys.exit(f"{sys.argv[1]}: the disk is on fire")
+
 import asyncio
 import json
-import os
 import signal
-import sys
 from pathlib import Path
 
 import nats
+
+from jetmem.client.flushing import flushed
 
 OK = b'HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{"healthy": true, "detail": "ok"}\n'
 SICK = OK.replace(b"200 OK", b"503 Service Unavailable").replace(b"ok", b"7 messages wait")
@@ -36,7 +42,7 @@ async def main(stage):
             await connection.publish(message.reply, json.dumps({"stages": []}).encode())
 
         await connection.subscribe("mem.*.query.status", cb=answer)
-        await connection.flush()
+        await flushed(connection)
     server = await asyncio.start_server(healthz, os.environ["JETMEM_HTTP_HOST"], int(os.environ["JETMEM_HTTP_PORT"]))
     async with server:
         await stopping.wait()
@@ -48,6 +54,4 @@ async def main(stage):
 
 
 if __name__ == "__main__":
-    if os.environ.get("STAND_IN_FAILS") == sys.argv[1]:
-        sys.exit(f"{sys.argv[1]}: the disk is on fire")
     asyncio.run(main(sys.argv[1]))

@@ -234,7 +234,7 @@ class Stage:
                 first = asked.sources[0]
                 grip = first.grip or Grip(first.text[:40], first.id, first.id, first.ts)
                 told = Told(f"Told at {self.clock.now}", [Bullet("Something was said.", [grip])])
-                self.it.maker.improve(key, Better(asked.inputs, told=told))
+                self.it.maker.improve(key, Better(asked.content, told=told))
 
     def close(self):
         self.it.close(self.it.due(self.clock.now_ms()), self.clock.now_ms())

@@ -8,7 +8,12 @@ from typing import Final
 
 #: Others of the machine may be installing something.
 _LOCK_WAIT: Final = "DPkg::Lock::Timeout=300"
-_PACKAGES: Final = {"kubectl": "kubernetes-client", "docker-compose": "docker-compose"}
+_PACKAGES: Final = {
+    "kubectl": "kubernetes-client",
+    "docker-compose": "docker-compose",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+}
 
 
 @cache

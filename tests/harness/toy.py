@@ -35,6 +35,6 @@ if __name__ == "__main__":
     from jetmem import cli
 
     jetmem.__path__ = path()
-    flow.STAGES = stages("embed", "summarize")
+    flow.STAGES = stages("embed", "summarize", "learn")
     flow.NAMES = tuple(each.name for each in flow.STAGES)
     cli.main()

@@ -2,10 +2,12 @@
 
 import socket
 
+from harness.waiting import DEADLINE_S
+
 
 def raw_publish(port: int, subject: str | bytes, headers: bytes, payload: bytes) -> None:
     """Publish with headers as they are, and wait until the server has read it."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock, sock.makefile("rwb") as wire:
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as sock, sock.makefile("rwb") as wire:
         wire.readline()
         wire.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
         where = subject.encode() if isinstance(subject, str) else subject
@@ -17,7 +19,7 @@ def raw_publish(port: int, subject: str | bytes, headers: bytes, payload: bytes)
                 return
 
 
-def raw_request(port: int, subject: bytes, headers: bytes, payload: bytes, deadline_s: float = 20) -> bytes:
+def raw_request(port: int, subject: bytes, headers: bytes, payload: bytes, deadline_s: float = DEADLINE_S) -> bytes:
     """Ask with headers as they are; the reply off the wire, with its headers."""
     with socket.create_connection(("127.0.0.1", port), timeout=deadline_s) as sock, sock.makefile("rwb") as wire:
         wire.readline()

@@ -10,7 +10,7 @@ import nats
 import pytest
 
 from harness.broker import Broker
-from harness.waiting import until_async
+from harness.waiting import DEADLINE_S, until_async
 from jetmem.adapters import nats_streams
 from jetmem.client import (
     Busy,
@@ -26,6 +26,7 @@ from jetmem.client import (
     connect,
 )
 from jetmem.client.batching import BATCH_EVENTS_MAX
+from jetmem.client.flushing import flushed
 from jetmem.client.questions import FORGET_ANSWER_S
 from jetmem.loading import Loader, Source, wait_fresh
 from jetmem.query.settings import QuerySettings
@@ -51,7 +52,7 @@ async def _raw(broker):
 
 async def _create(nc, **changes):
     config = nats_streams.configuration(subjects.MEMORY, Common()) | changes
-    reply = await nc.request("$JS.API.STREAM.CREATE.MEMORY", json.dumps(config).encode(), timeout=5)
+    reply = await nc.request("$JS.API.STREAM.CREATE.MEMORY", json.dumps(config).encode(), timeout=DEADLINE_S)
     assert "error" not in json.loads(reply.data), reply.data
 
 
@@ -68,7 +69,7 @@ async def _stored(broker):
         sub = await js.subscribe("", stream=subjects.MEMORY, ordered_consumer=True) if total else None
         return [
             (subjects.published(m.subject), json.loads(m.data))
-            for m in [await sub.next_msg(timeout=10) for _ in range(total)]
+            for m in [await sub.next_msg(timeout=DEADLINE_S) for _ in range(total)]
         ]
 
 
@@ -175,7 +176,7 @@ def test_without_acknowledgement_the_event_is_handed_back(broker):
             with pytest.raises(NotStored) as one:
                 await client.publish("no stream yet", session="s", timeout_s=0.3)
             with pytest.raises(NotStored) as many:
-                await client.publish_many(_events(2_500), timeout_s=0.3)
+                await client.publish_many(_events(2_500), timeout_s=3)
             assert len(many.value.pending) >= BATCH_EVENTS_MAX
             await _ensure(broker)
             await client.publish_event(one.value.pending[0])
@@ -219,7 +220,7 @@ def test_a_full_memory_hands_the_event_back_when_the_time_is_up(broker):
         await _ensure(broker, memory_bytes_max=300)
         async with connect(broker.url, tenant="acme") as client:
             with pytest.raises(NotStored, match="maximum bytes"):
-                await client.publish("x" * 400, session="s", timeout_s=0.3)
+                await client.publish("x" * 400, session="s", timeout_s=3)
 
     asyncio.run(run())
 
@@ -312,7 +313,7 @@ async def _answering(broker, reply, headers=None):
         await nc.publish(msg.reply, msgspec.json.encode(given), headers=headers)
 
     await nc.subscribe(subjects.QUERY_ALL, cb=answer)
-    await nc.flush()
+    await flushed(nc)
     try:
         yield asked
     finally:
@@ -369,7 +370,7 @@ def test_errors_of_questions_are_typed(broker):
     failure = Failure("bad_cursor", "the cursor is not one of ours", "cursor")
 
     async def run():
-        async with connect(broker.url, tenant="acme", answer_s=0.3) as client:
+        async with connect(broker.url, tenant="acme") as client:
             with pytest.raises(Unavailable):
                 await client.search("x")
             with pytest.raises(RequestRefused) as local:
@@ -379,11 +380,11 @@ def test_errors_of_questions_are_typed(broker):
             async with _answering(broker, failure, {ERROR_CODE_HEADER: "bad_cursor"}):
                 with pytest.raises(RequestRefused) as remote:
                     await client.timeline(cursor="zzz")
-            async with _raw(broker) as nc:
+            async with _raw(broker) as nc, connect(broker.url, tenant="acme", answer_s=0.1) as hasty:
                 await nc.subscribe(subjects.QUERY_ALL)
-                await nc.flush()
+                await flushed(nc)
                 with pytest.raises(TimedOut):
-                    await client.status()
+                    await hasty.status()
             return [(e.value.code, e.value.field) for e in (local, misspelt, remote)]
 
     assert asyncio.run(run()) == [("bad_field", "limit"), ("bad_field", "sesion"), ("bad_cursor", "cursor")]
@@ -492,7 +493,7 @@ def test_waiting_for_an_arm_goes_on_while_persist_is_restarted(broker):
             await nc.publish(msg.reply, msgspec.json.encode(body), headers=headers)
 
         await nc.subscribe(subjects.QUERY_ALL, cb=answer)
-        await nc.flush()
+        await flushed(nc)
         async with connect(broker.url, tenant="none") as client:
             await wait_fresh(client, "acme", 42, "vector", lambda *each: waited.append(each))
         await nc.close()
@@ -534,7 +535,7 @@ def test_a_forget_is_waited_for_longer_than_the_service_takes(broker):
 
         await nc.subscribe(subjects.query("acme", "forget"), cb=answer)
         await nc.subscribe(subjects.query("acme", "status"))
-        await nc.flush()
+        await flushed(nc)
         async with connect(broker.url, tenant="acme", answer_s=0.1) as client:
             forgetting = asyncio.ensure_future(client.forget(ids=["a"]))
             with pytest.raises(TimedOut):

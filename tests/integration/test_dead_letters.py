@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from harness.broker import Broker
 from harness.files import grep
 from harness.persist_process import PersistProcess, client
-from harness.waiting import until_async
+from harness.waiting import DEADLINE_S, until_async
 from jetmem import flow
 from jetmem.cli import app
 from jetmem.console import publish_command
@@ -98,6 +98,10 @@ def test_publish_says_what_became_of_it(pair, monkeypatch):
     monkeypatch.setattr(publish_command, "_DEAD_WITHIN_S", 1.0)
     query = flow.build("query", {"": Common(server=broker.url), "query": QuerySettings()})
 
+    def refused():
+        monkeypatch.setattr(publish_command, "_DEAD_WITHIN_S", DEADLINE_S)  # its letter comes when it comes
+        return _publish(broker, "two", "--id", "x1", code=1)
+
     async def run():
         serving = asyncio.create_task(query.run())
 
@@ -109,7 +113,7 @@ def test_publish_says_what_became_of_it(pair, monkeypatch):
             return [
                 await asyncio.to_thread(_publish, broker, "one", "--id", "x1"),
                 await asyncio.to_thread(_publish, broker, "one", "--id", "x1"),
-                await asyncio.to_thread(_publish, broker, "two", "--id", "x1", code=1),
+                await asyncio.to_thread(refused),
             ]
         finally:
             query.app.exit()

@@ -16,17 +16,19 @@ import pytest
 from harness import deployment
 from harness.containers import MODELS, READY_S, Host, brokers
 from harness.deployment import STREAMS, Container, composed, kustomized, of_kind, pods, stream_configuration
-from harness.waiting import until
+from harness.waiting import DEADLINE_S, until, until_async
 from jetmem import flow
 from jetmem.adapters import nats_work
 from jetmem.adapters.nats_connect import api
+from jetmem.client.keys import identity
 from jetmem.console import configuration
 from jetmem.console.temporary import model_cache
+from jetmem.rights import OPERATOR
+from jetmem.users import User, Users
 from jetmem_schemas import subjects
 
 #: As the manifests write the broker's address.
 SERVICE = "nats.nats.svc.cluster.local"
-ROOT_USER = "root"
 
 
 def answers(url: str, **credentials: str) -> dict[str, Any]:
@@ -36,10 +38,17 @@ def answers(url: str, **credentials: str) -> dict[str, Any]:
         nc = await nats.connect(url, **credentials)
         try:
             body = json.dumps({"text": "the build is green again"}).encode()
-            ack = await nc.jetstream().publish(subjects.memory("acme", "event", "alice", "s1"), body, timeout=10)
+            ack = await nc.jetstream().publish(
+                subjects.memory("acme", "event", "alice", "s1"), body, timeout=DEADLINE_S
+            )
             question = {"query": "is the build broken?", "after": ack.seq, "wait_ms": 20_000}
-            reply = await nc.request(subjects.query("acme", "search"), json.dumps(question).encode(), timeout=30)
-            return dict(json.loads(reply.data))
+            subject, payload = subjects.query("acme", "search"), json.dumps(question).encode()
+
+            async def whole() -> dict[str, Any] | None:
+                reply = dict(json.loads((await nc.request(subject, payload, timeout=READY_S)).data))
+                return None if reply["degraded"] else reply
+
+            return dict(await until_async(whole, "an answer of all arms"))
         finally:
             await nc.close()
 
@@ -97,8 +106,28 @@ def test_compose_on_three_brokers(tmp_path: Path) -> None:
             assert host.stop() == dict.fromkeys(flow.NAMES, 0)
 
 
-def prepared(host_root: Path, names: dict[str, str], overlay: str) -> list[Container]:
-    """What runs in each pod, after what prepares it. Volumes of a pod are its own; its secret is its password."""
+def test_compose_with_users(tmp_path: Path) -> None:
+    """As README.md has it: users first, then the broker and the stages with both files."""
+    users = Users(tmp_path / "compose")
+    owner, _ = users.add("acme", "owner")
+    containers = []
+    for name, service in composed("core", "", "users.yaml").items():
+        if deployment.is_ours(service):
+            each = deployment.compose_container(name, service)
+            key = {each.environ["JETMEM_CREDS"]: str(users.key_file(User("", service=name)))}
+            containers.append(dataclasses.replace(each, mounts=each.mounts | key))
+    with (
+        brokers(tmp_path, "nats.conf", ("nats",), users=users.file.read_text(encoding="utf-8")) as at,
+        running(tmp_path / "host", at, containers) as host,
+    ):
+        reply = answers(f"nats://{at['nats']}:4222", **identity(str(users.key_file(owner))).options())
+        assert (len(reply["hits"]), reply["degraded"], reply["mode"]) == (1, [], "hybrid")
+        assert "Violation" not in (tmp_path / "nats/log").read_text(encoding="utf-8")
+        assert host.stop() == dict.fromkeys(flow.NAMES, 0)
+
+
+def prepared(host_root: Path, names: dict[str, str], overlay: str, users: Users | None = None) -> list[Container]:
+    """What runs in each pod, after what prepares it. Volumes of a pod are its own; its secret is its key."""
     documents = kustomized(overlay)
     host = Host(host_root, names)
     containers = []
@@ -109,8 +138,9 @@ def prepared(host_root: Path, names: dict[str, str], overlay: str) -> list[Conta
         for volume in pod["volumes"]:
             if "secret" in volume:
                 (item,) = volume["secret"]["items"]
-                password = host.volume(f"{volume['name']}-{name}") / item["path"]
-                password.write_text(f"secret of {item['key']}\n", encoding="utf-8")
+                assert users is not None
+                key = users.key_file(User("", service=item["key"].removesuffix(".nk")))
+                shutil.copy(key, host.volume(f"{volume['name']}-{name}") / item["path"])
         containers.append(dataclasses.replace(main, name=name))
     return containers
 
@@ -138,9 +168,9 @@ def test_kubernetes_on_one_node(tmp_path: Path) -> None:
 def test_kubernetes_on_a_cluster(tmp_path: Path) -> None:
     """Users of their own; streams and consumer are made by others, from the very resources that NACK is given."""
     documents = kustomized("overlays/cluster")
-    stages = [{"user": name, "password": f"secret of {name}"} for name in flow.NAMES]
-    users = json.dumps([*stages, {"user": ROOT_USER, "password": ROOT_USER}])
-    root = {"user": ROOT_USER, "password": ROOT_USER}
+    users = Users(tmp_path / "secrets")
+    owner, _ = users.add("acme", "owner")
+    root = identity(str(users.key_file(User("", service=OPERATOR)))).options()
 
     async def make(url: str) -> None:
         nc = await nats.connect(url, **root)
@@ -158,14 +188,15 @@ def test_kubernetes_on_a_cluster(tmp_path: Path) -> None:
         return found
 
     members = ("nats-a", "nats-b", "nats-c")
-    conf = f"authorization {{ users: {users} }}"
-    with brokers(tmp_path, "nats-cluster.conf", members, users=conf) as at:
+    with brokers(tmp_path, "nats-cluster.conf", members, users=users.file.read_text(encoding="utf-8")) as at:
         url, names = f"nats://{at['nats-c']}:4222", {SERVICE: at["nats-a"]}
         asyncio.run(make(url))
-        containers = prepared(tmp_path / "host", names, "overlays/cluster")
+        containers = prepared(tmp_path / "host", names, "overlays/cluster", users)
         with running(tmp_path / "host", names, containers) as host:
-            reply = answers(url, **root)
+            reply = answers(url, **identity(str(users.key_file(owner))).options())
             assert (len(reply["hits"]), reply["degraded"]) == (1, [])
+            refused = [path for path in tmp_path.glob("*/log") if "Violation" in path.read_text(encoding="utf-8")]
+            assert refused == []
             assert asyncio.run(made(url))[subjects.EMBED] == ["embed"], "embed uses the one that the scaler looks at"
             assert host.stop() == dict.fromkeys(flow.NAMES, 0)
 

@@ -13,11 +13,12 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from harness.broker import Broker
-from harness.waiting import until_async
+from harness.waiting import DEADLINE_S, until_async
 from jetmem.adapters import nats_work
 from jetmem.adapters.nats_connect import api
 from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.nats_streams import ensure
+from jetmem.client.flushing import flushed
 from jetmem.embed import replies
 from jetmem.embed.app import Embed, build
 from jetmem.embed.settings import EmbedSettings
@@ -54,11 +55,11 @@ class Asker:
 
     async def listen(self) -> None:
         self._sub = await self.nc.subscribe(REPLY, cb=self._on_vectors)
-        await self.nc.flush()
+        await flushed(self.nc)
 
     async def leave(self) -> None:
         await self._sub.unsubscribe()
-        await self.nc.flush()
+        await flushed(self.nc)
 
     async def ask(self, *texts: str, attempts: int = 0) -> None:
         job = EmbedJob("acme", REPLY, [EmbedText(text.encode(), text) for text in texts], attempts)
@@ -85,12 +86,12 @@ class Asker:
 
 
 async def status(nc: Client) -> StageStatus:
-    reply = await nc.request(subjects.service("embed", "any", "status"), encode({}), timeout=5)
+    reply = await nc.request(subjects.service("embed", "any", "status"), encode({}), timeout=DEADLINE_S)
     return msgspec.msgpack.decode(reply.data, type=StageStatus)
 
 
 async def in_stream(nc: Client) -> int:
-    info = msgspec.json.decode((await nc.request(STREAM, b"", timeout=5)).data)
+    info = msgspec.json.decode((await nc.request(STREAM, b"", timeout=DEADLINE_S)).data)
     return int(info["state"]["messages"])
 
 
@@ -227,7 +228,7 @@ def test_an_encoder_that_fails_on_everything_stops_the_stage_and_loses_nothing()
             await until_async(lambda: _async(shell.health.ready), "embed is ready")
             encoder.failure = RuntimeError("out of luck")
             await asker.ask("a", "b")
-            await asyncio.wait({task}, timeout=30)
+            await asyncio.wait({task}, timeout=DEADLINE_S)
             assert "fails on every text" in str(task.exception())
             assert not shell.health.verdict()[0]
             assert not asker.vectors
@@ -300,7 +301,7 @@ def test_a_question_is_answered_while_a_long_window_is_at_work() -> None:
             await until_async(lambda: _async("long" in encoded_texts(encoder)), "the window is at work")
             subject = subjects.service("embed", "any", "encode")
             for _ in range(2):  # the second time from the cache
-                raw = await asker.nc.request(subject, encode(EncodeRequest(["who", "why", "who"])), timeout=5)
+                raw = await asker.nc.request(subject, encode(EncodeRequest(["who", "why", "who"])), timeout=DEADLINE_S)
                 reply = msgspec.msgpack.decode(raw.data, type=EncodeReply)
                 assert reply.vectors == [expected("who"), expected("why"), expected("who")]
                 assert reply.model == encoder.model
@@ -317,7 +318,7 @@ def test_a_question_out_of_bounds_gets_an_error() -> None:
         async with asking(broker) as asker, embed(broker, FakeEncoder()):
             subject = subjects.service("embed", "any", "encode")
             for texts, code in ((["a"] * 65, "too_large"), ([POISON_MARKER], "bad_field")):
-                raw = await asker.nc.request(subject, encode(EncodeRequest(texts)), timeout=5)
+                raw = await asker.nc.request(subject, encode(EncodeRequest(texts)), timeout=DEADLINE_S)
                 assert raw.headers is not None
                 assert raw.headers["Nats-Service-Error-Code"] == code
 
@@ -458,7 +459,7 @@ def test_status_says_model_rate_and_queue() -> None:
             await asker.ask("a", "b")
             await asker.got("a", "b")
             await emptied(asker.nc)
-            raw = await asker.nc.request(subjects.service_status("embed"), encode({}), timeout=5)
+            raw = await asker.nc.request(subjects.service_status("embed"), encode({}), timeout=DEADLINE_S)
             now = msgspec.msgpack.decode(raw.data, type=StageStatus)
             assert (now.stage, now.healthy) == ("embed", True)
             assert now.counts["model"] == encoder.model

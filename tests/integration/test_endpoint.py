@@ -104,6 +104,26 @@ def test_a_closed_segment_is_told_and_then_what_is_above(stub):
     assert len(stub.asked) == count
 
 
+def test_nobody_is_asked_while_the_record_takes_nothing(stub):
+    told = Told(stub)
+    told.record.say("and more", DAY_1 + 1_000)
+    told.stage.clock.now += 3_600
+    told.stage.read()
+    told.stage.close()
+    told.stage.make()
+    told.stage.publish()
+    for _ in range(3):  # MEMORY has it, persist did not read it yet
+        assert asyncio.run(told.lap()) == 0
+    assert stub.asked == []
+    told.stage.settle()
+    assert asyncio.run(told.lap()) == 1
+    for _ in range(3):  # told, and on its way
+        assert asyncio.run(told.lap()) == 0
+    assert len(stub.asked) == 1
+    told.stage.settle()
+    assert told.by() == "endpoint"
+
+
 def test_open_nodes_are_not_told(stub):
     told = Told(stub)
     told.record.say("and more", DAY_1 + 1_000)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+from harness.commands import PATIENT
 from jetmem.console.temporary import model_cache
 
 TURNS = [
@@ -32,9 +33,9 @@ def _file(tmp_path):
 
 
 def _run(*arguments, tmp_path):
-    environ = {**os.environ, "JETMEM_EMBED_CACHE": str(model_cache()), "TMPDIR": str(tmp_path)}
+    environ = {**os.environ, **PATIENT, "JETMEM_EMBED_CACHE": str(model_cache()), "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "jetmem.evaluation.retrieval", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=420, env=environ, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, env=environ, check=False)
 
 
 def test_a_made_up_conversation_end_to_end(tmp_path):

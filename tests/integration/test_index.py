@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.pipeline import pipeline
-from harness.waiting import until_async
+from harness.waiting import DEADLINE_S, until_async
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.index import app
 from jetmem.runtime import limits, metrics
@@ -142,7 +142,7 @@ def test_rebuild_is_an_empty_store(tmp_path):
         await line.embedded()
         await line.finds("zanzibar", names(40))
         subject = subjects.service("index", "all", "rebuild")
-        reply = await line.nc.request(subject, encode({}), timeout=5)
+        reply = await line.nc.request(subject, encode({}), timeout=DEADLINE_S)
         assert msgspec.msgpack.decode(reply.data) == {"rebuilding": True}
         await line.ended("index")
         await line.start("index")
@@ -206,6 +206,7 @@ def test_a_small_tenant_does_not_wait_behind_anothers_import(tmp_path):
         await line.finds("import 4999", ["e4999"], tenant="big", limit=1)
         await line.say("zanzibar", tenant="small", id="small")
         await line.finds("zanzibar", ["small"], tenant="small")
+        line.embed.hold_after = "small"
         line.embed.open.set()
         await line.embedded("small")
         await line.finds("zanzibar", ["small"], tenant="small", mode="vector")
@@ -246,7 +247,7 @@ def test_waiting_for_what_was_just_said(tmp_path):
         for number in range(5):
             seq = await line.say("zanzibar", id=f"e{number}")
             rseq = await line.covered(seq)
-            reply = await line.find("zanzibar", rseq=rseq, wait_ms=10_000)
+            reply = await line.find("zanzibar", rseq=rseq, wait_ms=20_000)
             assert f"e{number}" in {hit.id for hit in reply.hits}
             assert reply.late == []
             assert reply.text.seq >= seq
@@ -256,12 +257,13 @@ def test_waiting_for_what_was_just_said(tmp_path):
         await line.embedded()
         line.embed.open.clear()
         rseq = await line.covered(await line.say("another thing", id="late"))
-        reply = await line.find("another", mode="hybrid", rseq=rseq, wait_ms=2_000)
+        assert (await line.find("another", rseq=rseq, wait_ms=20_000)).late == []
+        reply = await line.find("another", mode="hybrid", rseq=rseq, wait_ms=200)
         assert reply.late == ["vector"]
         assert "late" in {hit.id for hit in reply.hits}
         assert reply.vector.rseq < rseq <= reply.text.rseq
         line.embed.open.set()
-        reply = await line.find("another", mode="vector", rseq=rseq, wait_ms=10_000)
+        reply = await line.find("another", mode="vector", rseq=rseq, wait_ms=20_000)
         assert reply.late == []
         assert "late" in {hit.id for hit in reply.hits}
 
@@ -394,7 +396,7 @@ def test_a_large_tenant_is_searched_by_its_graph_before_and_after_a_restart(tmp_
 
 
 def test_another_model_is_asked_for_everything(tmp_path, monkeypatch):
-    monkeypatch.setattr("jetmem.index.models.QUIET_S", 0.0)
+    monkeypatch.setattr("jetmem.runtime.models.QUIET_S", 0.0)
 
     async def body(line):
         await say_all(line, "zanzibar", names(10))

@@ -1,8 +1,10 @@
 """compose/ and k8s/ hold what the flow says, fit the schemas, and name nothing that the code does not know."""
 
+import posixpath
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -33,6 +35,7 @@ from jetmem.console import configuration as layers
 from jetmem.docs import pages
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.settings import Common
+from jetmem.users import FILE, User, Users
 from jetmem_schemas import subjects
 
 #: The oldest version that has everything we use (the pod's index as a label), and the newest whose schemas we have.
@@ -163,25 +166,47 @@ def test_stages_have_users_of_their_own_on_a_cluster() -> None:
         documents = kustomized(overlay)
         for name, pod in pods(documents).items():
             container = deployment.pod_containers(pod, documents)[-1]
-            assert container.environ["JETMEM_USER"] == name
+            assert container.environ["JETMEM_CREDS"] == "/etc/jetmem/nats/user.nk"
             (secret,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
-            assert secret["items"] == [{"key": name, "path": "password"}], "it sees its own password only"
-            assert container.environ["JETMEM_PASSWORD_FILE"] == "/etc/jetmem/nats/password"
+            key = Users(Path()).key_file(User("", service=name)).name
+            assert secret["items"] == [{"key": key, "path": "user.nk"}], "it sees its own key only"
             assert "/etc/jetmem/nats" in container.mounts
 
+
+def test_brokers_of_a_cluster_include_the_users() -> None:
+    """As the chart has it: an include is relative to its nats.conf, and the reloader watches what is below /etc/."""
     values = yaml.safe_load((K8S / "nats/values-users.yaml").read_text(encoding="utf-8"))
-    users = [each["user"] for each in values["config"]["merge"]["authorization"]["users"]]
-    assert users == [*flow.NAMES, "operator"]
-    keys = [each["valueFrom"]["secretKeyRef"] for each in values["container"]["env"].values()]
-    assert keys == [{"name": "jetmem-nats", "key": name} for name in users]
+    (mount,) = [each["value"] for each in values["container"]["patch"]]
+    (volume,) = [each["value"] for each in values["podTemplate"]["patch"]]
+    assert (mount["name"], volume["configMap"]) == (volume["name"], {"name": "jetmem-users"})
+    (included,) = [value for key, value in values["config"]["merge"].items() if key.endswith("$include")]
+    assert posixpath.normpath(f"/etc/nats-config/{included}") == f"{mount['mountPath']}/{FILE.name}"
+    assert mount["mountPath"].startswith("/etc/") and values["reloader"]["enabled"]
+
+
+def test_compose_gives_each_stage_its_key() -> None:
+    for profile, env_file in PROFILES:
+        plain, keyed = composed(profile, env_file), composed(profile, env_file, "users.yaml")
+        assert set(plain) == set(keyed)
+        for stage in flow.STAGES:
+            container = deployment.compose_container(stage.name, keyed[stage.name])
+            mounted = container.mounts[container.environ["JETMEM_CREDS"]]
+            assert mounted.endswith(str(Users(Path("compose")).key_file(User("", service=stage.name))))
+            added = set(keyed[stage.name]["volumes"]) - set(plain[stage.name].get("volumes", ()))
+            assert len(added) == 1, "it sees its own key only"
 
 
 # --- what is named exists
 
 
+def settings_of(documents: tuple[dict[str, Any], ...]) -> dict[str, str]:
+    (found,) = [each["data"] for each in of_kind(documents, "ConfigMap") if "JETMEM_SERVER" in each["data"]]
+    return dict(found)
+
+
 def test_streams_and_the_consumer_are_those_that_the_services_verify() -> None:
     documents = kustomized("overlays/cluster")
-    maps = of_kind(documents, "ConfigMap")[0]["data"]
+    maps = settings_of(documents)
     assert maps["JETMEM_STREAMS"] == "verify"
     common = Common(replicas=int(maps["JETMEM_REPLICAS"]))
     made = {each["spec"]["name"]: stream_configuration(each["spec"]) for each in of_kind(documents, "Stream")}
@@ -198,7 +223,7 @@ def test_streams_and_the_consumer_are_those_that_the_services_verify() -> None:
     assert scaler["spec"]["scaleTargetRef"]["name"] == reader
     trigger = scaler["spec"]["triggers"][0]["metadata"]
     assert (trigger["stream"], trigger["consumer"]) == (subjects.EMBED, reader)
-    alone = of_kind(kustomized("overlays/single"), "ConfigMap")[0]["data"]
+    alone = settings_of(kustomized("overlays/single"))
     assert alone["JETMEM_STREAMS"] == "make" and not of_kind(kustomized("overlays/single"), "Stream")
 
 

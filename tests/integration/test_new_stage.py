@@ -10,7 +10,7 @@ import jetmem
 from harness import toy
 from harness.broker import Broker
 from harness.pipeline import pipeline
-from harness.waiting import until_async
+from harness.waiting import DEADLINE_S, until_async
 from jetmem import flow
 from jetmem.adapters.embed_asker import is_full
 from jetmem.adapters.supervised import Timing
@@ -25,13 +25,13 @@ STAGES = ("persist", "index", "tally", "query")
 @pytest.fixture
 def line_in_the_flow(monkeypatch):
     monkeypatch.setattr(jetmem, "__path__", toy.path())
-    monkeypatch.setattr(flow, "STAGES", toy.stages("embed", "summarize"))
+    monkeypatch.setattr(flow, "STAGES", toy.stages("embed", "summarize", "learn"))
 
 
 def run(body, tmp_path):
     async def test():
         async with pipeline(tmp_path) as line:
-            line.settings["query"] = QuerySettings(forget_wait_s=1.0)
+            line.settings["query"] = QuerySettings(forget_wait_s=1.0)  # of who is down; nobody is waited for longer
             await line.start(*STAGES)
             line.embed.start()
             await body(line)
@@ -91,6 +91,9 @@ def test_while_it_is_down_answers_say_so_and_a_forget_waits_for_it(line_in_the_f
         assert (await line.query("search", query="zanzibar", mode="text"))["degraded"] == [], "no arm of a search"
         await line.start("tally")
         assert await words(line, rseq=await line.covered(reply["seq"]), wait_ms=20_000) == 36
+        await line.stop("query")
+        line.settings["query"] = QuerySettings(forget_wait_s=60.0)
+        await line.start("query")
         reply = await line.query("forget", ids=["e2"])
         assert (reply["state"], reply["waiting"], reply["degraded"]) == ("applied", [], [])
         assert reply["fresh"]["tally"] >= reply["seq"]
@@ -124,13 +127,13 @@ def test_the_supervisor_runs_it_as_any_other(line_in_the_flow, tmp_path):
             async def ready():
                 return up.ready.is_set() or running.done()
 
-            await until_async(ready, "ready", 45)
+            await until_async(ready, "ready")
             assert [(child.name, child.state) for child in up.running()] == [
                 ("nats-server", "ok"), *((name, "ok") for name in STAGES)
             ]  # fmt: skip
         finally:
             up.stop()
-            await asyncio.wait_for(running, 60)
+            await asyncio.wait_for(running, DEADLINE_S)
 
     asyncio.run(test())
 

@@ -10,6 +10,8 @@ import nats
 import pytest
 
 from harness.broker import Broker
+from harness.waiting import DEADLINE_S
+from jetmem.client.flushing import flushed
 from jetmem.console import operator_commands
 from jetmem_schemas import subjects
 from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER, Failure
@@ -27,7 +29,7 @@ async def jetmem(*arguments):
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "jetmem", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     return process.returncode, out.decode().strip(), err.decode()
 
 
@@ -45,7 +47,7 @@ class Stages:
     async def start(self):
         self.sub = await self.nc.subscribe(subjects.service_all("index", "all"), cb=self.index)
         await self.nc.subscribe(subjects.query("none", "status"), cb=self.query)
-        await self.nc.flush()
+        await flushed(self.nc)
 
     async def index(self, msg):
         verb = msg.subject.rsplit(".", 1)[-1]
@@ -122,7 +124,7 @@ def test_a_stages_refusal_is_one_sentence(broker):
 def test_only_projections_can_be_rebuilt(broker, stage):
     code, _, err = asyncio.run(jetmem("rebuild", stage, "--server", broker.url))
     assert code == 2
-    assert err.strip() == f"jetmem: {stage} is no projection of the record; index, summarize can be rebuilt"
+    assert err.strip() == f"jetmem: {stage} is no projection of the record; index, summarize, learn can be rebuilt"
 
 
 @pytest.mark.parametrize(

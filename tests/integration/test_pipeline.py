@@ -1,67 +1,30 @@
 """The real pipeline as `jetmem up` starts it: plain subjects in, honest answers out, whoever is down."""
 
 import asyncio
+import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
-from contextlib import asynccontextmanager, contextmanager
+import urllib.request
+from contextlib import asynccontextmanager
 
 import nats
 import pytest
 
 from harness.files import grep
-from harness.ports import free_port
-from harness.waiting import until, until_async
+from harness.up import up
+from harness.waiting import DEADLINE_S, until, until_async
 from harness.wire import raw_request
 from jetmem import client
-from jetmem.console.temporary import model_cache
 from jetmem_schemas import subjects
 from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER
 from jetmem_schemas.requests import VERBS
 
-START_S = 240.0
-
-
-class Running:
-    def __init__(self, url, folder):
-        self.url = url
-        self.folder = folder
-
-    def pid(self, name):
-        state = json.loads((self.folder / "run" / "state.json").read_text())
-        return {p["name"]: p["pid"] for p in state["processes"]}[name]
-
-    @contextmanager
-    def hung(self, name):
-        """A process that is there and does nothing."""
-        pid = self.pid(name)
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
-
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("up")
-    port = free_port()
-    environ = {**os.environ, "JETMEM_EMBED_CACHE": str(model_cache())}
-    command = [sys.executable, "-m", "jetmem", "up", "--data", str(folder), "--port", str(port)]
-    errors = (folder / "stderr").open("wb")
-    up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environ)
-    try:
-        assert up.stdout.readline().decode() == f"ready nats://127.0.0.1:{port}\n", (folder / "stderr").read_text()
-        yield Running(f"nats://127.0.0.1:{port}", folder)
-        up.send_signal(signal.SIGINT)
-        assert up.wait(60) == 0
-    finally:
-        up.kill()
-        up.wait()
-        up.stdout.close()
-        errors.close()
+    with up(tmp_path_factory.mktemp("up")) as made:
+        yield made
 
 
 @asynccontextmanager
@@ -75,7 +38,7 @@ async def plain(running):
 
 def on(running, body, tenant="acme"):
     async def work():
-        async with client.connect(running.url, tenant=tenant, agent="alice", answer_s=20) as memory:
+        async with client.connect(running.url, tenant=tenant, agent="alice", answer_s=60) as memory:
             await body(memory)
 
     asyncio.run(work())
@@ -87,7 +50,7 @@ def test_any_client_publishes_and_finds_with_plain_subjects(running):
             ack = await nc.jetstream().publish("mem.plain.event.alice.s1", b'{"text":"the build is green again"}')
             question = {"query": "is the build broken?", "after": ack.seq, "wait_ms": 20_000}
             reply = json.loads(
-                (await nc.request("mem.plain.query.search", json.dumps(question).encode(), timeout=25)).data
+                (await nc.request("mem.plain.query.search", json.dumps(question).encode(), timeout=DEADLINE_S)).data
             )
             assert [hit["text"] for hit in reply["hits"]] == ["the build is green again"]
             assert (reply["mode"], reply["degraded"], reply["stale"]) == ("hybrid", [], False)
@@ -124,7 +87,7 @@ def test_any_client_publishes_and_finds_with_plain_subjects(running):
 def test_a_bad_question_gets_an_error_reply(running, subject, payload, code, field):
     async def body():
         async with plain(running) as nc:
-            reply = await nc.request(subject, payload, timeout=10)
+            reply = await nc.request(subject, payload, timeout=DEADLINE_S)
             failure = json.loads(reply.data)
             assert (failure["code"], failure.get("field", "")) == (code, field)
             assert reply.headers[ERROR_CODE_HEADER] == code
@@ -261,7 +224,7 @@ def test_a_forget_is_purged_in_the_end_and_says_so(running):
             assert (told.seq, told.erased, told.waiting) == (done.seq, 1, []) and told.state in ("applied", "purged")
             return told.state == "purged"
 
-        await until_async(purged, "the forget is purged", 60)
+        await until_async(purged, "the forget is purged")
         assert not grep(words[0], running.folder)
         assert grep(words[1], running.folder)
         with pytest.raises(client.RequestRefused) as refused:
@@ -298,13 +261,17 @@ def test_forgotten_stays_forgotten_through_a_rebuild(running):
             return {hit.id for hit in reply.hits} if reply.mode == "hybrid" else set()
 
         rest = {f"n{number}" for number in (0, 1, 3, 4, 5)}
-        assert await found() == rest
-        await memory.nats.request(subjects.service("index", "all", "rebuild"), b"\x80", timeout=10)
+
+        async def left():
+            return await found() == rest
+
+        await until_async(left, "the rest is found")
+        await memory.nats.request(subjects.service("index", "all", "rebuild"), b"\x80", timeout=DEADLINE_S)
 
         async def rebuilt():
-            return running.pid("index") != before and await found() == rest
+            return running.pid("index") != before and await left()
 
-        await until_async(rebuilt, "the rebuilt index finds the rest", 60)
+        await until_async(rebuilt, "the rebuilt index finds the rest")
         again = await memory.publish("note 2: the marigold is planted", session="s1", id="n2")
         reply = await memory.search("marigold planted", after=again.seq, wait_ms=30_000, limit=20)
         assert {hit.id for hit in reply.hits} == rest
@@ -326,7 +293,7 @@ def test_bad_messages_become_dead_letters_and_stop_nobody(running):
         for payload in bad:
             await js.publish("mem.broken.event.alice.s1", payload)
         for _ in bad:
-            heard.append(json.loads((await told.next_msg(20)).data)["code"])
+            heard.append(json.loads((await told.next_msg(DEADLINE_S)).data)["code"])
         assert sorted(heard) == sorted(bad.values())
         await memory.publish("what was good beside it is kept", session="s1")
         reply = await memory.search("good", after="mine", wait_ms=20_000, mode="text")
@@ -339,19 +306,22 @@ def test_bad_messages_become_dead_letters_and_stop_nobody(running):
 def test_service_discovery_knows_every_verb(running):
     async def body():
         async with plain(running) as nc:
-            info = json.loads((await nc.request("$SRV.INFO.jetmem", b"", timeout=10)).data)
+            info = json.loads((await nc.request("$SRV.INFO.jetmem", b"", timeout=DEADLINE_S)).data)
             assert {e["name"] for e in info["endpoints"]} == set(VERBS)
             assert all(json.loads(e["metadata"]["request_schema"]) for e in info["endpoints"])
 
     asyncio.run(body())
 
 
-def test_every_process_tells_its_health_and_metrics(running):
-    import urllib.request
+def is_healthy(base):
+    with contextlib.suppress(OSError):  # also while it says 503
+        return urllib.request.urlopen(f"{base}/healthz").status == 200
 
+
+def test_every_process_tells_its_health_and_metrics(running):
     state = json.loads((running.folder / "run" / "state.json").read_text())
     for process in state["processes"]:
         base = f"http://127.0.0.1:{process['http_port']}"
-        until(lambda base=base: urllib.request.urlopen(f"{base}/healthz").status == 200, f"{base} is healthy")
+        until(lambda base=base: is_healthy(base), f"{base} is healthy")
         if process["name"] != "nats-server":
             assert b"jetmem_requests_total" in urllib.request.urlopen(f"{base}/metrics").read()

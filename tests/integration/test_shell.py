@@ -4,17 +4,18 @@ import asyncio
 import json
 import signal
 import threading
-import time
 import urllib.request
+from types import SimpleNamespace
 
 import nats
 import pytest
+from faststream.nats import NatsBroker
 
 from harness.broker import Broker
 from harness.fake_stages import FakeClock
 from harness.persist_process import PersistProcess, client, run
 from harness.ports import free_port
-from harness.waiting import until_async
+from harness.waiting import DEADLINE_S, until_async
 from jetmem.adapters.http_health import healthz
 from jetmem.adapters.nats_connect import check_server
 from jetmem.adapters.nats_reader import OrderedReader
@@ -45,7 +46,7 @@ class HungStore(FakeStore):
     def write(self, batch, *, sync):
         if any(family == "log" for family, _, _ in batch.raw):
             self.hung.set()
-            self.go_on.wait(60)
+            self.go_on.wait(DEADLINE_S)
         super().write(batch, sync=sync)
 
 
@@ -165,9 +166,7 @@ def test_sigterm_while_the_broker_is_away_is_a_clean_stop(tmp_path, stage, away)
             broker.kill()
             assert process.running()
             process.process.send_signal(signal.SIGTERM)
-            asked = time.monotonic()
             assert process.ended() == 0, process.said()
-            assert time.monotonic() - asked < 5
             assert "Traceback" not in process.said()
 
 
@@ -179,7 +178,7 @@ def test_embed_stops_while_the_broker_is_away():
         broker.kill()
         await until_async(lambda: done(shell.nc.is_reconnecting), "it notices")
         shell.app.exit()
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, DEADLINE_S)
 
     with Broker() as broker:
         asyncio.run(main(broker))
@@ -207,3 +206,18 @@ async def http_up(port, *, healthy):
     except OSError:
         return False
     return (await healthz(port))[0] == healthy
+
+
+@pytest.mark.parametrize("gone", [OSError("reset"), RuntimeError("the handler is closed")])  # the latter is uvloop's
+def test_a_connection_that_is_gone_while_it_is_closed_is_a_clean_stop(monkeypatch, gone):
+    async def not_drained(*_):
+        raise nats.errors.ConnectionClosedError
+
+    async def close():
+        raise gone
+
+    monkeypatch.setattr(NatsBroker, "stop", not_drained)
+    broker = build(Common(), PersistSettings(), store=FakeStore(FAMILIES)).broker
+    broker._connection = SimpleNamespace(is_closed=False, close=close)
+    asyncio.run(broker.stop())
+    assert broker._connection is None

@@ -92,7 +92,7 @@ def test_what_is_forgotten_leaves_the_tree_and_every_file(tmp_path):
             status = await line.ask("summarize", "status", {"tenant": "acme"}, StageStatus)
             return status.counts["purging"] == 0
 
-        await until_async(purged, "purged", 30)
+        await until_async(purged, "purged")
         assert grep(b"meadow", line.data / "summarize")
         assert not grep(b"zanzibar", line.data / "summarize")
         await line.forget(all=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.ports import free_port
-from harness.waiting import until
+from harness.waiting import DEADLINE_S, until
 from jetmem import flow
 from jetmem.adapters import processes
 from jetmem.adapters.data_folder import FORMAT, DataFolder
@@ -70,7 +70,7 @@ class Up:
         assert self.out == f"ready nats://127.0.0.1:{self.port}\n", self.err
 
     def ended(self):
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=DEADLINE_S)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def up(tmp_path):
 
 
 def down(root):
-    return subprocess.run([*COMMAND, "down", "--data", str(root)], capture_output=True, text=True, timeout=60)
+    return subprocess.run([*COMMAND, "down", "--data", str(root)], capture_output=True, text=True, timeout=DEADLINE_S)
 
 
 def test_ready_then_interrupted_stops_all_in_reverse_order(up):
@@ -147,7 +147,7 @@ def test_a_killed_child_is_restarted(up, name):
 
 
 def test_a_stage_that_stays_unhealthy_is_restarted(up):
-    it = up(JETMEM_UP_UNHEALTHY_RESTART_S="0.5")
+    it = up(JETMEM_UP_UNHEALTHY_RESTART_S="5")
     it.wait_ready()
     before = it.of("index")
     sick = it.root / "sick-index"
@@ -193,7 +193,7 @@ def test_a_stage_that_does_not_stop_is_killed(up):
 
 
 def test_a_stage_that_cannot_start_is_named_with_the_last_line_of_its_log(up):
-    it = up(STAND_IN_FAILS="embed", STAND_IN_READY_S="8")
+    it = up(STAND_IN_FAILS="embed", STAND_IN_READY_S="15")
     assert it.ended() == 1
     assert it.out == ""
     assert "embed failed to start 5 times, last: embed: the disk is on fire" in it.err
@@ -263,7 +263,7 @@ def test_down_stops_what_runs_and_says_so(up):
     pids = [p["pid"] for p in it.state()["processes"]]
     said = down(it.root)
     assert said.returncode == 0
-    assert said.stdout.startswith("stopped query, summarize, index, embed, persist, nats-server in ")
+    assert said.stdout.startswith("stopped query, learn, summarize, index, embed, persist, nats-server in ")
     assert it.ended() == 0
     assert not any(alive(pid) for pid in pids)
     again = down(it.root)
@@ -291,11 +291,13 @@ def test_detached_returns_when_ready_and_down_stops_it(tmp_path):
     port = free_port()
     start = [*COMMAND, "up", "--detach", "--data", str(tmp_path / "data"), "--port", str(port)]
     try:
-        said = subprocess.run(start, capture_output=True, text=True, timeout=60)
+        said = subprocess.run(start, capture_output=True, text=True, timeout=DEADLINE_S)
         assert (said.returncode, said.stdout) == (0, f"ready nats://127.0.0.1:{port}\n"), said.stderr
         assert answers(port)
-        second = subprocess.run(start, capture_output=True, text=True, timeout=60)
-        foreground = subprocess.run([a for a in start if a != "--detach"], capture_output=True, text=True, timeout=60)
+        second = subprocess.run(start, capture_output=True, text=True, timeout=DEADLINE_S)
+        foreground = subprocess.run(
+            [a for a in start if a != "--detach"], capture_output=True, text=True, timeout=DEADLINE_S
+        )
         assert second.returncode == foreground.returncode == 2
         assert second.stderr == foreground.stderr, "one sentence for one cause"
         assert "is in use by process" in second.stderr
@@ -308,7 +310,7 @@ def test_detached_returns_when_ready_and_down_stops_it(tmp_path):
 def test_detached_tells_what_happens_as_it_happens(tmp_path):
     """A person who waits must not wait in silence for a stage that cannot start."""
     start = [*COMMAND, "up", "--detach", "--data", str(tmp_path / "data"), "--port", str(free_port())]
-    environ = {"STAND_IN_FAILS": "embed", "STAND_IN_READY_S": "10", "JETMEM_EMBED_CACHE": str(tmp_path / "cache")}
+    environ = {"STAND_IN_FAILS": "embed", "STAND_IN_READY_S": "15", "JETMEM_EMBED_CACHE": str(tmp_path / "cache")}
     out = tmp_path / "out"
     with out.open("wb") as file:
         process = subprocess.Popen(start, stdout=file, stderr=file, env={**os.environ, **environ})
@@ -319,7 +321,7 @@ def test_detached_tells_what_happens_as_it_happens(tmp_path):
         assert process.poll() is None, "while it is still tried"
         assert "preparing the model (about a minute, once)" in out.read_text()
         assert out.read_text().count("preparing the model") == 1
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=DEADLINE_S) == 1
     finally:
         down(tmp_path / "data")
     assert "not ready after" in out.read_text()
@@ -360,7 +362,7 @@ def test_without_a_cache_of_the_users_own_the_model_is_kept_in_the_data_folder(u
 def test_a_setting_out_of_range_stops_it_before_anything_starts(tmp_path, detach, text, said):
     (tmp_path / "jetmem.toml").write_text(text)
     start = [*COMMAND, "up", "--data", str(tmp_path), "--port", str(free_port()), *detach]
-    done = subprocess.run(start, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(start, capture_output=True, text=True, timeout=DEADLINE_S)
     assert (done.returncode, done.stderr) == (2, f"jetmem: {tmp_path / 'jetmem.toml'}: {said}\n")
     assert [each.name for each in tmp_path.iterdir()] == ["jetmem.toml"]
 
@@ -371,7 +373,7 @@ def test_detached_that_fails_prints_why(tmp_path):
         taken.listen()
         port = taken.getsockname()[1]
         start = [*COMMAND, "up", "--detach", "--data", str(tmp_path / "data"), "--port", str(port)]
-        said = subprocess.run(start, capture_output=True, text=True, timeout=60)
+        said = subprocess.run(start, capture_output=True, text=True, timeout=DEADLINE_S)
     assert said.returncode == 2
     assert said.stdout == "" and f"port {port} on 127.0.0.1 is in use" in said.stderr
 

@@ -191,8 +191,12 @@ def test_nodes_are_searched_by_words_and_by_vector(tmp_path):
 def test_each_hit_names_the_segment_that_holds_it(tmp_path):
     async def body(line, memory):
         await told(memory)
-        found = await memory.search("violin lanterns", mode="text", after="mine", wait_ms=20_000, limit=1)
-        node = (await memory.toc(found.hits[0].segment)).node
+
+        async def placed():
+            found = await memory.search("violin lanterns", mode="text", after="mine", wait_ms=20_000, limit=1)
+            return found.hits[0].segment  # not waited for as long as for the hits
+
+        node = (await memory.toc(await until_async(placed, "a hit names its segment"))).node
         assert (node.session, node.level) == ("s2", "segment")
         await line.stop("summarize")
         found = await memory.search("violin lanterns", mode="text", limit=1)

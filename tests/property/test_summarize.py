@@ -23,6 +23,14 @@ says = st.tuples(
     st.sampled_from([0, 1_000, 60_000, HOUR, 26 * HOUR, -HOUR, -30 * HOUR, -9 * 24 * HOUR, 40 * 24 * HOUR]),
     st.sampled_from([3, 3, 30, 900, 4_000]),
 )
+#: Of an event that is there, or of one that may come later.
+corrects = st.tuples(
+    st.just("correct"),
+    st.integers(-8, 30),
+    st.sampled_from(["s1", "s2"]),
+    st.sampled_from(["alice", "bob"]),
+    st.sampled_from([0, 60_000, 26 * HOUR, -HOUR, -9 * 24 * HOUR]),
+)
 works = st.tuples(st.sampled_from(["work", "work", "overtaken"]), st.integers(0, 5))
 does = st.tuples(st.sampled_from(["read", "make", "publish", "restart", "kill", "close", "embed"]), st.integers(0, 5))
 forgets = st.one_of(
@@ -37,12 +45,12 @@ operates = st.one_of(
 
 
 def histories(*more):
-    return st.lists(st.one_of(says, says, does, works, *more), min_size=1, max_size=30)
+    return st.lists(st.one_of(says, says, corrects, does, works, *more), min_size=1, max_size=30)
 
 
 #: At least this long, or hardly a node is made before its day is another.
 operated = st.lists(
-    st.one_of(says, says, says, works, works, does, forgets, operates, operates), min_size=10, max_size=30
+    st.one_of(says, says, says, corrects, works, works, does, forgets, operates, operates), min_size=10, max_size=30
 )
 
 
@@ -62,13 +70,9 @@ def play(history, *, vectors=True, **how):
     bucket = {}
     for number, step in enumerate(history):
         try:
-            if step[0] == "say":
-                _, session, agent, later, length = step
-                now += max(0, later)
-                at = now + min(0, later)
-                record.say(
-                    text_of(number, length), at, session=session, agent=agent, at=stage.clock.now_ms(), author="Ann"
-                )
+            if step[0] in ("say", "correct"):
+                now += max(0, step[4 if step[0] == "correct" else 3])
+                say(record, stage, number, now, *step)
             elif step[0] == "forget last":
                 record.forget({each.id for each in sorted(record.events(), key=lambda e: e.ts)[-step[1] :]}, at_once=2)
             elif step[0] in ("forget", "race"):
@@ -96,6 +100,27 @@ def play(history, *, vectors=True, **how):
     stage.index.at = None
     stage.settle()
     return record, stage
+
+
+def say(record, stage, number, now, what, *step):
+    named = {}
+    if what == "correct":
+        which, session, agent, later = step
+        said = record.events()
+        ahead = f"e{len(record.entries) - which}"
+        named["supersedes"] = said[which % len(said)].id if which >= 0 and said else ahead
+        length = 9
+    else:
+        session, agent, later, length = step
+    at = now + min(0, later)
+    text = text_of(number, length)
+    record.say(text, at, session=session, agent=agent, at=stage.clock.now_ms(), author="Ann", **named)
+
+
+def corrected(record):
+    """Ids that another event corrects."""
+    bodies = [(event.id, msgspec.json.decode(event.body)) for event in record.events()]
+    return {body["supersedes"] for id_, body in bodies if body.get("supersedes", id_) != id_}
 
 
 def restart(stage, bucket):
@@ -149,6 +174,7 @@ def check_tree(record):
     covered = set()
     grips = {grip.id: grip for node in nodes.values() for grip in node.grips}
     said = {event.id: event for event in record.events()}
+    wrong = corrected(record)
     for name, node in nodes.items():
         above = calendar.parent_of(calendar.parse(name))
         if above is not None:
@@ -167,6 +193,7 @@ def check_tree(record):
             for grip in bullet.grips:
                 assert toc.segment_of(grip) in nodes
                 assert grips[grip].excerpt in said[grips[grip].first].body.decode()
+                assert grips[grip].first not in wrong
         if node.level == "segment":
             if core.SOURCES_MAX > 100:
                 assert sum(last - first + 1 for first, last in node.sources) >= node.events
@@ -221,7 +248,7 @@ def check_emptied(stage):
 def check_nothing_left(stage, record):
     """Rows are of what is left, and of nothing else."""
     said = record.events()
-    assert len(list(stage.store.scan("events", b""))) == len(said)
+    assert len(list(stage.store.scan("events", b""))) == len(list(stage.store.scan("ids", b""))) == len(said)
     assert len(list(stage.store.scan("sessions", b""))) == len({(e.agent, e.session) for e in said})
     assert list(stage.store.scan("outbox", b"")) == list(stage.store.scan("dirty", b"")) == []
     assert {key[0] for key, _ in stage.store.scan("nodes", b"")} <= {PART}

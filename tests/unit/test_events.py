@@ -194,7 +194,8 @@ def test_milliseconds_are_not_lost():
         (
             requests.Timeline,
             b'{"since":"yesterday"}',
-            "since must be a time: RFC 3339 with a zone, as 2026-01-15T09:30:00Z, or epoch milliseconds",
+            "since must be a time: RFC 3339, as 2026-01-15T09:30:00Z, without a zone the tenant's clock, "
+            "or epoch milliseconds",
         ),
         (requests.Agents, b'{"kind":"x"}', "there is no field kind; those known are after, wait_ms, limit, cursor,"),
         (requests.Get, b'{"ids":[]}', "ids must be a list of 1 to 1000 items"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jetmem.domain import extract, lexical, summaries, walk
 from jetmem.domain.extract import Bullet, Candidate, Grip, Said, sentences
-from jetmem.domain.summaries import keyphrases, kind_of, roll_up, summarize
+from jetmem.domain.summaries import keyphrases, kind_of, roll_up, summarize, told_above
 
 TALK = [
     ("Ann", "Hey Bob! How are you?"),
@@ -157,6 +157,38 @@ def test_a_roll_up_is_made_of_its_childrens_bullets():
     assert set(year.sketch) == {word for day in days for word in day.sketch}
     assert year.sketch["billing"] == 2 and year.salience == max(day.salience for day in days)
     assert year.authors == ["Ann", "Bob"]
+
+
+def told(*keywords):
+    return msgspec.structs.replace(made(), title=keywords[0], keywords=list(keywords))
+
+
+def test_a_title_above_names_what_its_children_are_about():
+    assert told_above([told("b", "a"), told("c")], analyze) == [], "one letter is no word here"
+    children = [told("billing service", "invoices"), told("ledger", "billing service"), told("garden", "tall tulips")]
+    phrases = told_above(children, analyze)
+    assert phrases[:3] == ["billing service", "ledger", "garden"], "what two are about, then of those not named yet"
+    assert set(phrases) == {"billing service", "ledger", "garden", "tall tulips", "invoices"}
+    assert roll_up(children, {}, analyze).title == "Billing service, ledger, garden"
+    assert told_above([told("new invoices"), told("invoices")], analyze) == ["new invoices"], "no word twice"
+
+
+def test_an_only_child_lends_its_title():
+    child = told("tall tulips", "a", "garden")
+    day = roll_up([child], {}, analyze)
+    assert (day.title, day.keywords) == (child.title, child.keywords)
+    assert roll_up([day], {}, analyze).title == child.title
+
+
+def test_thousands_of_children_are_told_of_at_once():
+    child = made()
+    many = [msgspec.structs.replace(child, keywords=[f"word{n} thing{n}", f"word{n + 1}"]) for n in range(3_000)]
+    assert len(told_above(many, analyze)) == summaries.KEYWORDS_MAX
+
+
+def test_when_something_was_said_is_no_title():
+    said = [("Ann", "On Monday we talked about the weekend since the orchestra of Lyon played on Tuesday.")] * 3
+    assert not {"monday", "weekend", "since", "talked"} & set(analyze(" ".join(made(events(said)).keywords)))
 
 
 def test_salience_grows_with_what_is_said_and_how_important_it_is():

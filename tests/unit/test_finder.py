@@ -333,3 +333,31 @@ def test_both_are_merged_by_score(stage):
     assert set(ids(hits)) == {"e1", "e2", "e3", SEGMENT, DAY}
     assert {hits[0].id, hits[1].id, hits[2].id} >= {"e2", SEGMENT}, "the best of each kind are among the first"
     assert nodes(stage, "crane", target="both", limit=2) == hits[:2]
+
+
+def test_until_reads_a_bounded_number_of_nodes_however_many_come_later(stage, monkeypatch):
+    days = [MORNING + timedelta(days=n) for n in range(1_300)]
+    stage.apply(
+        *(
+            node(
+                n + 1,
+                f"toc:segment:2023-01-01:{n}",
+                "A crane broke.",
+                session="s",
+                start=day,
+                end=day + timedelta(hours=3),
+            )
+            for n, day in enumerate(days)
+        ),
+        node(2_000, "toc:year:2023", "A crane broke, a crane was mended, a crane.", start=days[0], end=days[-1]),
+    )
+    read = []
+    theirs = stage.rows.docs
+    monkeypatch.setattr(stage.rows, "docs", lambda tenant, keys: read.append(len(keys)) or theirs(tenant, keys))
+    until = int((days[2] + timedelta(hours=1)).timestamp() * 1000)
+    found = ids(nodes(stage, "crane", until=until))
+    assert set(found) == {"toc:year:2023", *(f"toc:segment:2023-01-01:{n}" for n in range(3))}
+    assert sum(read) <= 1_000
+    since = int(days[1].timestamp() * 1000)
+    assert set(ids(nodes(stage, "crane", since=since, until=until))) == set(found) - {"toc:segment:2023-01-01:0"}
+    assert len(nodes(stage, "crane", until=int(days[-1].timestamp() * 1000) + 1, limit=1_500)) == 1_301

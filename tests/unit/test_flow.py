@@ -115,8 +115,8 @@ def test_a_stage_is_one_folder_and_one_line(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(flow, "STAGES", toy.stages())
 
     assert flow.stage("tally") is toy.LINE
-    assert [stage.name for stage in flow.projections()] == ["index", "summarize", "tally"]
-    assert flow.arms() == ["record", "text", "vector", "toc", "tally"]
+    assert [stage.name for stage in flow.projections()] == ["index", "summarize", "learn", "tally"]
+    assert flow.arms() == ["record", "text", "vector", "toc", "procedures", "tasks", "tally"]
     settings = configuration.load(None, {"JETMEM_TALLY_READ_THREADS": "3", "JETMEM_DATA": str(tmp_path)})
     assert settings["tally"].read_threads == 3
     shell = flow.build("tally", settings, store=FakeStore(("words", "meta")))

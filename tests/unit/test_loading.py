@@ -68,13 +68,22 @@ def test_a_line_becomes_what_is_published_verbatim():
     assert out.event == b'{ "text": "x", "u": 1 }'
 
 
+def test_a_line_of_runs_becomes_a_run():
+    out = parse(7, b'{"tenant":"t","agent":"a","session":"s","run":{"task":"x","success":true}}', "run")
+    assert (out.kind, out.event, out.number) == ("run", b'{"task":"x","success":true}', 7)
+    with pytest.raises(SchemaError) as error:
+        parse(7, b'{"tenant":"t","agent":"a","session":"s","event":{"text":"x"}}', "run")
+    assert (error.value.code, error.value.field) == ("missing_field", "run")
+
+
 def test_made_ids_depend_on_everything():
     args = [("t", "a", "s", 1, b"e"), ("u", "a", "s", 1, b"e"), ("t", "b", "s", 1, b"e"), ("t", "a", "z", 1, b"e")]
     args += [("t", "a", "s", 2, b"e"), ("t", "a", "s", 1, b"f")]
+    args += [(*args[0], "run")]
     made = {made_id(*each) for each in args}
-    assert len(made) == 6
+    assert len(made) == 7
     assert all(len(each) == 26 for each in made)
-    assert made_id(*args[0]) == made_id(*args[0])
+    assert made_id(*args[0]) == made_id(*args[0]) == "59A4ZZNACR95Z8ZK5T5WSFDXFK"
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,7 @@ def test_a_large_forget_reports_progress_with_every_write():
         told.append(health.verdict()[0])
         return done
 
-    async def announce(_):
+    async def announce(_, traces):
         """Nobody listens."""
 
     persist = Persist.__new__(Persist)

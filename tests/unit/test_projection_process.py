@@ -10,10 +10,14 @@ from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.projection_process import ProjectionProcess, own_folder
 from jetmem.runtime.errors import RequestFailed
 from jetmem.runtime.settings import Common
-from jetmem_schemas.internal import AppliedRequest, Head
+from jetmem_schemas.internal import AppliedRequest, Entry, Head
 from jetmem_schemas.subjects import PARTITIONS, partition_of
 
 PART = partition_of("acme")
+
+
+def entries(first, end):
+    return [Entry(n, n * 10, 0, "event", "acme", "a", "s", f"e{n}", 0, b"") for n in range(first, end)]
 
 
 class Two:
@@ -30,7 +34,7 @@ class Two:
 
     def apply(self, part, entries):
         self.slices.append(len(entries))
-        self.at = Head(entries[-1], entries[-1] * 10)
+        self.at = Head(entries[-1].rseq, entries[-1].seq)
 
     def reset(self, part):
         self.at = self.slow = Head()
@@ -72,7 +76,7 @@ def test_entries_are_applied_in_slices_and_whoever_waits_hears_of_each(process, 
     async def go():
         waiting = asyncio.create_task(process.wait("acme", 1500, 30_000, ["fast"]))
         await asyncio.sleep(0)
-        await process.apply(PART, range(1, 2501))
+        await process.apply(PART, entries(1, 2501))
         assert await waiting == []
 
     asyncio.run(go())
@@ -81,7 +85,7 @@ def test_entries_are_applied_in_slices_and_whoever_waits_hears_of_each(process, 
 
 def test_an_arm_that_is_late_is_named_and_an_erasure_waits_for_nothing_pending(process, two):
     async def go():
-        await process.apply(PART, range(1, 6))
+        await process.apply(PART, entries(1, 6))
         assert await process.wait("acme", 5, 0) == ["slow"]
         assert await process.wait("acme", 5, 0, ["fast"]) == []
         assert await process.wait("acme", 5, 0, erased=True) == []
@@ -95,12 +99,12 @@ def test_an_arm_that_is_late_is_named_and_an_erasure_waits_for_nothing_pending(p
 
 def test_at_the_end_of_the_log_an_arm_covers_what_persist_has_read(process, two):
     async def go():
-        await process.apply(PART, range(1, 6))
+        await process.apply(PART, entries(1, 6))
         process.heard(PART, Head(5, 50), 99)
         assert process.at("acme") == {"fast": Head(5, 99), "slow": Head()}
         two.slow = Head(5, 50)
         assert process.at("acme")["slow"] == Head(5, 99)
-        await process.apply(PART, range(6, 8))
+        await process.apply(PART, entries(6, 8))
         assert process.at("acme")["fast"] == Head(7, 99)
         await process.reset(PART)
         assert process.at("acme") == {"fast": Head(), "slow": Head()}

@@ -69,7 +69,7 @@ BAD = [
     (SEARCH, b'{"query":"a","tags":[""]}', "bad_field", "tags"),
     (SEARCH, b'{"query":"a","since":"yesterday"}', "bad_time", "since"),
     (SEARCH, b'{"query":"a","since":"0000-01-01T00:00:00Z"}', "bad_time", "since"),
-    (SEARCH, b'{"query":"a","until":"2026-01-01T00:00:00"}', "bad_time", "until"),
+    (SEARCH, b'{"query":"a","until":"2026-01-01T00:61:00"}', "bad_time", "until"),
     (SEARCH, b'{"query":"a","until":1e300}', "bad_time", "until"),
     (SEARCH, b'{"query":"a","since":-62135596800001}', "bad_time", "since"),
     (SEARCH, b'{"query":"a","since":5,"until":5}', "bad_field", "since"),
@@ -177,6 +177,7 @@ def test_standing_lifts_arms_to_after_unless_late() -> None:
         "degraded": ["vector"],
         "stale": True,
         "took_ms": 1.0,
+        "timezone": "UTC",
     }
 
 
@@ -196,11 +197,11 @@ def test_arms_are_listed_in_the_order_of_the_flow(monkeypatch: pytest.MonkeyPatc
         return standing.common(0)["degraded"]
 
     assert listed("vector", "text", "record") == ["record", "text", "vector"]
-    assert flow.arms() == ["record", "text", "vector", "toc"]
-    learn = msgspec.structs.replace(flow.stage("index"), name="learn", arms=("procedures", "graph"))
-    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES, learn))
-    assert listed("graph", "procedures", "vector", "text", "record") == [
-        "record", "text", "vector", "procedures", "graph"
+    assert flow.arms() == ["record", "text", "vector", "toc", "procedures", "tasks"]
+    guess = msgspec.structs.replace(flow.stage("index"), name="guess", arms=("guesses", "graph"))
+    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES, guess))
+    assert listed("graph", "guesses", "procedures", "vector", "text", "record") == [
+        "record", "text", "vector", "procedures", "guesses", "graph"
     ]  # fmt: skip
     assert listed("zz", "unheard", "text") == ["text", "unheard", "zz"], "a stage that is gone from the flow"
 

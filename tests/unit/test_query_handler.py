@@ -323,18 +323,18 @@ def test_sessions_and_agents() -> None:
 def test_status_tells_of_every_stage() -> None:
     reply = ask(stages_with(), "status")
     assert [(s["stage"], s["state"]) for s in reply["stages"]] == [
-        ("persist", "ok"), ("embed", "ok"), ("index", "ok"), ("summarize", "ok"), ("query", "ok")
+        ("persist", "ok"), ("embed", "ok"), ("index", "ok"), ("summarize", "ok"), ("learn", "ok"), ("query", "ok")
     ]  # fmt: skip
     assert (reply["events"], reply["pending_vectors"], reply["dead_letters"]) == (5, 3, 4)
-    assert reply["fresh"] == {"record": 5, "text": 2, "vector": 1, "toc": 4}
+    assert reply["fresh"] == {"record": 5, "text": 2, "vector": 1, "toc": 4, "procedures": 3, "tasks": 2}
 
 
 def test_status_answers_when_everything_is_down() -> None:
     stages = stages_with()
-    stages.down |= {"persist", "embed", "index", "summarize", "broker"}
+    stages.down |= {"persist", "embed", "index", "summarize", "learn", "broker"}
     reply = ask(stages, "status", after=3)
-    assert [s["state"] for s in reply["stages"]] == ["down", "down", "down", "down", "ok"]
-    degraded = ["record", "text", "vector", "toc"]
+    assert [s["state"] for s in reply["stages"]] == [*["down"] * 5, "ok"]
+    degraded = ["record", "text", "vector", "toc", "procedures", "tasks"]
     assert (reply["degraded"], reply["stale"], reply["dead_letters"]) == (degraded, True, None)
 
 
@@ -425,7 +425,8 @@ def test_forget_without_an_acknowledgement_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slow", "waiting"), [("cover", ["persist", "index", "summarize"]), ("applied", ["index", "summarize"])]
+    ("slow", "waiting"),
+    [("cover", ["persist", "index", "summarize", "learn"]), ("applied", ["index", "summarize", "learn"])],
 )
 def test_forget_says_who_has_not_applied_it(slow: str, waiting: list[str]) -> None:
     stages = stages_with()
@@ -438,39 +439,39 @@ def test_forget_says_who_has_not_applied_it(slow: str, waiting: list[str]) -> No
 
 
 @pytest.fixture
-def learn_in_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+def guess_in_the_flow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A projection that is added later."""
-    learn = msgspec.structs.replace(flow.stage("index"), name="learn", arms=("procedures",))
-    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES[:-1], learn, flow.STAGES[-1]))
+    guess = msgspec.structs.replace(flow.stage("index"), name="guess", arms=("guesses",))
+    monkeypatch.setattr(flow, "STAGES", (*flow.STAGES[:-1], guess, flow.STAGES[-1]))
 
 
-@pytest.mark.usefixtures("learn_in_the_flow")
+@pytest.mark.usefixtures("guess_in_the_flow")
 def test_a_projection_that_is_added_is_awaited_like_any_other() -> None:
     stages = stages_with()
     reply = ask(stages, "status", after=5)
-    assert (reply["fresh"]["procedures"], reply["degraded"], reply["stale"]) == (5, [], False)
+    assert (reply["fresh"]["guesses"], reply["degraded"], reply["stale"]) == (5, [], False)
     assert [s["stage"] for s in reply["stages"]] == [
-        "persist", "embed", "index", "summarize", "learn", "query"
+        "persist", "embed", "index", "summarize", "learn", "guess", "query"
     ]  # fmt: skip
     stages.down = {"index"}
     reply = ask(stages, "status", after=5)
-    assert (reply["fresh"]["procedures"], reply["degraded"], reply["stale"]) == (5, ["text", "vector"], True)
-    stages.down = {"learn"}
+    assert (reply["fresh"]["guesses"], reply["degraded"], reply["stale"]) == (5, ["text", "vector"], True)
+    stages.down = {"guess"}
     reply = ask(stages, "status", after=5)
-    assert (reply["degraded"], reply["stale"]) == (["procedures"], True)
-    assert [s["state"] for s in reply["stages"]] == ["ok", "ok", "ok", "ok", "down", "ok"]
+    assert (reply["degraded"], reply["stale"]) == (["guesses"], True)
+    assert [s["state"] for s in reply["stages"]] == ["ok", "ok", "ok", "ok", "ok", "down", "ok"]
     assert ask(stages, "search", query="q")["degraded"] == []
 
 
-@pytest.mark.usefixtures("learn_in_the_flow")
+@pytest.mark.usefixtures("guess_in_the_flow")
 def test_a_forget_waits_for_every_projection() -> None:
     stages = stages_with()
     assert ask(stages, "forget", ids=["e0"])["state"] == "applied"
-    stages.hangs = {"learn.applied"}
+    stages.hangs = {"guess.applied"}
     reply = ask(stages, "forget", ids=["e1"])
-    assert (reply["state"], reply["waiting"], reply["degraded"]) == ("accepted", ["learn"], ["procedures"])
+    assert (reply["state"], reply["waiting"], reply["degraded"]) == ("accepted", ["guess"], ["guesses"])
     stages.hangs = {"cover"}
-    assert ask(stages, "forget", ids=["e2"])["waiting"] == ["persist", "index", "summarize", "learn"]
+    assert ask(stages, "forget", ids=["e2"])["waiting"] == ["persist", "index", "summarize", "learn", "guess"]
 
 
 def test_a_verb_of_the_contract_that_nobody_answers_is_noticed_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,7 +498,7 @@ def test_a_forget_can_be_asked_for_until_it_is_purged() -> None:
     assert state(purged=True, index_purging=0) == ("purged", 2, [])
     assert state(late=["text"]) == ("accepted", 2, ["index"])
     assert state(late=[], down={"index"}) == ("accepted", 2, ["index"])
-    assert state(down=set(), reached=seq - 1) == ("accepted", 0, ["persist", "index", "summarize"])
+    assert state(down=set(), reached=seq - 1) == ("accepted", 0, ["persist", "index", "summarize", "learn"])
     assert len(stages.published) == 1
 
 

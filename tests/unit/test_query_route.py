@@ -2,13 +2,16 @@
 
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 
 from harness.fake_stages import FakeStages
 from harness.planted import TALKS, ask, ids, plant, refused, segments
+from jetmem.query.explaining import time_said
 from jetmem.query.intents import intended
+from jetmem.query.times import Span
 
 NOW = "2026-01-12T12:00:00Z"
 
@@ -60,8 +63,9 @@ def test_an_overview_of_a_time_is_the_fewest_nodes_that_cover_it(stages: FakeSta
     assert (reply["intent"], reply["strategy"], reply["hits"]) == ("time-boxed", "toc", [])
     assert (reply["since"], reply["until"]) == ("2026-01-05T00:00:00.000Z", "2026-01-12T00:00:00.000Z")
     assert ids(reply) == ["toc:week:2026-W02"]
-    assert reply["explanation"].startswith(
-        "time-boxed (last week: 2026-01-05T00:00Z to 2026-01-12T00:00Z): toc found 1"
+    assert reply["explanation"] == (
+        "Understood as a question about a time, “last week” (2026-01-05 to 2026-01-11); "
+        "answered from the table of contents."
     )
     assert ids(route(stages, "what happened on 6 January?")) == ["toc:day:2026-01-06"]
     assert ids(route(stages, "what happened since 6 January?")) == ["toc:day:2026-01-06", "toc:month:2026-02"]
@@ -96,7 +100,8 @@ def test_an_overview_of_a_matter_at_a_time_without_it_is_a_walk_at_any_time(stag
     assert (reply["strategy"], reply["nodes"], reply["hits"]) == ("none", [], []), "a time alone is asked for"
     assert not reply["widened"]
     assert route(stages, "tell me about the build in March 2019")["widened"]
-    assert ids(route(stages, "what happened in the evening of 6 January?")) == ["toc:day:2026-01-06"]
+    assert ids(route(stages, "what happened on the morning of 6 January?")) == [segments(stages)[2]]
+    assert tried(route(stages, "what happened in the evening of 6 January?")) == [("toc", 0), ("hybrid", 0)]
 
 
 def test_an_overview_of_nothing_named_is_the_latest(stages: FakeStages) -> None:
@@ -107,7 +112,8 @@ def test_an_answer_comes_from_the_index(stages: FakeStages) -> None:
     reply = route(stages, "why is the build broken?", limit=2)
     assert (reply["intent"], reply["strategy"], tried(reply)) == ("answer", "hybrid", [("hybrid", 2)])
     assert reply["nodes"] == []
-    assert reply["explanation"] == "answer: hybrid found 2 (as intended); hybrid won"
+    assert reply["explanation"] == "Understood as a question; answered by words and meaning."
+    assert "cut" not in reply
     assert route(stages, 'who said "ship it"')["strategy"] == "text"
 
 
@@ -119,31 +125,38 @@ def test_a_question_in_a_time_is_searched_there_then_anywhere(stages: FakeStages
     stages.ranking = []
     reply = route(stages, "why was the build broken on 6 January?")
     assert (reply["strategy"], tried(reply)) == ("none", [("hybrid", 0), ("hybrid", 0)])
-    assert "nothing found, within the time" in reply["explanation"]
-    assert "nothing found, at any time" in reply["explanation"]
+    assert [each["why"] for each in reply["tried"]] == ["nothing found, within the time", "nothing found, at any time"]
+    assert reply["explanation"].endswith("“on 6 January” (2026-01-06); nothing was found.")
 
 
 def test_what_falls_back_is_said(stages: FakeStages) -> None:
     stages.down.add("index")
     reply = route(stages, "why is the build broken?", limit=1)
     assert (reply["strategy"], reply["degraded"]) == ("toc", ["text", "vector"])
-    assert "hybrid did not answer, a walk down the table of contents did" in reply["explanation"]
+    assert reply["tried"][-1]["why"] == "hybrid did not answer, a walk down the table of contents did"
+    assert "the index did not answer; answered from the table of contents" in reply["explanation"]
     stages.nodes_held = {}
     assert route(stages, "why is the build broken?", limit=1)["strategy"] == "recent"
     stages.down.clear()
     reply = route(stages, "what's new?")
     assert tried(reply) == [("toc", 0), ("hybrid", 10)]
-    assert "the table of contents is empty" in reply["explanation"]
+    assert reply["tried"][0]["why"] == "the table of contents is empty"
+    assert "the table of contents has nothing of it; answered by words and meaning" in reply["explanation"]
     stages.hangs.add("nodes")
-    assert "does not answer: timeout" in route(stages, "what's new?")["explanation"]
+    assert "does not answer: timeout" in route(stages, "what's new?")["tried"][0]["why"]
 
 
 def test_a_walk_stops_where_its_budget_does(stages: FakeStages) -> None:
     reply = route(stages, "tell me about the build", budget={"nodes": 3})
-    assert "the budget of nodes was used up" in reply["explanation"]
+    assert "the budget of nodes was used up" in reply["tried"][0]["why"]
     assert len([each for verb, each in stages.calls if verb == "nodes"]) <= 3
     reply = route(stages, "what happened since 2020-01-01?", budget={"nodes": 1})
-    assert ids(reply) == ["toc:year:2026"]
+    assert ids(reply) == ["toc:year:2026"] and "cut" not in reply
+    reply = route(stages, "what happened last week?", budget={"nodes": 1})
+    assert (ids(reply), reply["cut"]) == (["toc:year:2026"], "nodes")
+    assert "cut short, as the budget of nodes was used up" in reply["explanation"]
+    reply = route(stages, "what happened in 2026?", limit=1)
+    assert (ids(reply), reply["cut"]) == (["toc:week:2026-W02"], "limit")
 
     class Slow(FakeStages):
         def nodes(self, stage: str, tenant: str, request: Any) -> Any:
@@ -152,7 +165,28 @@ def test_a_walk_stops_where_its_budget_does(stages: FakeStages) -> None:
 
     slow = Slow()
     plant(slow, "acme", TALKS)
-    assert "the time was up" in route(slow, "tell me about the build", budget={"ms": 300})["explanation"]
+    assert "the time was up" in route(slow, "tell me about the build", budget={"ms": 300})["tried"][0]["why"]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "said"),
+    [
+        ("2026-01-05T00:00", "2026-01-12T00:00", "2026-01-05 to 2026-01-11"),
+        ("2026-03-29T00:00", "2026-03-30T00:00", "2026-03-29"),  # of 23 hours
+        ("2026-01-14T17:00", "2026-01-15T00:00", "2026-01-14 17:00 to 24:00"),
+        ("2026-01-14T05:00", "2026-01-14T12:00", "2026-01-14 05:00 to 12:00"),
+        ("2026-01-14T18:00", "2026-01-15T06:00", "2026-01-14 18:00 to 2026-01-15 06:00"),
+        ("2026-01-14T00:00", None, "since 2026-01-14"),
+        (None, "2026-01-14T17:00", "until 2026-01-14 17:00"),
+    ],
+)
+def test_a_time_is_said_on_the_clock_of_the_tenant(since: str | None, until: str | None, said: str) -> None:
+    zone = ZoneInfo("Europe/Amsterdam")
+    ends = [
+        None if end is None else int(datetime.fromisoformat(end).replace(tzinfo=zone).timestamp() * 1000)
+        for end in (since, until)
+    ]
+    assert time_said(Span("", "", *ends), zone) == said
 
 
 def test_now_is_the_services_clock_unless_told(stages: FakeStages) -> None:

@@ -1,12 +1,15 @@
 """index after the fusion: corrections in the rows, options over small stores, windows that agree."""
 
+import random
+
 import msgspec
 import numpy as np
 import pytest
 
 from harness.index_stage import AT, Stage, event, forgot
-from jetmem.index.corrections import Corrections, corrected_id
+from harness.stores import Counting
 from jetmem.index.rows import FAMILIES, text_hash
+from jetmem.runtime.corrections import Corrections, corrected_id
 from jetmem.testing.encoder import FakeSplitter
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import FindRequest
@@ -78,6 +81,50 @@ def test_two_corrections_of_one_forget(stage):
     assert marks(stage)["e1"] == "e3"
 
 
+def corrections(count, of):
+    """A store with so many, each event of which corrects `of(its number)`; and who keeps them."""
+    store = Counting(FAMILIES)
+    made = Corrections(store)
+    for number in range(1, count + 1):
+        batch = store.batch()
+        made.take(batch, event(number, "x", supersedes=of(number)))
+        store.write(batch, sync=False)
+    return store, made
+
+
+def forget_all(store, made, count, step=20):
+    for first in range(1, count + 1, step):
+        batch = store.batch()
+        assert made.drop(batch, "acme", range(first, first + step))
+        store.write(batch, sync=False)
+
+
+@pytest.mark.parametrize("of", [lambda number: f"o{number}", lambda number: f"o{number % 7}", lambda _: "o"])
+def test_forgetting_corrections_reads_in_proportion_to_what_goes(of):
+    passed = {}
+    for count in (200, 800):
+        store, made = corrections(count, of)
+        forget_all(store, made, count)
+        passed[count] = store.passed
+        assert list(store.scan("corrects", b"")) == list(store.scan("corrected", b"")) == []
+    assert passed[800] <= 4.5 * passed[200] + 20, passed
+
+
+def test_whoever_is_left_corrects_whatever_goes_first():
+    chance = random.Random(7)
+    store, made = corrections(60, lambda number: f"o{number % 5}")
+    left = list(range(1, 61))
+    while left:
+        gone = chance.sample(left, min(4, len(left)))
+        batch = store.batch()
+        made.drop(batch, "acme", gone)
+        store.write(batch, sync=False)
+        left = [number for number in left if number not in gone]
+        last = {f"o{number % 5}": f"e{number}" for number in left}
+        names = [f"o{n}" for n in range(5)]
+        assert made.of("acme", names) == [last.get(name, "") for name in names]
+
+
 def test_a_correction_without_words_counts_and_its_forgetting_is_purged(stage):
     stage.apply(event(1, "harbour"), event(2, "", kind="retraction", supersedes="e1"))
     assert marks(stage)["e1"] == "e2"
@@ -121,9 +168,9 @@ def test_what_an_entry_corrects(body, named):
 def test_keys_hold_no_ids(stage):
     stage.apply(event(1, "no", id_="secret-2", supersedes="secret-1"))
     found = [key for family in ("corrects", "corrected") for key, _ in stage.store.scan(family, b"")]
-    assert len(found) == 2
+    assert len(found) == 3
     assert not any(b"secret" in key for key in found)
-    assert Corrections(stage.rows).of("acme", ["secret-1", "secret-2"]) == ["secret-2", ""]
+    assert Corrections(stage.rows.store).of("acme", ["secret-1", "secret-2"]) == ["secret-2", ""]
 
 
 # --- options
@@ -139,6 +186,22 @@ def test_folding_in_every_mode_and_what_it_frees(stage):
         assert hits[0].folded == ["e4", "e3", "e2", "e1"]
         assert set(hits[0].scores) >= {"fused"}
     assert len(asked(stage, limit=10)) == 6, "off by default"
+
+
+def test_who_folds_by_words_alone_loads_no_vectors_but_those_of_the_hits(tmp_path):
+    stage = Stage(FakeStore(FAMILIES), tmp_path, splitter=FakeSplitter(words=3, overlap=0))
+    texts = ["harbour", "harbour", "harbour one two three four", "harbour one two three four", "harbour crane"]
+    stage.apply(*(event(n, text, session=f"s{n}") for n, text in enumerate(texts, 1)))
+    stage.embed("acme")
+    stage.apply(event(6, "harbour", session="s6"), event(7, "harbour and nothing yet", session="s7"))
+    rank = Rank(fold=True, supersede=True)
+    by_store = asked(stage, rank=rank)
+    tenant = stage.tenants.get("acme")
+    assert tenant.shelf is None
+    assert {hit.id: hit.folded for hit in by_store if hit.folded} == {"e6": ["e2", "e1"], "e4": ["e3"]}
+    assert stage.tenants.shelf(tenant).count
+    assert asked(stage, rank=rank) == by_store, "as from memory"
+    stage.close()
 
 
 def test_a_folded_hit_is_neither_lost_nor_twice_over_windows(stage):

@@ -86,7 +86,7 @@ def test_partitions_are_spread():
 def test_subjects_are_built_in_one_place_only():
     root = Path(__file__).resolve().parents[2] / "services" / "jetmem" / "persist"
     for file in sorted(root.glob("*.py")):
-        assert not re.search(r'f?"(mem|memp|memrec|memdead|memsvc)\.', file.read_text()), file
+        assert not re.search(r'f?"(mem|memp|memrec|memdead|memsvc)\.', file.read_text(encoding="utf-8")), file
 
 
 def test_a_space_is_no_tenant_and_has_an_owner():

@@ -1,15 +1,19 @@
 """What summarize makes of each entry, over a record and a store in memory."""
 
+import random
+from datetime import date
+
 import msgspec
 import pytest
 
 from harness.stores import Touching
 from harness.toc_record import PART, TENANT, Record, Stage
-from jetmem.domain import summaries
+from jetmem.domain import calendar, summaries
 from jetmem.summarize import core
 from jetmem.summarize.places import segments_of
-from jetmem.summarize.rows import FAMILIES, prefix
+from jetmem.summarize.rows import FAMILIES, node_key, node_of, prefix
 from jetmem_schemas import toc
+from jetmem_schemas.internal import Head
 
 DAY_1 = 1_767_607_200_000  # Monday 2026-01-05, 10:00 in UTC
 MINUTE = 60_000
@@ -118,6 +122,27 @@ def test_no_version_is_published_twice_under_one_number(record, stage):
     work(stage)
     assert not any(node.open for node in record.nodes().values())
     assert record.dropped == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_oldest_that_is_behind_is_known_whatever_comes_and_goes(stage, seed):
+    draw = random.Random(seed)
+    waiting, batch = stage.it.waiting, stage.store.batch()
+    nodes = [node_key(TENANT, calendar.NodeId(date(2026, 1, 5), 4, f"{n:026}")) for n in range(20)]
+    held = {}
+    for _ in range(2_000):
+        key, since = draw.choice(nodes), Head(draw.randrange(50), 7)
+        if draw.random() < 0.6 if len(held) < 10 else draw.random() < 0.3:
+            waiting.want(batch, key, since)
+            held.setdefault(key, since)
+        elif key in held and draw.random() < 0.5:
+            waiting.send(key, 1)
+            waiting.made(batch, key, 0.0) if key in waiting.wanted else None
+        elif key in held and key not in waiting.wanted:
+            assert waiting.back(batch, key) == held.pop(key)
+        assert waiting.since(TENANT) == min(held.values(), default=None, key=lambda head: head.rseq)
+        assert len(waiting._by_age.get(TENANT, ())) <= 64 + 2 * len(held) + 1
+    assert waiting.count(TENANT) == len(held)
 
 
 def test_equal_content_is_not_published_again(record, stage):
@@ -389,6 +414,42 @@ def test_days_move_with_the_default_zone_unless_a_tenant_has_its_own(record, sta
     assert again.published == 0
 
 
+def told(record):
+    """A stage with an endpoint that has told everything there is."""
+    stage = Stage(record, jitter=0.0, endpoint_url="http://localhost", endpoint_tokens_hour=10**9)
+    for _ in range(6):
+        stage.settle(hours=24)
+        stage.tell()
+    stage.settle()
+    assert {node.by for node in record.nodes().values()} == {"endpoint"}
+    return stage
+
+
+def untold(stage):
+    return sorted(node.level for _, node in (node_of(key) for key, _ in stage.store.scan("untold", b"")))
+
+
+@pytest.mark.parametrize(
+    ("zone", "moves", "asked"),
+    [
+        ("Europe/Amsterdam", False, set()),  # every event stays in its day
+        ("Pacific/Kiritimati", True, {"day"}),  # all are in the next one, of the same week
+        ("Pacific/Pago_Pago", True, {"day", "week", "month", "year"}),  # one is in the week before
+    ],
+)
+def test_a_move_of_days_asks_again_only_for_what_changed(record, zone, moves, asked):
+    for n in range(2):
+        record.say(f"The violin number {n} broke in Lisbon.", DAY_1 + 3 * n * HOUR, session=f"s{n}")
+    stage = told(record)
+    days = {node.id for node in level(record, "day")}
+    for there, levels in ((zone, asked), ("UTC", asked)):
+        stage.set(timezone=there)
+        stage.settle()
+        assert ({node.id for node in level(record, "day")} != days) == (moves and there == zone)
+        assert {node.by for node in level(record, "segment")} == {"endpoint"}
+        assert set(untold(stage)) <= levels
+
+
 def test_ranges_join_what_is_nearest(monkeypatch):
     assert core.ranges([(5, 5), (1, 2), (3, 3), (9, 9)]) == [(1, 3), (5, 5), (9, 9)]
     monkeypatch.setattr(core, "SOURCES_MAX", 2)
@@ -410,6 +471,94 @@ def test_a_day_of_thousands_of_segments_is_chosen_from_fewer_bullets(record, sta
     assert sum(len(s.bullets) for s in trimmed) == 10
     row = core.rollup_row(children, summaries.roll_up(trimmed, {}, str.split))
     assert row.events == 30
+
+
+def quoted(record):
+    """Events that bullets are of, anywhere in the tree."""
+    nodes = record.nodes().values()
+    grips = {grip.id: grip.first for node in nodes for grip in node.grips}
+    return {grips[grip] for node in nodes for bullet in node.bullets for grip in bullet.grips}
+
+
+def test_no_bullet_is_of_what_a_later_day_corrects(record, stage):
+    record.say("Felix has his dentist on Monday.", DAY_1, name="old")
+    record.say("Rain over the harbour.", DAY_1 + MINUTE, name="rain")
+    stage.settle()
+    assert quoted(record) == {"old"}
+    new = record.say(
+        "Felix has his dentist on Friday.", DAY_1 + 40 * 24 * HOUR, name="new", agent="bob", session="s9",
+        supersedes="old",
+    )  # fmt: skip
+    stage.settle()
+    assert quoted(record) == {"rain", "new"}
+    assert not any("Monday" in str(node.bullets) + node.title + node.summary for node in record.nodes().values())
+    first = min(level(record, "segment"), key=lambda node: node.start)
+    assert (first.events, first.sources) == (2, [(1, 2), (new.rseq, new.rseq)]), "it was made of what corrects it too"
+    assert "monday" in first.terms, "a walk for the old statement still leads to it"
+    record.forget({"new"})
+    stage.settle()
+    assert quoted(record) == {"old"}
+    assert rows(stage)["corrects"] == rows(stage)["corrected"] == 0
+
+
+def test_of_two_corrections_the_last_recorded_stays_until_it_is_forgotten(record, stage):
+    record.say("Monday it is.", DAY_1, name="old")
+    record.say("Tuesday it is.", DAY_1 + 24 * HOUR, name="new", supersedes="old")
+    record.say("Friday it is.", DAY_1 + 48 * HOUR, name="newest", supersedes="old")
+    stage.settle()
+    assert quoted(record) == {"new", "newest"}
+    record.forget({"newest"})
+    stage.settle()
+    assert quoted(record) == {"new"}
+    record.forget({"new"})
+    stage.settle()
+    assert quoted(record) == {"old"}
+
+
+def test_a_correction_may_be_recorded_before_what_it_corrects(record, stage):
+    record.say("Friday it is.", DAY_1 + 24 * HOUR, name="new", supersedes="old")
+    stage.settle()
+    record.say("Monday it is.", DAY_1, name="old")
+    stage.settle()
+    assert quoted(record) == {"new"}
+    only = min(level(record, "segment"), key=lambda node: node.start)
+    assert (only.bullets, only.title, only.events) == ([], "1 message", 1), "all that it says is corrected"
+    record.say("The rain has stopped.", DAY_1 + 2, name="self", supersedes="self", session="s2")
+    stage.settle()
+    assert quoted(record) == {"new", "self"}, "nothing corrects itself"
+
+
+def test_what_two_segments_hold_is_corrected_in_both(record, stage):
+    for n in range(16):
+        record.say(f"{n}: {'rain over the harbour, ' * 70}", DAY_1 + n, name=f"e{n}")
+    stage.settle()
+    shared = [e.id for e in record.events() if sum(toc.met(n.sources, [e.rseq]) for n in level(record, "segment")) > 1]
+    assert shared
+    for id_ in shared:
+        record.say("No.", DAY_1 + 48 * HOUR, supersedes=id_)
+    stage.settle()
+    assert not quoted(record) & set(shared)
+
+
+def test_a_store_that_knows_no_corrections_is_made_anew(record, stage):
+    record.say("Monday it is.", DAY_1, name="old")
+    record.say("Friday it is.", DAY_1 + 24 * HOUR, name="new", supersedes="old")
+    stage.settle()
+    batch = stage.store.batch()
+    for family in ("ids", "corrects", "corrected"):
+        for key, _ in list(stage.store.scan(family, b"")):
+            batch.delete(family, key)
+    batch.delete("meta", b"corrected")
+    stage.store.write(batch, sync=True)
+    published = stage.published
+    stage.open()
+    assert stage.at == 0
+    stage.settle()
+    assert stage.published == published, "and quietly"
+    assert rows(stage)["ids"] == 2
+    assert rows(stage)["corrected"] == 2, "by its id, and by its id and number"
+    stage.open()
+    assert stage.at == len(record.entries)
 
 
 def places(stage, *rseqs, tenant=TENANT):

@@ -167,6 +167,20 @@ def test_what_index_does_not_have_yet_is_not_fetched(record, stage):
     assert made_by(record) == {"vectors"}
 
 
+def test_nothing_is_fetched_before_the_words_are_recorded(record, stage):
+    stage.index.at = None
+    stage.read()
+    stage.make()
+    stage.publish()
+    stage.clock.now += 7200
+    assert stage.bring() == stage.index.asked == 0
+    stage.read()
+    assert stage.bring() == 1
+    asked = stage.index.asked
+    assert stage.bring() == 0
+    assert stage.index.asked == asked
+
+
 def test_an_index_that_is_down_holds_nothing_up(record, stage):
     stage.index.down = True
     stage.settle()

@@ -1,13 +1,21 @@
 """What an endpoint is asked, and what of its reply is believed."""
 
+import asyncio
 import json
+from collections import Counter
+from datetime import date
+from types import SimpleNamespace
 
 import pytest
 
-from jetmem.domain.extract import Grip, Said
-from jetmem.summarize import telling
+from harness.toc_record import at_once
+from jetmem.domain.calendar import NodeId
+from jetmem.domain.extract import Bullet, Grip, Said
+from jetmem.domain.summaries import Summary
+from jetmem.summarize import teller, telling
 from jetmem.summarize.budget import Budget
-from jetmem.summarize.rows import FAMILIES
+from jetmem.summarize.rows import FAMILIES, Rows, Untold, encode, node_key, node_of, prefix, tenant_of
+from jetmem.summarize.settings import SummarizeSettings
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.toc import EXCERPT_CHARS_MAX
 
@@ -121,10 +129,39 @@ def test_events_are_data_in_the_question():
 
 
 def test_a_question_is_bounded():
-    sources = telling.sources_of(Said(f"e{n}", n, "word " * 2_000) for n in range(50))
-    asked = telling.messages(sources)
-    assert len(asked[1]["content"]) < 2 * telling.PROMPT_CHARS_MAX
+    sources = telling.sources_of(Said(f"e{n}", n, f"{n} word " * 2_000, importance=n / 50) for n in range(50))
+    shown = telling.chosen(sources)
+    asked = telling.messages(shown)
+    assert 0.9 * telling.PROMPT_BYTES_MAX < len(asked[1]["content"].encode()) <= telling.PROMPT_BYTES_MAX
     assert telling.tokens_of(asked) > len(asked[1]["content"]) / 4
+    assert [source.id for source in shown] == [f"e{n}" for n in range(50 - len(shown), 50)], (
+        "what matters most, in order"
+    )
+    assert all(len(source.text) > 500 for source in shown[1:]), "and enough of each"
+    assert all(source.text in whole.text for source, whole in zip(shown, sources[-len(shown) :], strict=True))
+
+
+@pytest.mark.parametrize("text", ["\x01" * 3_000, "語" * 3_000, "x", '"' * 3_000, "😀 " * 900])
+def test_a_question_is_bounded_in_bytes_whatever_was_said(text):
+    shown = telling.chosen(telling.sources_of(Said(f"e{n}", n, text, "Ann" * 20) for n in range(3_000)))
+    assert shown
+    assert len(telling.messages(shown)[1]["content"].encode()) <= telling.PROMPT_BYTES_MAX
+
+
+def test_of_a_big_day_every_child_tells_its_best_first():
+    def child(n, salience):
+        said = [Bullet(f"b{k}", [Grip(f"{'we talk and ' * 12}of it", f"e{n}.{k}", "", n)]) for k in range(6)]
+        said.insert(3, Bullet("best", [Grip(f"In {n} days we fly to Oslo " + "and on " * 20, f"best{n}", "", n)]))
+        return Summary("t", "s", said, [], "observation", salience, [], {})
+
+    sources = telling.sources_below([child(n, n / 400) for n in range(90)])
+    shown = telling.chosen(sources)
+    assert len(telling.messages(shown)[1]["content"].encode()) <= telling.PROMPT_BYTES_MAX
+    assert {f"best{n}" for n in range(90)} <= {source.id for source in shown}
+    assert len(shown) > 90, "then those of the most salient"
+    assert all(source.text == source.grip.excerpt for source in shown)
+    assert [source.ts for source in shown] == sorted(source.ts for source in shown)
+    assert telling.chosen(sources[:10]) == sources[:10]
 
 
 class Clock:
@@ -154,3 +191,46 @@ def test_a_budget_is_of_an_hour_and_survives_a_restart():
     assert budget.take(1_000)
     budget.give_back(1_000, budget.hour - 1)
     assert not budget.take(1), "what was not used of the last hour is not given to this one"
+
+
+class Asking(teller.Teller):
+    """Asks nobody: notes whose nodes it would ask about, until so many are asked. Of acme the first may not be told."""
+
+    def __init__(self, untold):
+        self.store = FakeStore(FAMILIES)
+        batch = self.store.batch()
+        for tenant, count in untold.items():
+            for n in range(count):
+                key = node_key(tenant, NodeId(date(2026, 1, 5), 4, f"{n:04}"))
+                batch.put("untold", key, encode(Untold(0)))
+        self.store.write(batch, sync=True)
+        self.asked = []
+        self.most = 0
+        it = SimpleNamespace(rows=Rows(self.store))
+        settings = SummarizeSettings(endpoint_at_once=1)
+        super().__init__(SimpleNamespace(clock=Clock()), it, settings, None, at_once, at_once)
+
+    def _may_be_told(self, key, untold):
+        tenant, node = node_of(key)
+        return tenant != "acme" or int(node.key) >= 100
+
+    async def _tell(self, key):
+        if len(self.asked) == self.most:
+            raise teller._Paused("spent", 1.0)
+        self.asked.append(tenant_of(key))
+        batch = self.store.batch()
+        batch.delete("untold", key)
+        self.store.write(batch, sync=True)
+
+
+def test_tenants_are_asked_about_in_turn_from_hour_to_hour():
+    order = sorted(["acme", "beta", "gamma"], key=prefix)
+    asking = Asking({"acme": 140, "beta": 20, "gamma": 3})
+    for asking.most in (2, 3, 7):
+        with pytest.raises(teller._Paused):
+            asyncio.run(asking.lap())
+    assert asking.asked == [order[n % 3] for n in range(7)], "a new hour goes on where the last one stopped"
+    asking.most = 10**6
+    assert asyncio.run(asking.lap()) == 63 - 7
+    assert Counter(asking.asked) == {"acme": 40, "beta": 20, "gamma": 3}
+    assert asyncio.run(asking.lap()) == 0

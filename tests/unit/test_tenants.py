@@ -7,10 +7,10 @@ import pytest
 from harness.index_stage import Stage, event, forgot
 from jetmem.adapters.embed_asker import choose
 from jetmem.index.lacking import Lacking
-from jetmem.index.models import QUIET_S, Models, Verdict
 from jetmem.index.rows import FAMILIES
 from jetmem.index.tenants import Tenant
 from jetmem.runtime import limits
+from jetmem.runtime.models import QUIET_S, Models, Verdict
 from jetmem.testing.encoder import FakeSplitter
 from jetmem.testing.store import FakeStore
 

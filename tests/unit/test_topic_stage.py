@@ -5,9 +5,10 @@ import pytest
 from harness.stores import Touching
 from harness.toc_record import PART, TENANT, Killed, Record, Stage
 from harness.topic_stage import Topical, everything, stored_vectors, talk
-from jetmem.domain.topics import HALF_LIFE_MS
-from jetmem.summarize import topics as topics_module
+from jetmem.domain.topics import HALF_LIFE_MS, Regrouped
 from jetmem.summarize.rows import FAMILIES
+from jetmem.summarize.topic_loops import moves
+from jetmem.summarize.topics import Found
 
 DAY_1 = 1_767_607_200_000  # Monday 2026-01-05, 10:00 in UTC
 DAY = 24 * 3_600_000
@@ -53,6 +54,22 @@ def test_an_open_segment_is_in_no_topic(line):
     assert line.topics.unplaced == {} and stored_vectors(line.stage) == {}
     line.settle(100)
     assert [t.segments for t in line.list()] == [25]
+
+
+def test_while_a_tenant_is_paused_only_what_a_forget_causes_is_done(line):
+    three(line)
+    talk(line.stage, "sea", 1, start=DAY_1 + DAY, first=10)
+    line.stage.settle()
+    line.stage.set(toc_paused=True)
+    line.place()
+    assert line.topics.count(TENANT) == 1
+    assert line.topics.waiting() == []
+    line.stage.record.forget({"sea0a", "sea0b"})
+    line.settle()
+    assert [t.segments for t in line.list()] == [9, 8, 4]
+    line.stage.set(toc_paused=False)
+    line.settle()
+    assert [t.segments for t in line.list()] == [10, 8, 4]
 
 
 def test_a_new_segment_joins_at_once_and_a_stranger_waits(line):
@@ -183,7 +200,7 @@ def test_vectors_that_were_fetched_before_a_forget_are_not_stored_after_it(line)
     waiting = line.topics.wanted(TENANT, frozenset(), 100)
     vector = line.index.encoder.encode(["cake"])[0]
     forget(line, ["cake"], 3)
-    found = [topics_module.Found(each.key, each.digest, vector) for each in waiting]
+    found = [Found(each.key, each.digest, vector) for each in waiting]
     assert line.topics.place(TENANT, "fake", found) == 3
     assert len(stored_vectors(line.stage)) == 3
 
@@ -191,12 +208,12 @@ def test_vectors_that_were_fetched_before_a_forget_are_not_stored_after_it(line)
 def test_a_merged_topic_leads_to_the_one_it_is_in(line, monkeypatch):
     three(line)
     names = by_kind(line)
-    plan = topics_module.Regrouped(
+    plan = Regrouped(
         [names["cake"] if m.topic == names["band"] else m.topic for m in line.topics.snapshot(TENANT).members],
         {names["band"]: names["cake"]},
     )
     snapshot = line.topics.snapshot(TENANT)
-    line.topics.move(TENANT, list(topics_module.moves(snapshot, plan)))
+    line.topics.move(TENANT, list(moves(snapshot, plan)))
     line.topics.grouped(TENANT, snapshot.tally, plan)
     line.make()
     assert line.open(names["band"]).topic.id == names["cake"]

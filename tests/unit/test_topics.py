@@ -40,7 +40,7 @@ def test_a_child_groups_as_we_would():
 
 
 def test_a_child_that_fails_says_why():
-    with pytest.raises(Retryable, match="clustering failed"):
+    with pytest.raises(Retryable, match="groups_of failed"):
         asyncio.run(density_clusters.grouped(np.zeros((1,), np.float32)))
 
 

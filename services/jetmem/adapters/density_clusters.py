@@ -1,26 +1,18 @@
 """Groups of vectors that lie densely together, by HDBSCAN (Campello and others, 2013) of scikit-learn.
 
-It runs in a process of its own with the lowest priority: it takes seconds, holds the interpreter while it does, and
-scikit-learn, which only this needs, takes 0.1 GB. The vectors go in by standard input, the groups come out by standard
-output, and the process ends; one that lost its parent ends by itself.
+It runs aside (`adapters.aside`): it takes seconds, and scikit-learn takes 0.1 GB.
 
 Chosen on LoCoMo dev (128 segments of five conversations, all-MiniLM-L6-v2), see decision 0020.
 """
 
 from __future__ import annotations
 
-import asyncio
-import io
-import os
-import sys
-from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jetmem.adapters.priority import give_way
-from jetmem.runtime.errors import Retryable
+from jetmem.adapters.aside import aside
 
 #: Principal components that are looked at: distances in all 384 dimensions are nearly equal.
 DIMENSIONS: Final = 10
@@ -30,12 +22,6 @@ SIZE_LEAST: Final = 5
 SIZE_SHARE: Final = 1 / 400
 #: Neighbours that make a place dense, itself included; as many as a topic would leave half of the segments out.
 NEIGHBOURS: Final = 2
-#: 10 times what the most vectors that are ever grouped take on a busy core; beyond it something hangs.
-TIMEOUT_S: Final = 600.0
-_LOWEST: Final = 19
-_STDERR_CHARS: Final = 800
-#: Threads of the numeric libraries; the other cores are for those who are waited for.
-_ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 async def grouped(vectors: NDArray[np.float32]) -> list[int]:
@@ -47,37 +33,7 @@ async def grouped(vectors: NDArray[np.float32]) -> list[int]:
     Raises:
         Retryable: The process failed, or took too long; carries the end of what it said.
     """
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    environ |= dict.fromkeys(_ONE_THREAD, "1")
-    pipe = asyncio.subprocess.PIPE
-    try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", __name__, stdin=pipe, stdout=pipe, stderr=pipe, env=environ
-        )
-    except OSError as error:
-        raise Retryable(f"clustering cannot be started: {error}") from error
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            out, err = await process.communicate(await asyncio.to_thread(_packed, vectors))
-    except TimeoutError as error:
-        raise Retryable(f"clustering took more than {TIMEOUT_S:.0f} s") from error
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    if process.returncode:
-        raise Retryable(f"clustering failed ({process.returncode}): {err.decode(errors='replace')[-_STDERR_CHARS:]}")
-    try:
-        return [int(number) for number in np.load(io.BytesIO(out))]
-    except (OSError, ValueError, EOFError) as error:
-        raise Retryable(f"clustering said nothing that can be read: {type(error).__name__}") from error
-
-
-def _packed(array: NDArray[Any]) -> bytes:
-    out = io.BytesIO()
-    np.save(out, array)
-    return out.getvalue()
+    return [int(number) for number in await aside(groups_of, vectors)]
 
 
 def groups_of(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -101,14 +57,3 @@ def _reduced(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         rows = rows @ axes[:, ::-1][:, :DIMENSIONS]
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(np.divide(rows, length, out=np.zeros_like(rows), where=length > 0))
-
-
-def main() -> None:
-    """The child: vectors in by standard input, groups out by standard output."""
-    give_way(_LOWEST)
-    vectors = np.load(io.BytesIO(sys.stdin.buffer.read()))
-    sys.stdout.buffer.write(_packed(groups_of(vectors)))
-
-
-if __name__ == "__main__":
-    main()

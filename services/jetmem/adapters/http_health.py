@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any, Final
 
-_REPLY_BYTES_MAX = 64 * 1024
+#: Some hundred kilobytes of metrics, and much room.
+_REPLY_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
 async def healthz(port: int, timeout_s: float = 1.0, host: str = "127.0.0.1") -> tuple[bool, str]:
@@ -23,6 +25,18 @@ async def healthz(port: int, timeout_s: float = 1.0, host: str = "127.0.0.1") ->
         return good, str(said.get("detail") or said.get("error") or said.get("status") or "")
     except (ValueError, AttributeError):
         return good, "" if good else "unhealthy"
+
+
+async def told(port: int, timeout_s: float = 2.0, host: str = "127.0.0.1") -> tuple[dict[str, Any], str]:
+    """What `/healthz` and `/metrics` say; ({}, "") of a process that does not answer both, which never raises."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, health = await _get(host, port, "/healthz")
+            head, metrics = await _get(host, port, "/metrics")
+            said = json.loads(health)
+            return (said, metrics.decode()) if b" 200 " in head.splitlines()[0] else ({}, "")
+    except (OSError, ValueError, IndexError):  # TimeoutError is one of the first
+        return {}, ""
 
 
 async def _get(host: str, port: int, path: str) -> tuple[bytes, bytes]:

@@ -8,6 +8,7 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client
 
+from jetmem.runtime import tracing
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.failures import ERROR_CODE_HEADER, Failure
 
@@ -22,7 +23,7 @@ async def ask(nc: Client, subject: str, request: Any, reply: Any, timeout_s: flo
     """
     stage = subject.split(".")[1]
     try:
-        msg = await nc.request(subject, _encode(request), timeout=timeout_s)
+        msg = await nc.request(subject, _encode(request), timeout=timeout_s, headers=tracing.headers())
     except nats.errors.NoRespondersError as error:
         raise RequestFailed("unavailable", f"stage {stage} is not running") from error
     except (TimeoutError, nats.errors.TimeoutError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
+from jetmem.client.errors import Refused
+from jetmem.client.keys import identity
 from jetmem.runtime import limits
 from jetmem.runtime.errors import Broken, Retryable
 from jetmem.runtime.settings import Common
+from jetmem_schemas import subjects
 
 #: JetStream API level of server 2.12.1, the first with atomic batches we trust.
 API_LEVEL_MIN = 3
@@ -38,6 +42,9 @@ def connect_options(
     """Keyword arguments for `nats.connect`: try for ever, reconnect fast, buffer nothing that we count on.
 
     `on_closed` is told when the connection is closed: what the broker refuses with an error is not tried again.
+
+    Raises:
+        Broken: The file of a key, a password or certificates is no good.
     """
     options: dict[str, Any] = {
         "servers": [url.strip() for url in common.server.split(",")],
@@ -50,11 +57,16 @@ def connect_options(
         "closed_cb": on_closed,
         "pending_size": 16 * 1024 * 1024,
     }
-    if common.creds:
-        options["user_credentials"] = common.creds
-    if common.user:
-        options["user"] = common.user
-        options["password"] = Path(common.password_file).read_text(encoding="utf-8").strip()
+    try:
+        if common.creds:
+            options |= identity(common.creds).options()
+        if common.user:
+            options["user"] = common.user
+            options["password"] = Path(common.password_file).read_text(encoding="utf-8").strip()
+        if common.tls_ca:
+            options["tls"] = ssl.create_default_context(cafile=common.tls_ca)
+    except (Refused, OSError, ValueError) as error:
+        raise Broken(f"the broker cannot be talked to as set: {error}") from error
     return options
 
 
@@ -149,7 +161,7 @@ async def check_server(nc: Client) -> None:
         Retryable: No answer yet.
     """
     try:
-        info = await api(nc, "$JS.API.INFO")
+        info = await api(nc, subjects.API_INFO)
     except ApiError as error:
         raise Broken(f"the broker has JetStream disabled: {error}") from error
     level = int(info.get("api", {}).get("level", 0))

@@ -7,26 +7,32 @@ Request handlers are FastStream subscribers; ordered reading is a pull loop of o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple, Protocol
+from contextlib import asynccontextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import nats.errors
 from faststream import FastStream
 from faststream.nats import NatsBroker, NatsMessage
 from faststream.nats.response import NatsResponse
-from faststream.nats.security import NatsUserPassword
+from faststream.nats.security import NatsCredentials, NatsNKey, NatsSecurity, NatsUserPassword
 from nats.aio.client import Client
 
 from jetmem.adapters.nats_ask import ask
 from jetmem.adapters.nats_connect import check_server, connect_options, taps
-from jetmem.runtime import limits, metrics
+from jetmem.adapters.stage_disk import StageDisk
+from jetmem.client.flushing import flushed
+from jetmem.runtime import limits, metrics, tracing
 from jetmem.runtime.clock import Clock, SystemClock
 from jetmem.runtime.errors import Broken, Poison, RequestFailed, Retryable
 from jetmem.runtime.health import Health, serve_http
 from jetmem.runtime.logs import logger
+from jetmem.runtime.scraping import at_scrape
 from jetmem.runtime.settings import Common
 from jetmem.tasks import end
 from jetmem_schemas.errors import SchemaError
@@ -35,6 +41,8 @@ from jetmem_schemas.internal import Counts, StageStatus
 
 _encode_json = msgspec.json.Encoder().encode
 _encode = msgspec.msgpack.Encoder().encode
+#: What is being closed may be gone: of a transport that it has closed already, uvloop says `RuntimeError`.
+_GONE: Final = (OSError, RuntimeError)
 
 
 class Endpoint(NamedTuple):
@@ -84,10 +92,10 @@ class _Broker(NatsBroker):
         try:
             async with asyncio.timeout(limits.DRAIN_S):
                 await super().stop(*error)
-        except (nats.errors.Error, ExceptionGroup, TimeoutError, OSError) as why:
+        except (nats.errors.Error, ExceptionGroup, TimeoutError, *_GONE) as why:
             logger().warning("not drained", error=f"{type(why).__name__}: {why}")
             if nc is not None and not nc.is_closed:
-                with suppress(OSError):  # what is being closed may be gone
+                with contextlib.suppress(*_GONE):
                     await nc.close()
             self._connection = None
             self.config.disconnect()
@@ -109,6 +117,10 @@ class Shell:
         self.clock = clock or SystemClock()
         self.health = Health(stage, self.clock)
         self.log = logger().bind(shard=common.shard)
+        self._disk = StageDisk(stage, Path(common.data) / stage, self.clock)
+        at_scrape(self._disk)
+        self._version = metadata.version("jetmem")
+        metrics.build.labels(stage, self._version).set(1)
         self.broker = broker or _Broker(
             **_secured(connect_options(common, f"jetmem-{stage}-{common.shard}", self._on_error, self._on_closed)),
             logger=None,
@@ -177,14 +189,16 @@ class Shell:
         async def handle(msg: NatsMessage) -> NatsResponse | None:
             raw = msg.raw_message
             started = time.perf_counter()
-            try:
-                code, verb, body, headers = await answer(raw.subject, raw.data)
-            except Exception as error:  # the edge: every error becomes a reply, here and only here
-                failure = self._failure(error)
-                code, verb, body = failure.code, verb_of(raw.subject), _encode_json(failure)
-                headers = {ERROR_HEADER: failure.message, ERROR_CODE_HEADER: failure.code}
-            metrics.requests.labels(self.stage, verb, code).inc()
-            metrics.request_seconds.labels(self.stage, verb).observe(time.perf_counter() - started)
+            with tracing.serving(f"{self.stage} {verb_of(raw.subject)}", raw.headers):
+                try:
+                    code, verb, body, headers = await answer(raw.subject, raw.data)
+                except Exception as error:  # the edge: every error becomes a reply, here and only here
+                    failure = self._failure(error)
+                    code, verb, body = failure.code, verb_of(raw.subject), _encode_json(failure)
+                    headers = {ERROR_HEADER: failure.message, ERROR_CODE_HEADER: failure.code}
+                metrics.requests.labels(self.stage, verb, code).inc()
+                took_s = time.perf_counter() - started
+                metrics.request_seconds.labels(self.stage, verb).observe(took_s, tracing.exemplar())
             return NatsResponse(body, headers=headers) if raw.reply else None
 
         served = self.broker.subscriber(subject, queue=queue, max_workers=limits.REQUESTS_HELD_MAX, decoder=_raw)
@@ -197,7 +211,9 @@ class Shell:
         Raises:
             RequestFailed: `unavailable` when nobody listens, `timeout`, or the code that the other gave.
         """
-        return await ask(self.nc, subject, request, reply, timeout_s)
+        _, asked, _, verb = subject.split(".")
+        with tracing.asking(f"ask {asked} {verb}"), metrics.ask_seconds.labels(self.stage, asked, verb).time():
+            return await ask(self.nc, subject, request, reply, timeout_s)
 
     def status(self, counts: Counts) -> StageStatus:
         """How this process is doing, with what its stage counts."""
@@ -220,13 +236,20 @@ class Shell:
         if self._fatal is not None:
             raise Broken(f"{self.stage} stopped: {self._fatal}") from self._fatal
 
+    async def flush(self) -> None:
+        """As `flushed`."""
+        await flushed(self.nc)
+
     async def close(self) -> None:
         """Let go of what `build` opened, in a process that never runs."""
         await self._stop()
 
     @asynccontextmanager
     async def _lifespan(self) -> Any:
-        stop_http = None
+        stop_http = stop_traces = None
+        if self.common.otlp_endpoint:
+            named = (f"jetmem-{self.stage}", self._version, self.common.otlp_endpoint, self.common.trace_share)
+            stop_traces = tracing.export(*named)
         if self.common.http_port:  # here, where signals are handled already: who sees us may stop us
             stop_http = serve_http(self.health, self.common.http_host, self.common.http_port)
         try:
@@ -236,6 +259,8 @@ class Shell:
             await self._stop()
             if stop_http:
                 stop_http()
+            if stop_traces:
+                await asyncio.to_thread(stop_traces)
 
     async def _unless_stopped(self, start: Coroutine[Any, Any, None]) -> None:
         """Start; a broker that is away is waited for until somebody wants an end.
@@ -262,10 +287,9 @@ class Shell:
 
     async def _answering(self) -> None:
         """Ready is who can be asked: the broker knows every subscription."""
-        with suppress(
-            nats.errors.Error, TimeoutError, OSError
-        ):  # lost just now: they are sent again with the connection
-            await self.nc.flush()
+        # lost just now: they are sent again with the connection
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            await self.flush()
         if not self._stopping:
             self.health.ready = True
             self.log.info("started")
@@ -339,9 +363,16 @@ class Shell:
 
 
 def _secured(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of `nats.connect` as FastStream's broker wants them: it has a word of its own for user and password."""
+    """Options of `nats.connect` as FastStream's broker wants them: it has words of its own for who we are."""
+    tls = options.pop("tls", None)
     if "user" in options:
-        options["security"] = NatsUserPassword(options.pop("user"), options.pop("password"))
+        options["security"] = NatsUserPassword(options.pop("user"), options.pop("password"), ssl_context=tls)
+    elif "nkeys_seed" in options:
+        options["security"] = NatsNKey(options.pop("nkeys_seed"), ssl_context=tls)
+    elif "user_credentials" in options:
+        options["security"] = NatsCredentials(options.pop("user_credentials"), ssl_context=tls)
+    elif tls is not None:
+        options["security"] = NatsSecurity(ssl_context=tls)
     return options
 
 

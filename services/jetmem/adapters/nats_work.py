@@ -52,7 +52,10 @@ def configuration(name: str) -> dict[str, Any]:
 
 
 class Work(NamedTuple):
-    """One delivery. `deliveries` counts this one; `key` is the same when it is delivered again."""
+    """One delivery. `deliveries` counts this one; `key` is the same when it is delivered again.
+
+    `at` is when the broker stored it, epoch ms.
+    """
 
     subject: str
     data: bytes
@@ -60,6 +63,7 @@ class Work(NamedTuple):
     pending: int
     key: str
     ack_to: str
+    at: int
 
 
 class WorkQueue:
@@ -298,7 +302,8 @@ class WorkQueue:
         self._open -= 1
         self.pending = meta.num_pending
         key = f"{self._era}.{meta.sequence.stream}"
-        self._accept(Work(msg.subject, msg.data, meta.num_delivered, meta.num_pending, key, msg.reply))
+        at = int(meta.timestamp.timestamp() * 1000)
+        self._accept(Work(msg.subject, msg.data, meta.num_delivered, meta.num_pending, key, msg.reply, at))
 
     def _lost(self) -> None:
         self.live = False

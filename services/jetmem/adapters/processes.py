@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +19,12 @@ from typing import IO, Final
 LOG_BYTES_MAX: Final = 10 * 1024 * 1024
 _TAIL_BYTES: Final = 16 * 1024
 _PR_SET_PDEATHSIG: Final = 1
+#: Ports below are those of well-known services; so many must lie between them and the outgoing ones to choose from.
+_PORTS_FIRST: Final = 10_000
+_PORTS_COUNT_MIN: Final = 5_000
+_OUTGOING_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_OUTGOING_DEFAULT: Final = 32_768
+_random: Final = random.SystemRandom()
 
 
 def _die_with(parent: int) -> Callable[[], None]:
@@ -135,12 +142,23 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """So many different ports that nobody listens on."""
-    probes = [socket.socket() for _ in range(count)]
+    """So many different ports that nobody listens on, and that no outgoing connection is given.
+
+    One of the kernel's own could be taken by a connection while its server is restarted; and who tries to reach such a
+    port again and again may in the end be connected to itself.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = _random.randrange(_PORTS_FIRST, _first_outgoing())
+        if port not in found and port_is_free(port, host):
+            found.append(port)
+    return found
+
+
+def _first_outgoing() -> int:
+    """From here on the kernel gives ports to outgoing connections; Linux' default where it does not say so."""
     try:
-        for probe in probes:
-            probe.bind((host, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+        first = int(_OUTGOING_PORTS.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        first = 0
+    return first if first >= _PORTS_FIRST + _PORTS_COUNT_MIN else _OUTGOING_DEFAULT

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.nats_wire import RecordWire
 from jetmem.runtime.errors import RequestFailed
+from jetmem.runtime.freshness import Freshness
 from jetmem.runtime.projection import Projection
 from jetmem.runtime.settings import Common
 from jetmem_schemas import subjects
@@ -101,6 +102,7 @@ class ProjectionProcess:
         self._readers = ThreadPoolExecutor(read_threads, "reader")
         self._background = ThreadPoolExecutor(1, "background")
         self._covered: dict[int, tuple[Head, int]] = {}
+        self._freshness = Freshness(shell.clock, target.heads)
         self._resting = self._missed = False
 
     def wire(self, endpoints: Mapping[str, Endpoint]) -> None:
@@ -152,6 +154,7 @@ class ProjectionProcess:
         self._resting, self._missed = True, False
         self.moved.set()
         self.moved = asyncio.Event()
+        self._freshness.look()
         asyncio.get_running_loop().call_later(_REST_S, self._rested)
 
     def _rested(self) -> None:
@@ -167,6 +170,7 @@ class ProjectionProcess:
 
     async def apply(self, part: int, entries: Sequence[Entry]) -> None:
         """Apply on the writer thread, in slices, so that its other work comes between."""
+        self._freshness.note(part, entries)
         for start in range(0, len(entries), _APPLY_ENTRIES):
             await self.in_writer(partial(self._target.apply, part, entries[start : start + _APPLY_ENTRIES]))
             self.pulse()
@@ -174,6 +178,7 @@ class ProjectionProcess:
     async def reset(self, part: int) -> None:
         """The log is another one."""
         self._covered.pop(part, None)
+        self._freshness.reset(part)
         await self.in_writer(partial(self._target.reset, part))
 
     def heard(self, part: int, head: Head, checkpoint: int) -> None:

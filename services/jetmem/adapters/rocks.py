@@ -6,14 +6,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from rocksdict import Options, Rdict, WriteBatch
+from rocksdict import DbClosedError, Options, Rdict, WriteBatch
 
+from jetmem.runtime import metrics
 from jetmem.runtime.errors import Broken
+from jetmem.runtime.scraping import at_scrape
 from jetmem.runtime.store import WriteSet
 
 #: Memory of unflushed writes per column family; two of them at most before a write waits.
 _WRITE_BUFFER_BYTES = 32 * 1024 * 1024
 _FORMAT_KEY = b"format"
+_TOLD = {
+    metrics.write_stopped: "rocksdb.is-write-stopped",
+    metrics.delayed_write_rate: "rocksdb.actual-delayed-write-rate",
+    metrics.pending_compaction: "rocksdb.estimate-pending-compaction-bytes",
+}
 
 
 class Batch:
@@ -59,6 +66,7 @@ class Rocks:
         self._families = {name: self._db.get_column_family(name) for name in families}
         self._handles = {name: self._db.get_column_family_handle(name) for name in families}
         self._check_format(format_version)
+        at_scrape(self)
 
     def _check_format(self, version: int) -> None:
         found = self._db.get(_FORMAT_KEY)
@@ -121,6 +129,17 @@ class Rocks:
     def disk_bytes(self) -> int:
         """Bytes of all files of the store."""
         return sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file())
+
+    def observe(self) -> None:
+        """Say how it copes with its writes, and about how much it holds; nothing once it is closed."""
+        name = self.path.parent.name if self.path.name == "rows" else self.path.name
+        try:
+            for gauge, told in _TOLD.items():
+                gauge.labels(name).set(self._db.property_int_value(told) or 0)
+            for family, held in tuple(self._families.items()):
+                metrics.store_rows.labels(name, family).set(held.property_int_value("rocksdb.estimate-num-keys") or 0)
+        except DbClosedError:
+            return
 
     def close(self) -> None:
         """Flush the log and let go of the lock. Iterators must be closed before."""

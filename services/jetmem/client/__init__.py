@@ -21,17 +21,21 @@ from jetmem.client.errors import (
     Unreachable,
 )
 from jetmem.client.outgoing import Outgoing
+from jetmem.client.plain import PlainRun, run
 from jetmem.client.publishing import Receipt
+from jetmem.client.runs import AsyncRun
 from jetmem.client.sdk import PUBLISH_TIMEOUT_S, Client, connect
 
 __all__ = [
     "PUBLISH_TIMEOUT_S",
+    "AsyncRun",
     "Busy",
     "Client",
     "ClientError",
     "NotStored",
     "Outgoing",
     "PermissionDenied",
+    "PlainRun",
     "Progress",
     "Receipt",
     "Receipts",
@@ -41,4 +45,5 @@ __all__ = [
     "Unavailable",
     "Unreachable",
     "connect",
+    "run",
 ]

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Iterable
+import ssl
+from collections.abc import Callable, Coroutine, Iterable
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import nats.errors
@@ -17,8 +17,12 @@ from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
 from jetmem.client.errors import ClientError, PermissionDenied, Refused, TimedOut, Unavailable, Unreachable
+from jetmem.client.flushing import flushed
+from jetmem.client.keys import identity
 from jetmem.tasks import end
+from jetmem_schemas.subjects import TRACE_HEADER
 
+T = TypeVar("T")
 log = logging.getLogger("jetmem.client")
 #: More than two batches and their headers: the pending buffer never has to refuse what a pipeline sends.
 PENDING_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -38,7 +42,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     creds: str | None = None
     user: str | None = None
     password: str | None = None
-    inbox_prefix: str = "_INBOX"
+    inbox_prefix: str = ""
+    tls_ca: str | None = None
+    inject: Callable[[dict[str, str]], object] | None = None
     connect_timeout_s: float | None = 10.0
 
 
@@ -80,10 +86,11 @@ def check_server(server: str) -> None:
         raise Refused("bad_server", "a server reached over a WebSocket needs aiohttp: pip install aiohttp", "server")
 
 
-def _check_creds(creds: str | None) -> None:
-    # nats-py would take a missing file for a broker that is away, and try for ever.
-    if creds and not Path(creds).is_file():
-        raise Refused("bad_creds", f"no credentials file {creds}", "creds")
+def _trusted(tls_ca: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=tls_ca)
+    except (OSError, ValueError) as error:
+        raise Refused("bad_tls_ca", f"{tls_ca} holds no certificates: {error}", "tls_ca") from error
 
 
 class Link:
@@ -98,6 +105,7 @@ class Link:
         self._up = asyncio.Event()
         self._fatal: ClientError | None = None
         self._refused: asyncio.Future[None] | None = None
+        self._watched: asyncio.Future[None] | None = None
         self._last_error = ""
 
     async def open(self) -> None:
@@ -110,9 +118,9 @@ class Link:
         """
         options = self._options
         check_server(options.server)
-        _check_creds(options.creds)
+        arguments = self._arguments()  # nats-py would take a file that is missing for a broker that is away
         self._refused = asyncio.get_running_loop().create_future()
-        connecting = asyncio.ensure_future(self._nc.connect(**self._arguments()))
+        connecting = asyncio.ensure_future(self._nc.connect(**arguments))
         try:
             await asyncio.wait(
                 {connecting, self._refused}, timeout=options.connect_timeout_s, return_when=asyncio.FIRST_COMPLETED
@@ -207,11 +215,18 @@ class Link:
         """One request; same errors as `wait` and `send`."""
         slot = self.slot((subject,))
         try:
-            await self.send(subject, payload, slot.reply)
+            await self.send(subject, payload, slot.reply, self._trace())
         except BaseException:
             self.drop(slot)
             raise
         return await self.wait(slot, timeout_s)
+
+    def _trace(self) -> dict[str, str] | None:
+        """The trace of who asks or publishes; of what it injects the rest may not fit."""
+        carrier: dict[str, str] = {}
+        if self._options.inject is not None:
+            self._options.inject(carrier)
+        return {TRACE_HEADER: carrier[TRACE_HEADER]} if TRACE_HEADER in carrier else None
 
     async def _opened(self, connecting: asyncio.Future[None]) -> None:
         if self._fatal is not None:
@@ -223,9 +238,7 @@ class Link:
             connecting.result()
             self._inbox = self._nc.new_inbox()
             await self._nc.subscribe(self._inbox + ".*", cb=self._on_answer)
-            # Twice: nats-py writes the PING past what is pending, so the first may overtake the subscription.
-            await self._nc.flush()
-            await self._nc.flush()
+            await flushed(self._nc)
         except (nats.errors.Error, OSError) as error:
             raise Unreachable(f"cannot reach {self._options.server}: {error}") from error
         except ValueError as error:
@@ -244,13 +257,16 @@ class Link:
             "connect_timeout": 2,
             "ping_interval": 10,
             "pending_size": PENDING_BYTES_MAX,
-            "inbox_prefix": options.inbox_prefix,
             "error_cb": self._on_error,
             "disconnected_cb": self._on_disconnected,
             "reconnected_cb": self._on_reconnected,
             "closed_cb": self._on_closed,
         }
-        given = {"user_credentials": options.creds, "user": options.user, "password": options.password}
+        if options.creds:
+            arguments |= identity(options.creds).options()
+        if options.tls_ca:
+            arguments["tls"] = _trusted(options.tls_ca)
+        given = {"user": options.user, "password": options.password, "inbox_prefix": options.inbox_prefix}
         return arguments | {key: value for key, value in given.items() if value}
 
     async def _on_answer(self, msg: Msg) -> None:
@@ -261,6 +277,9 @@ class Link:
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error) or type(error).__name__
         log.debug("nats: %s", self._last_error)
+        if self._nc._transport is not None and not self._nc.is_connected:
+            # nats-py leaves the socket of each attempt open that the broker refused
+            self._nc._transport.close()  # type: ignore[no-untyped-call]  # nats-py's
         if not self._inbox and "authorization violation" in self._last_error.lower():
             # Later, on a reconnect, it may be a rotation of credentials: then it is tried for ever.
             self._end(PermissionDenied("the broker refuses these credentials", ""))
@@ -268,15 +287,44 @@ class Link:
         found = _VIOLATION.search(self._last_error)
         if found is None:
             return
-        what, subject = found[1].lower(), found[2]
-        if what == "subscription":
+        self._denied(found[1].lower(), found[2])
+
+    def _denied(self, what: str, subject: str) -> None:
+        """The broker refused one subject: who waits for an answer to it hears so, else who watches all."""
+        if what == "subscription" and (not self._inbox or subject.startswith(self._inbox.lower())):
             text = f"this user may not listen on {subject}; give inbox_prefix the prefix it may use"
             self._end(PermissionDenied(text, subject))
             return
-        denied = PermissionDenied(f"this user may not publish to {subject}", subject)
-        for slot in list(self._slots.values()):
-            if subject in slot.subjects and not slot.future.done():
-                slot.future.set_exception(denied)
+        verb = "listen on" if what == "subscription" else "publish to"
+        denied = PermissionDenied(f"this user may not {verb} {subject}", subject)
+        waiting = [slot for slot in self._slots.values() if subject in slot.subjects and not slot.future.done()]
+        for slot in waiting:
+            slot.future.set_exception(denied)
+        if not waiting:
+            log.warning("%s", denied.message)
+            if self._watched is not None and not self._watched.done():
+                self._watched.set_exception(denied)
+
+    async def undenied(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something on the connection itself; a refusal, which nats-py tells nobody who asks, ends it.
+
+        Raises:
+            PermissionDenied: The broker refused a subject meanwhile that no question or event of ours was sent to.
+        """
+        self._watched = asyncio.get_running_loop().create_future()
+        working = asyncio.ensure_future(work)
+        both: set[asyncio.Future[Any]] = {working, self._watched}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                await self._watched
+            return working.result()
+        finally:
+            await end(working)
+            self._watched.cancel()
+            if not self._watched.cancelled():
+                self._watched.exception()
+            self._watched = None
 
     async def _on_disconnected(self) -> None:
         self._up.clear()

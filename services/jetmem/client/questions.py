@@ -17,6 +17,16 @@ from jetmem_schemas.asking import Reply
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import decode_json
 from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER, Failure
+from jetmem_schemas.procedure_replies import (
+    InsightsReply,
+    PatternsReply,
+    PredictReply,
+    ProcedureReply,
+    ProceduresReply,
+    RecommendReply,
+    RelatedReply,
+)
+from jetmem_schemas.procedures import PatternItem, ProcedureItem
 from jetmem_schemas.shown import AgentItem, NodeItem, SessionItem, TopicItem
 
 R = TypeVar("R", bound=Reply)
@@ -37,6 +47,8 @@ _failure: Final = msgspec.json.Decoder(Failure).decode
 
 class Questions:
     """Asks as one tenant. Filters and limits of each verb are the fields of its Struct in `jetmem_schemas.requests`.
+
+    Those of the verbs about procedures are in `jetmem_schemas.procedures`.
 
     Every verb takes `after` (a MEMORY sequence, or `"mine"` for what this client published last), `wait_ms` and
     `timeout_s`. All raise `RequestRefused`, `Unavailable` (of which `Busy` is one), `TimedOut`,
@@ -89,6 +101,34 @@ class Questions:
         """One topic with a page of its segments, and related topics; fields of `requests.Topic`."""
         return await self._typed("topic", {"id": topic_id, **fields}, requests.TopicReply)
 
+    async def recommend(self, task: str, **fields: Any) -> RecommendReply:
+        """Procedures for a task, best first; fields of `procedures.Recommend`."""
+        return await self._typed("recommend", {"task": task, **fields}, RecommendReply)
+
+    async def predict(self, task: str, procedure: str, **fields: Any) -> PredictReply:
+        """How likely a procedure is to succeed at a task; fields of `procedures.Predict`."""
+        return await self._typed("predict", {"task": task, "procedure": procedure, **fields}, PredictReply)
+
+    async def procedure(self, name: str, **fields: Any) -> ProcedureReply:
+        """One procedure with its statistics."""
+        return await self._typed("procedure", {"id": name, **fields}, ProcedureReply)
+
+    async def procedures(self, **fields: Any) -> ProceduresReply:
+        """One page of procedures; fields of `procedures.Procedures`."""
+        return await self._typed("procedures", fields, ProceduresReply)
+
+    async def related(self, name: str, **fields: Any) -> RelatedReply:
+        """Neighbours of a procedure, the strongest first; fields of `procedures.Related`."""
+        return await self._typed("related", {"id": name, **fields}, RelatedReply)
+
+    async def patterns(self, **fields: Any) -> PatternsReply:
+        """One page of steps in a row that recur in successes; fields of `procedures.Patterns`."""
+        return await self._typed("patterns", fields, PatternsReply)
+
+    async def insights(self, **fields: Any) -> InsightsReply:
+        """Clusters of tasks, what works and what fails in each; fields of `procedures.Insights`."""
+        return await self._typed("insights", fields, InsightsReply)
+
     async def timeline(self, **fields: Any) -> requests.EventsReply:
         """One page of events in the order of their time; fields of `requests.Timeline`."""
         return await self._typed("timeline", fields, requests.EventsReply)
@@ -132,6 +172,18 @@ class Questions:
         """Topics of all pages."""
         async for page in self._pages("topics", fields, requests.TopicsReply):
             for item in page.topics:
+                yield item
+
+    async def procedures_all(self, **fields: Any) -> AsyncIterator[ProcedureItem]:
+        """Procedures of all pages; in an order that new runs change, one may come twice or not at all."""
+        async for page in self._pages("procedures", fields, ProceduresReply):
+            for item in page.procedures:
+                yield item
+
+    async def patterns_all(self, **fields: Any) -> AsyncIterator[PatternItem]:
+        """Patterns of all pages."""
+        async for page in self._pages("patterns", fields, PatternsReply):
+            for item in page.patterns:
                 yield item
 
     async def timeline_all(self, **fields: Any) -> AsyncIterator[requests.Item]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jetmem.client import Client, ClientError
+    from jetmem.client.sdk import Connecting
 
 T = TypeVar("T")
 #: A person waits this long for a broker that is not there.
 CONNECT_S: Final = 3.0
 
 Server = Annotated[str, typer.Option("--server", envvar="JETMEM_SERVER", help="Broker URL; comma-separated.")]
-Creds = Annotated[str, typer.Option("--creds", envvar="JETMEM_CREDS", help="NATS credentials file.")]
+Creds = Annotated[
+    str, typer.Option("--creds", envvar="JETMEM_CREDS", help="Key of a user, or NATS credentials: a file.")
+]
 Tenant = Annotated[str, typer.Argument(help="Whose memory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the reply as JSON; also whenever it is piped.")]
 LOCAL: Final = "nats://127.0.0.1:4222"
@@ -33,20 +37,26 @@ _NOT_USAGE: Final = frozenset({"not_found", "denied"})
 NO_TENANT: Final = "none"
 
 
-def call(server: str, creds: str, tenant: str, work: Callable[[Client], Awaitable[T]]) -> T:
+def call(server: str, creds: str, tenant: str, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
     """Connect, do the work, close; an error of the SDK becomes one sentence and exit code 1."""
-    from jetmem.client import ClientError, connect
+    from jetmem.client import ClientError
 
     async def run() -> T:
-        async with connect(
-            server, tenant=tenant, creds=creds or None, name="jetmem cli", connect_timeout_s=CONNECT_S
-        ) as client:
-            return await work(client)
+        async with connecting(server, creds, tenant, "jetmem cli") as client:
+            return await client.undenied(work(client))
 
     try:
         return asyncio.run(run())
     except ClientError as error:
         fail(f"{error.code}: {told(error)}", code_of(error))
+
+
+def connecting(server: str, creds: str, tenant: str, name: str) -> Connecting:
+    """A connection as commands make it: with the key they are given, and no patience for a broker that is away."""
+    from jetmem.client import connect
+
+    tls_ca = os.environ.get("JETMEM_TLS_CA")
+    return connect(server, tenant=tenant, creds=creds or None, tls_ca=tls_ca, name=name, connect_timeout_s=CONNECT_S)
 
 
 def refused(verb: str, fields: dict[str, Any]) -> None:

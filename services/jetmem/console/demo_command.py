@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from jetmem.console.moments import zone_named
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -106,7 +108,7 @@ class _Demo:
         page = await memory.timeline(limit=_ANSWERS)
         self._question("The latest events (timeline)", "", page, began)
         for item in page.events:
-            tables.show_item(self._console, item)
+            tables.show_item(self._console, item, zone_named(page.timezone))
         self._say(
             f"\n✓ marks what the sample says is the evidence: among the first {_ANSWERS} for {right} of {len(ASKED)}."
         )
@@ -119,7 +121,13 @@ class _Demo:
         self._question(question, " ".join(f"{name}={value}" for name, value in filters.items()), reply, began)
         for hit in reply.hits:
             mark = "✓" if hit.id in evidence else ""
-            tables.show_item(self._console, hit, mark=mark, ranked=f"{hit.score:.3f} {'+'.join(hit.arms)}")
+            tables.show_item(
+                self._console,
+                hit,
+                zone_named(reply.timezone),
+                mark=mark,
+                ranked=f"{hit.score:.3f} {'+'.join(hit.arms)}",
+            )
         return reply
 
     def _question(self, question: str, filters: str, reply: Reply, began: float) -> None:
@@ -129,6 +137,7 @@ class _Demo:
             Text.assemble("\n", (question, "bold cyan"), (f"  {filters}" if filters else "", "magenta"))
         )
         took = f"   {(time.perf_counter() - began) * 1000:.1f} ms, of which {reply.took_ms:.1f} ms in the service"
+        took += f"; times in {reply.timezone}"
         self._say(took + (f"; without {', '.join(reply.degraded)}" if reply.degraded else ""), "dim")
 
     def _next(self) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from jetmem.console.calling import LOCAL, NO_TENANT, AsJson, Creds, Server, call, confirm, fail, for_people
+from jetmem.console.moments import when
 
 if TYPE_CHECKING:
     from jetmem.client import Client
@@ -65,9 +67,9 @@ def list_(
     from jetmem.console import tables
 
     names = ("seq", "time", "code", "tenant", "field", "reason", "subject", "bytes")
-    table = tables.lines(*names)
+    table = tables.lines(*({"time": "time (UTC)"}.get(name, name) for name in names))  # of many tenants, so of none
     for row in (dead.summary() for dead in found):
-        shown = row | {"time": tables.when(row["time"])}
+        shown = row | {"time": when(row["time"], UTC)}
         table.add_row(*(tables.clean(str(shown[name])) for name in names))
     tables.console().print(table if found else "no dead letters")
 

@@ -24,7 +24,8 @@ def register(app: typer.Typer) -> None:
 
 def health(
     port: Annotated[
-        int | None, typer.Option(help="Of its /healthz, on this machine. [default: JETMEM_HTTP_PORT]", min=1, max=65535)
+        int | None,
+        typer.Option(help="Of its /healthz, on this machine.", show_default="JETMEM_HTTP_PORT", min=1, max=65535),
     ] = None,
 ) -> None:
     """Ask a process of ours how it is: code 0 while it makes progress or has nothing to do, else 1 and why."""
@@ -45,7 +46,7 @@ def health(
 
 def migrate(
     stage: Annotated[str, typer.Argument(help="Its name; a wrong one lists them all.")],
-    data: Annotated[Path | None, typer.Option("--data", help="Data folder. [default: JETMEM_DATA]")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Data folder.", show_default="JETMEM_DATA")] = None,
 ) -> None:
     """Bring a stage's store to this version's format, or say why that cannot be; the stage must not run meanwhile."""
     from jetmem import flow

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, call, fail, for_people
-from jetmem.console.moments import moment
+from jetmem.console.moments import FORMS, earliest, moment, settled
 
 if TYPE_CHECKING:
     from jetmem.client import Client, Receipt
@@ -31,7 +31,7 @@ def publish(
     event_id: Annotated[str | None, typer.Option("--id", help="Unique for ever; made if not given.")] = None,
     role: Annotated[str | None, typer.Option(help="user, assistant, system or tool.")] = None,
     author: Annotated[str | None, typer.Option(help="Who said it.")] = None,
-    ts: Annotated[str | None, typer.Option(help="When: RFC 3339, a date, epoch ms, or 2h, 7d ago.")] = None,
+    ts: Annotated[str | None, typer.Option(help=f"When: {FORMS}.")] = None,
     kind: Annotated[str | None, typer.Option(help="message, note, tool_call, …")] = None,
     tag: Tag = None,
     importance: Annotated[float | None, typer.Option(help="0 to 1.")] = None,
@@ -52,12 +52,15 @@ def publish(
             text = sys.stdin.buffer.read().decode().rstrip("\n")
         except UnicodeDecodeError as error:
             fail(f"bad_utf8: standard input is not UTF-8 at byte {error.start}", 2)
-    when = moment(ts)
-    _check_ahead(when)
-    fields: dict[str, Any] = {"id": event_id, "role": role, "author": author, "ts": when, "kind": kind}
+    when = moment(ts, "--ts")
+    _check_ahead(earliest(when))
+    fields: dict[str, Any] = {"id": event_id, "role": role, "author": author, "ts": earliest(when), "kind": kind}
     fields |= {"tags": tag or None, "importance": importance, "supersedes": supersedes}
     given = {name: value for name, value in fields.items() if value is not None}
     _check(tenant, agent, session, {"text": text, **given} if text else given)
+    if when is not None:  # nobody is asked where the tenant is before the rest is right
+        given["ts"] = settled(when, tenant, server, creds, or_utc=True)
+        _check_ahead(given["ts"])
 
     async def work(client: Client) -> tuple[Receipt, dict[str, Any]]:
         watch = Watch(client)
@@ -84,6 +87,7 @@ class Watch:
         import msgspec
         from nats.aio.msg import Msg
 
+        from jetmem.client.flushing import flushed
         from jetmem_schemas import subjects
 
         async def note(msg: Msg) -> None:
@@ -91,7 +95,7 @@ class Watch:
             self._dead[int(letter["seq"])] = letter
 
         await self._client.nats.subscribe(subjects.notify(self._client.tenant, "dead_letter"), cb=note)
-        await self._client.nats.flush()
+        await flushed(self._client.nats)
 
     async def outcome(self, receipt: Receipt, timeout_s: float) -> dict[str, Any]:
         """`state`: recorded, repeated (it was before), dead (with code, message and field), forgotten or unknown."""

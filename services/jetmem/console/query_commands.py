@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, answered, confirm, fail
-from jetmem.console.moments import moment
+from jetmem.console.moments import FORMS, moment, settled, span
 from jetmem.console.publish_command import Tag, publish
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Limit = Annotated[int | None, typer.Option(help="How many at most.")]
+_LIMIT: Final = "How many at most."
+Ten = Annotated[int | None, typer.Option(help=_LIMIT, show_default="10")]
+Twenty = Annotated[int | None, typer.Option(help=_LIMIT, show_default="20")]
+Fifty = Annotated[int | None, typer.Option(help=_LIMIT, show_default="50")]
 Cursor = Annotated[str | None, typer.Option(help="Go on where the last page ended.")]
 Agent = Annotated[str | None, typer.Option(help="Only of this agent.")]
 Session = Annotated[str | None, typer.Option(help="Only of this session.")]
 Author = Annotated[str | None, typer.Option(help="Only what this one said.")]
 Kind = Annotated[list[str] | None, typer.Option(help="Only of this kind; may be repeated.")]
 Role = Annotated[list[str] | None, typer.Option(help="Only of this role; may be repeated.")]
-Since = Annotated[str | None, typer.Option(help="From this time on: RFC 3339, a date, epoch ms, or 2h, 7d ago.")]
-Until = Annotated[str | None, typer.Option(help="Before this time.")]
+Since = Annotated[str | None, typer.Option(help=f"From this time on: {FORMS}.")]
+Until = Annotated[str | None, typer.Option(help="Before this time, given likewise.")]
 After = Annotated[int | None, typer.Option(help="Wait for what was published up to this sequence.")]
-WaitMs = Annotated[int | None, typer.Option(help="How long to wait for --after.")]
+WaitMs = Annotated[int | None, typer.Option(help="How many milliseconds to wait for --after.", show_default="0")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +42,7 @@ def search(
     question: Annotated[str, typer.Argument(help="What to look for.")],
     mode: Annotated[str, typer.Option(help="hybrid, text or vector.")] = "hybrid",
     target: Annotated[str, typer.Option(help="events, nodes (of the table of contents) or both.")] = "events",
-    limit: Limit = None,
+    limit: Ten = None,
     agent: Agent = None,
     session: Session = None,
     author: Author = None,
@@ -48,7 +51,7 @@ def search(
     tag: Tag = None,
     since: Since = None,
     until: Until = None,
-    around: Annotated[int | None, typer.Option(help="Neighbours to show with each hit.")] = None,
+    around: Annotated[int | None, typer.Option(help="Neighbours to show with each hit.", show_default="0")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show what each hit was ranked by.")] = False,
     salience: Annotated[float | None, typer.Option(help="Weight of what matters whatever is asked, 0 to 1.")] = None,
     half_life: Annotated[
@@ -100,9 +103,9 @@ def expand(
     tenant: Tenant,
     event_id: Annotated[str | None, typer.Argument(metavar="ID", help="Event id.")] = None,
     grip: Annotated[str | None, typer.Option(help="Instead of an event: a grip, as `jetmem toc` shows them.")] = None,
-    before_events: Annotated[int | None, typer.Option(help="Events before it.")] = None,
-    after_events: Annotated[int | None, typer.Option(help="Events after it.")] = None,
-    within_minutes: Annotated[int | None, typer.Option(help="No further away than this.")] = None,
+    before_events: Annotated[int | None, typer.Option(help="Events before it.", show_default="3")] = None,
+    after_events: Annotated[int | None, typer.Option(help="Events after it.", show_default="3")] = None,
+    within_minutes: Annotated[int | None, typer.Option(help="No further away than this.", show_default="30")] = None,
     as_json: AsJson = False,
     server: Server = LOCAL,
     creds: Creds = "",
@@ -116,7 +119,7 @@ def expand(
 
 def timeline(
     tenant: Tenant,
-    limit: Limit = None,
+    limit: Fifty = None,
     order: Annotated[str, typer.Option(help="desc or asc.")] = "desc",
     agent: Agent = None,
     session: Session = None,
@@ -147,7 +150,7 @@ def timeline(
 
 def sessions(
     tenant: Tenant,
-    limit: Limit = None,
+    limit: Fifty = None,
     agent: Agent = None,
     since: Since = None,
     until: Until = None,
@@ -157,13 +160,18 @@ def sessions(
     creds: Creds = "",
 ) -> None:
     """List sessions, the latest first."""
-    fields = {"limit": limit, "agent": agent, "since": moment(since), "until": moment(until), "cursor": cursor}
+    fields = {
+        "limit": limit,
+        "agent": agent,
+        **span(since, until),
+        "cursor": cursor,
+    }
     _ask("sessions", tenant, fields, as_json, server, creds)
 
 
 def agents(
     tenant: Tenant,
-    limit: Limit = None,
+    limit: Fifty = None,
     since: Since = None,
     until: Until = None,
     cursor: Cursor = None,
@@ -172,7 +180,7 @@ def agents(
     creds: Creds = "",
 ) -> None:
     """List agents, the latest first."""
-    fields = {"limit": limit, "since": moment(since), "until": moment(until), "cursor": cursor}
+    fields = {"limit": limit, **span(since, until), "cursor": cursor}
     _ask("agents", tenant, fields, as_json, server, creds)
 
 
@@ -187,7 +195,7 @@ def forget(
     agent: Annotated[str | None, typer.Option(help="All of this agent.")] = None,
     session: Annotated[str | None, typer.Option(help="With --agent: only this session.")] = None,
     author: Annotated[str | None, typer.Option(help="All that this one said.")] = None,
-    before: Annotated[str | None, typer.Option(help="All before this time.")] = None,
+    before: Annotated[str | None, typer.Option(help=f"All before this time: {FORMS}.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Everything of the tenant.")] = False,
     reason: Annotated[str, typer.Option(help="Why; recorded.")] = "",
     state: Annotated[int | None, typer.Option(help="How far the forget recorded under this sequence is.")] = None,
@@ -198,7 +206,7 @@ def forget(
 ) -> None:
     """Erase for ever what one selector covers; with --state, say how far an earlier forget is."""
     selector: dict[str, Any] = {"ids": [i for each in ids or [] for i in each.split(",")] or None}
-    selector |= {"agent": agent, "session": session, "author": author, "before": moment(before)}
+    selector |= {"agent": agent, "session": session, "author": author, "before": moment(before, "--before")}
     chosen = {name: value for name, value in selector.items() if value is not None} | (
         {"all": True} if everything else {}
     )
@@ -210,6 +218,8 @@ def forget(
     if not chosen:
         fail("one of --id, --agent, --author, --before, --all is needed; nothing was erased", 2)
     _check_selector(chosen)
+    if before is not None:
+        chosen["before"] = settled(chosen["before"], tenant, server, creds, or_utc=False)
     confirm(f"Erase for ever {_erased(chosen)} of tenant {tenant}?", yes)
     _ask("forget", tenant, {**chosen, "reason": reason or None}, as_json, server, creds)
 
@@ -246,7 +256,7 @@ def _filters(
     until: str | None,
 ) -> dict[str, Any]:
     fields = {"agent": agent, "session": session, "author": author, "kind": kind or None, "role": role or None}
-    return {**fields, "tags": tag or None, "since": moment(since), "until": moment(until)}
+    return {**fields, "tags": tag or None, **span(since, until)}
 
 
 def _ask(verb: str, tenant: str, fields: dict[str, Any], as_json: bool, server: str, creds: str) -> None:

@@ -29,10 +29,12 @@ _STATE_WITHIN_S: Final = 5.0
 
 T = TypeVar("T")
 
-Data = Annotated[Path | None, typer.Option("--data", help="Data folder. [default: ~/.local/share/jetmem]")]
-Config = Annotated[Path | None, typer.Option("--config", help="Settings. [default: jetmem.toml in the data folder]")]
+Data = Annotated[Path | None, typer.Option("--data", help="Data folder.", show_default="~/.local/share/jetmem")]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings.", show_default="jetmem.toml in the data folder")
+]
 HttpPort = Annotated[
-    int | None, typer.Option(help="First port for /metrics and /healthz. [default: free ones]", min=0, max=65000)
+    int | None, typer.Option(help="First port for /metrics and /healthz.", show_default="free ones", min=0, max=65000)
 ]
 
 

@@ -1,14 +1,17 @@
-"""Replies as people read them. Times are UTC and say so."""
+"""Replies as people read them. Times are on the tenant's clock; the footer says where that is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import tzinfo
 from typing import Final
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jetmem.console.moments import when, zone_named
 from jetmem_schemas import requests, shown
 from jetmem_schemas.asking import Reply
 
@@ -19,17 +22,17 @@ _WORD_CHARS_MAX: Final = 24
 _INDENT: Final = 5
 _NEAR: Final = 4
 _NOTHING: Final = "nothing found"
+#: What a person can do about an answer that was cut short.
+_CUT: Final = {
+    "nodes": "not all was looked at: the budget of nodes was used up; --nodes gives it more",
+    "ms": "not all was looked at: the time was up; --ms gives it more",
+    "limit": "there is more in that time; --limit shows more of it",
+}
 
 
 def clean(text: str) -> str:
     """Stored text without what would steer a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
-
-
-def when(stamp: str) -> str:
-    """`2026-01-15T09:30:00.000Z` as `2026-01-15 09:30:00Z`."""
-    moment, _, _ = stamp.partition(".")
-    return clean(moment.replace("T", " ").removesuffix("Z")) + "Z"
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -74,13 +77,21 @@ def who(item: requests.Item) -> str:
 
 
 def show_item(
-    console: Console, item: requests.Item, *, mark: str = "", ranked: str = "", style: str = "", deeper: int = 0
+    console: Console,
+    item: requests.Item,
+    zone: tzinfo,
+    *,
+    mark: str = "",
+    ranked: str = "",
+    style: str = "",
+    deeper: int = 0,
 ) -> None:
     """One event: who, when, which and where on one line that is never cut, its text below.
 
     Args:
         console: Where.
         item: Hit or event.
+        zone: Whose clock.
         mark: One character before it.
         ranked: What to say of its rank.
         style: Of the whole.
@@ -91,7 +102,7 @@ def show_item(
         pad,
         (f" {mark or ' '} ", "bold green"),
         (who(item), "bold"),
-        f"  {when(item.ts)}  ",
+        f"  {when(item.ts, zone)}  ",
         (item.id, "green"),
         f"  {'/'.join(filter(None, (item.agent, item.session)))}",
         (f"  {ranked}" if ranked else "", "dim"),
@@ -100,26 +111,39 @@ def show_item(
         style=style,
     )
     console.print(head, soft_wrap=True)
+    title, item = titled(item)
+    if title:
+        console.print(Text.assemble(pad, " " * _INDENT, (clean(title), "bold")), soft_wrap=True)
     for line in snippet(item).wrap(console, max(20, console.width - _INDENT - deeper)):
         line.rstrip()
         console.print(Text.assemble(pad, " " * _INDENT, line, style=style), soft_wrap=True)
 
 
+def titled(item: requests.Item) -> tuple[str, requests.Item]:
+    """The title that a node's text begins with, "" of an event, and the item with the rest of the text."""
+    if not isinstance(item, requests.Hit) or not item.title or not item.text.startswith(item.title):
+        return "", item
+    cut = len(item.title) + len(item.text[len(item.title) :]) - len(item.text[len(item.title) :].lstrip())
+    marks = [(start - cut, end - cut) for start, end in item.highlights if start >= cut]
+    return item.title, msgspec.structs.replace(item, text=item.text[cut:], highlights=marks)
+
+
 def show_hits(console: Console, reply: requests.SearchReply) -> None:
     """Ranked events and nodes, each event with its neighbours if they were asked for."""
+    zone = zone_named(reply.timezone)
     for place, hit in enumerate(reply.hits):
         if place:
             console.print()
         for near in hit.before:
-            show_item(console, near, style="dim", deeper=_NEAR)
-        show_item(console, hit, ranked=f"{hit.score:.3f} {'+'.join(hit.arms)}")
+            show_item(console, near, zone, style="dim", deeper=_NEAR)
+        show_item(console, hit, zone, ranked=f"{hit.score:.3f} {'+'.join(hit.arms)}")
         if hit.folded:
             console.print(" " * _INDENT + f"also: {', '.join(hit.folded)}", style="dim", soft_wrap=True)
         if hit.explain:
             why = "  ".join(f"{name} {value:.3f}" for name, value in hit.explain.items())
             console.print(" " * _INDENT + why, style="dim", soft_wrap=True)
         for near in hit.after:
-            show_item(console, near, style="dim", deeper=_NEAR)
+            show_item(console, near, zone, style="dim", deeper=_NEAR)
     if not reply.hits:
         console.print(_NOTHING)
     footer(console, reply, f"mode {reply.mode}", cursor=cursor_of(reply.cursor))
@@ -128,8 +152,9 @@ def show_hits(console: Console, reply: requests.SearchReply) -> None:
 def show_events(console: Console, items: Iterable[requests.Item], reply: Reply, at: str = "") -> None:
     """Events in order; the one called `at` is marked."""
     count = 0
+    zone = zone_named(reply.timezone)
     for item in items:
-        show_item(console, item, mark="▶" if item.id == at else "")
+        show_item(console, item, zone, mark="▶" if item.id == at else "")
         count += 1
     missing = getattr(reply, "missing", None) or []
     if not count and not missing:
@@ -146,23 +171,26 @@ def show_expanded(console: Console, reply: requests.ExpandReply, at: str = "") -
     show_events(console, reply.events, reply, at or reply.event.id)
 
 
-def node_line(node: shown.NodeItem) -> Text:
-    """A node's title, time, size and id."""
+def node_line(node: shown.NodeItem, zone: tzinfo) -> Text:
+    """A node's title, time, size and id; of a segment also whose it is."""
     open_ = " · open" if node.open else ""
+    whose = f"  {'/'.join([*node.agents, node.session])}" if node.level == "segment" else ""
     score = "" if node.score is None else f"  {node.score:.3f}"
     return Text.assemble(
         (clean(node.title) or node.level, "bold"),
-        f"  {_from_to(node.start, node.end)}  {count(node.events, 'event')}{open_}  ",
+        f"  {_from_to(node.start, node.end, zone)}  {count(node.events, 'event')}{open_}{whose}  ",
         (node.id, "green"),
         (score, "dim"),
     )
 
 
-def _from_to(start: str, end: str) -> str:
-    """`2026-01-15 09:30Z to 10:05Z`; days alone where they differ."""
-    first, last = when(start), when(end)
+def _from_to(start: str, end: str, zone: tzinfo) -> str:
+    """`2026-01-15 09:30 to 10:05`; one time where they are the same minute, days alone where they differ."""
+    first, last = when(start, zone), when(end, zone)
+    if first[:16] == last[:16]:
+        return first[:16]
     if first[:10] == last[:10]:
-        return f"{first[:16]}Z to {last[11:16]}Z"
+        return f"{first[:16]} to {last[11:16]}"
     return f"{first[:10]} to {last[:10]}"
 
 
@@ -174,17 +202,17 @@ def bullet_lines(node: shown.NodeItem) -> list[Text]:
     ]
 
 
-def show_nodes(console: Console, nodes: Iterable[shown.NodeItem]) -> None:
+def show_nodes(console: Console, nodes: Iterable[shown.NodeItem], zone: tzinfo) -> None:
     """Nodes with their bullets."""
     for node in nodes:
-        console.print(node_line(node), soft_wrap=True)
+        console.print(node_line(node, zone), soft_wrap=True)
         for line in bullet_lines(node):
             console.print(Text.assemble(" " * _INDENT, line), soft_wrap=True)
 
 
 def show_children(console: Console, reply: requests.BrowseReply) -> None:
     """One page of a node's children."""
-    show_nodes(console, reply.nodes)
+    show_nodes(console, reply.nodes, zone_named(reply.timezone))
     footer(console, reply, cursor=cursor_of(reply.cursor))
 
 
@@ -192,29 +220,42 @@ def show_route(console: Console, reply: requests.RouteReply) -> None:
     """What a question was taken for, and what was found."""
     if reply.widened:
         console.print("nothing in the time that was asked for; of any time:", style="yellow")
-    show_nodes(console, reply.nodes)
+    zone = zone_named(reply.timezone)
+    show_nodes(console, reply.nodes, zone)
     for hit in reply.hits:
-        show_item(console, hit, ranked=f"{hit.score:.3f} {'+'.join(hit.arms)}")
+        show_item(console, hit, zone, ranked=f"{hit.score:.3f} {'+'.join(hit.arms)}")
     if not reply.nodes and not reply.hits:
         console.print(_NOTHING)
+    if isinstance(reply.cut, str):
+        console.print(_CUT[reply.cut], style="yellow")
     console.print(clean(reply.explanation), style="dim", soft_wrap=True)
-    footer(console, reply, f"strategy {reply.strategy}")
+    footer(console, reply)
+
+
+def show_route_explained(console: Console, reply: requests.RouteReply) -> None:
+    """As `show_route`, and every strategy that was tried."""
+    show_route(console, reply)
+    table = lines("tried", "found", "ms", "why")
+    for each in reply.tried:
+        table.add_row(each.strategy, f"{each.found:,}", f"{each.took_ms:.1f}", clean(each.why))
+    console.print(table)
+    console.print(f"intent {reply.intent} · strategy {reply.strategy}", style="dim")
 
 
 def show_sessions(console: Console, reply: requests.SessionsReply) -> None:
     """Sessions, the latest first."""
-    table = lines("session", "agent", "events", "first", "last")
+    table, zone = lines("session", "agent", "events", "first", "last"), zone_named(reply.timezone)
     for each in reply.sessions:
-        table.add_row(each.id, each.agent, f"{each.events:,}", when(each.first), when(each.last))
+        table.add_row(each.id, each.agent, f"{each.events:,}", when(each.first, zone), when(each.last, zone))
     console.print(table if reply.sessions else _NOTHING)
     footer(console, reply, cursor=cursor_of(reply.cursor))
 
 
 def show_agents(console: Console, reply: requests.AgentsReply) -> None:
     """Agents, the latest first."""
-    table = lines("agent", "events", "sessions", "first", "last")
+    table, zone = lines("agent", "events", "sessions", "first", "last"), zone_named(reply.timezone)
     for each in reply.agents:
-        table.add_row(each.id, f"{each.events:,}", f"{each.sessions:,}", when(each.first), when(each.last))
+        table.add_row(each.id, f"{each.events:,}", f"{each.sessions:,}", when(each.first, zone), when(each.last, zone))
     console.print(table if reply.agents else _NOTHING)
     footer(console, reply, cursor=cursor_of(reply.cursor))
 
@@ -228,10 +269,12 @@ def show_status(console: Console, reply: requests.StatusReply) -> None:
         working = each.state == "behind" and each.detail == "ok"
         table.add_row(each.stage, each.id, state, "work waits" if working else each.detail, each.last_error)
     console.print(table)
-    dead = "?" if reply.dead_letters is None else f"{reply.dead_letters:,}"
+    if any(each.state == "paused" for each in reply.stages):
+        console.print("the table of contents is paused; `jetmem toc resume` and `jetmem toc resume TENANT` go on")
+    dead = "? dead letters" if reply.dead_letters is None else count(reply.dead_letters, "dead letter")
+    console.print(f"{count(reply.events, 'event')}, {count(reply.sessions, 'session')}, {count(reply.agents, 'agent')}")
     console.print(
-        f"{count(reply.events, 'event')}, {count(reply.sessions, 'session')}, {count(reply.agents, 'agent')}; "
-        f"{count(reply.pending_vectors, 'text')} without vector, {dead} dead letters, "
+        f"{count(reply.pending_vectors, 'text')} still without vector, {dead}, "
         f"{count(reply.purging, 'erasure')} being purged"
     )
     if not reply.events:
@@ -247,14 +290,28 @@ def show_forget(console: Console, reply: requests.ForgetReply) -> None:
 
 
 def footer(console: Console, reply: Reply, *more: str, cursor: str = "") -> None:
-    """How the answer came about."""
-    parts = [f"{reply.took_ms:.1f} ms", *more]
+    """Whose clock the times are on, and how the answer came about."""
+    parts = [f"times in {_place(reply.timezone)}", f"{reply.took_ms:.1f} ms", *more]
     parts += [f"degraded: {', '.join(reply.degraded)}"] if reply.degraded else []
     parts += ["stale"] if reply.stale else []
-    parts += [f"fresh up to {', '.join(f'{arm} {seq}' for arm, seq in reply.fresh.items())}"] if reply.fresh else []
+    parts += [f"fresh up to {_fresh(reply.fresh)}"] if reply.fresh else []
     parts += [f"more: --cursor {cursor}"] if cursor else []
     style = "yellow" if reply.degraded or reply.stale else "dim"
-    console.print(" · ".join(parts), style=style)
+    console.print(" · ".join(parts), style=style, soft_wrap=True)
+
+
+def _fresh(arms: dict[str, int]) -> str:
+    """`sequence 575 (record, text), 559 (toc)`: each arm has all that was published up to there."""
+    held: dict[int, list[str]] = {}
+    for arm, seq in arms.items():
+        held.setdefault(seq, []).append(arm)
+    return "sequence " + ", ".join(f"{seq} ({', '.join(held[seq])})" for seq in sorted(held, reverse=True))
+
+
+def _place(name: str) -> str:
+    """The zone that times are shown in, as `moments.zone_named` took its name."""
+    zone = str(zone_named(name))
+    return zone if zone == name else clean(f"{zone}, as {name} is not known here")
 
 
 def lines(*columns: str) -> Table:

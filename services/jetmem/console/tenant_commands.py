@@ -1,15 +1,20 @@
-"""`jetmem tenant set|show|list`: what holds for one tenant, durable and known to every stage that it concerns."""
+"""`jetmem tenant set|show|list`: what holds for one tenant, durable and known to every stage that it concerns.
+
+Its users are in `user_commands`; `list` shows both.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
 from jetmem.console.calling import LOCAL, NO_TENANT, AsJson, Creds, Server, Tenant, call, fail, for_people
+from jetmem.console.moments import when, zone_told
 from jetmem.console.operator_commands import ask_stage
 
 if TYPE_CHECKING:
@@ -48,6 +53,8 @@ def set_(
     creds: Creds = "",
 ) -> None:
     """Change settings of a tenant; running stages follow at once, nodes move to their new days by and by.
+
+    After a change of the time zone days, segments and grips have other ids, where they lie on another day.
 
     With a retention nodes of the table of contents leave the index so many days after they arrived; they stay recorded,
     and are found by walking.
@@ -88,13 +95,13 @@ def _rehearse(server: str, creds: str, tenant: str, changes: dict[str, Any], peo
         return
     from jetmem.console import tables
 
-    table = tables.lines(
-        tenant, "kept for", "in the index", "out of it", "would leave", "would come back", "next leaves"
-    )
+    zone, _ = call(server, creds, tenant, zone_told)
+    next_leaves = f"next leaves ({zone})"
+    table = tables.lines(tenant, "kept for", "in the index", "out of it", "would leave", "would come back", next_leaves)
     for level, told in levels.items():
         kept = f"{told['days']:,} days" if told["days"] else "ever"
         numbers = (f"{told[name]:,}" for name in ("indexed", "out", "leaving", "returning"))
-        table.add_row(level, kept, *numbers, tables.when(told["next"]) if told["next"] else "")
+        table.add_row(level, kept, *numbers, when(told["next"], zone) if told["next"] else "")
     tables.console().print(table)
 
 
@@ -109,25 +116,60 @@ def _level(counts: dict[str, Any]) -> dict[str, Any]:
 
 @tenant_app.command()
 def show(tenant: Tenant, as_json: AsJson = False, server: Server = LOCAL, creds: Creds = "") -> None:
-    """Show the settings of a tenant."""
+    """Show the settings of a tenant, with the defaults where it set nothing."""
     value, revision = in_bucket(server, creds, tenant, lambda bucket: bucket.get(tenant))
-    _show(tenant, value, revision, as_json)
+    _show(tenant, value, revision, as_json, _place(tenant, value, server, creds) if for_people(as_json) else "")
+
+
+def _place(tenant: str, value: bytes, server: str, creds: str) -> str:
+    """Where a tenant that set no time zone is taken to be; "" if the query service does not say."""
+    if "timezone" in _known(value):
+        return ""
+    zone, why = call(server, creds, tenant, zone_told)
+    return "" if why else str(zone)
 
 
 @tenant_app.command("list")
-def list_(as_json: AsJson = False, server: Server = LOCAL, creds: Creds = "") -> None:
-    """List tenants with settings of their own; as JSON one object a line. `_` is what holds for all."""
-    found = in_bucket(server, creds, NO_TENANT, lambda bucket: bucket.every())
+def list_(
+    users: Annotated[
+        Path | None, typer.Option(help="Folder that `jetmem tenant add` wrote to: list its users, too.")
+    ] = None,
+    as_json: AsJson = False,
+    server: Server = LOCAL,
+    creds: Creds = "",
+) -> None:
+    """List tenants with users or settings of their own; as JSON one object a line. `_` is what holds for all."""
+    from jetmem_schemas.tenants import EVERYONE
+
+    values = in_bucket(server, creds, NO_TENANT, lambda bucket: bucket.every())
+    found = {tenant: known for tenant, value in values.items() if (known := _known(value))}
+    named = _users(users) if users else {}
+    every = sorted({*found, *named})
     if not for_people(as_json):
-        for tenant, value in found.items():
-            typer.echo(json.dumps({"tenant": tenant, "settings": _known(value)}))
+        for tenant in every:
+            line = {"tenant": tenant, "settings": found.get(tenant, {})}
+            typer.echo(json.dumps(line | ({"users": named.get(tenant, [])} if users else {})))
         return
     from jetmem.console import tables
 
-    table = tables.lines("tenant", *_columns())
-    for tenant, value in found.items():
-        table.add_row(tenant, *(tables.clean(_told(_known(value).get(name))) for name in _columns()))
-    tables.console().print(table if found else "no tenant has settings of its own")
+    table = tables.lines("tenant", *(["users"] if users else []), "settings of its own")
+    for tenant in every:
+        own = ", ".join(f"{name} {_told(name, told)}" for name, told in found.get(tenant, {}).items())
+        row = [", ".join(named.get(tenant, []))] if users else []
+        table.add_row("every tenant" if tenant == EVERYONE else tenant, *row, tables.clean(own))
+    nobody = "no tenant has users or settings of its own" if users else "no tenant has settings of its own"
+    tables.console().print(table if every else nobody)
+
+
+def _users(folder: Path) -> dict[str, list[str]]:
+    """By tenant, its users: the role, with the agent if it is one's."""
+    from jetmem.users import Users
+
+    named: dict[str, list[str]] = {}
+    for user in Users(folder).read():
+        if user.tenant:
+            named.setdefault(user.tenant, []).append(f"{user.agent}:{user.role}" if user.agent else user.role)
+    return named
 
 
 def in_bucket(server: str, creds: str, tenant: str, work: Callable[[Bucket], Awaitable[T]]) -> T:
@@ -147,12 +189,6 @@ def in_bucket(server: str, creds: str, tenant: str, work: Callable[[Bucket], Awa
     return call(server, creds, tenant, run)
 
 
-def _columns() -> tuple[str, ...]:
-    from jetmem_schemas.tenants import TenantSettings
-
-    return TenantSettings.__struct_fields__
-
-
 def _known(value: bytes) -> dict[str, Any]:
     """What is set, also by a newer version; unreadable ones as they are."""
     try:
@@ -162,18 +198,27 @@ def _known(value: bytes) -> dict[str, Any]:
     return found
 
 
-def _told(value: Any) -> str:
-    return "" if value is None else json.dumps(value) if not isinstance(value, str) else value
+def _told(name: str, value: Any) -> str:
+    """A setting as people say it."""
+    if name == "retention" and isinstance(value, dict):
+        return ", ".join(f"{level}s {days:,} days" for level, days in value.items()) or "off"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
-def _show(tenant: str, value: bytes, revision: int, as_json: bool) -> None:
+def _show(tenant: str, value: bytes, revision: int, as_json: bool, place: str = "") -> None:
+    """All settings of a tenant; `place` is where it is taken to be if it set no time zone."""
     known = _known(value)
     if not for_people(as_json):
         typer.echo(json.dumps({"tenant": tenant, "revision": revision, "settings": known}))
         return
     from jetmem.console import tables
 
+    defaults = {"timezone": place or "that of the installation", "toc_paused": "no", "retention": "off"}
+    undo = {"toc_paused": f"  (`jetmem toc resume {tenant}` goes on)"}
     table = tables.lines("setting", "value")
-    for name in dict.fromkeys((*_columns(), *known)):
-        table.add_row(tables.clean(name), tables.clean(_told(known[name])) if name in known else "default")
+    for name in dict.fromkeys((*defaults, *known)):
+        told = _told(name, known[name]) + undo.get(name, "") if name in known else f"{defaults[name]}  (default)"
+        table.add_row(tables.clean(name), tables.clean(told))
     tables.console().print(table)

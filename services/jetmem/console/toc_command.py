@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
 
 from jetmem.console import toc_operations
 from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, answered, call, for_people, refused
-from jetmem.console.moments import moment
-from jetmem.console.query_commands import After, Cursor, Limit, WaitMs
+from jetmem.console.default_group import DefaultGroup
+from jetmem.console.moments import FORMS, moment, zone_named
+from jetmem.console.query_commands import After, Cursor, Fifty, Ten, WaitMs
 
 if TYPE_CHECKING:
+    from datetime import tzinfo
+
     from rich.tree import Tree
 
     from jetmem.client import Client
@@ -25,13 +27,8 @@ _SHOW: Final = "show"
 Node = Annotated[str | None, typer.Argument(help="Node id, like toc:week:2026-W03; the years if not given.")]
 
 
-class _Toc(TyperGroup):
-    """A group that takes what is none of its commands for a tenant to show."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
-            args = [_SHOW, *args]
-        return super().parse_args(ctx, args)
+class _Toc(DefaultGroup):
+    default = _SHOW
 
 
 def register(app: typer.Typer) -> None:
@@ -72,23 +69,24 @@ async def _draw(client: Client, tenant: str, fields: dict[str, Any], depth: int,
     from jetmem.console import tables
 
     reply = await client.toc(**fields)
+    zone = zone_named(reply.timezone)
     if isinstance(reply.node, UnsetType):
         tree = Tree(tenant)
         for year in reply.nodes if isinstance(reply.nodes, list) else []:
-            await _grow(client, tree, year, depth, most)
+            await _grow(client, tree, year, zone, depth, most)
     else:
-        tree = Tree(tables.node_line(reply.node))
-        await _below(client, tree, reply.node, depth, most)
+        tree = Tree(tables.node_line(reply.node, zone))
+        await _below(client, tree, reply.node, zone, depth, most)
     show_tree(tree, reply)
 
 
-async def _grow(client: Client, tree: Tree, node: NodeItem, depth: int, most: int) -> None:
+async def _grow(client: Client, tree: Tree, node: NodeItem, zone: tzinfo, depth: int, most: int) -> None:
     from jetmem.console import tables
 
-    await _below(client, tree.add(tables.node_line(node)), node, depth, most)
+    await _below(client, tree.add(tables.node_line(node, zone)), node, zone, depth, most)
 
 
-async def _below(client: Client, branch: Tree, node: NodeItem, depth: int, most: int) -> None:
+async def _below(client: Client, branch: Tree, node: NodeItem, zone: tzinfo, depth: int, most: int) -> None:
     """Bullets of a segment, children of other nodes."""
     from jetmem.console import tables
 
@@ -98,7 +96,7 @@ async def _below(client: Client, branch: Tree, node: NodeItem, depth: int, most:
     elif depth:
         page = await client.browse(node.id, limit=most)
         for child in page.nodes:
-            await _grow(client, branch, child, depth - 1, most)
+            await _grow(client, branch, child, zone, depth - 1, most)
         if len(node.children) > len(page.nodes):
             branch.add(f"… {len(node.children) - len(page.nodes)} more: jetmem browse {client.tenant} {node.id}")
 
@@ -111,14 +109,14 @@ def show_tree(tree: Tree, reply: TocReply) -> None:
     wide.width = _WIDE
     wide.print(tree, no_wrap=True, overflow="ignore", crop=False)
     if not reply.nodes and isinstance(reply.nodes, list):
-        console.print("the table of contents is empty")
+        console.print("the table of contents is empty; is the name of the tenant spelt right?")
     tables.footer(console, reply)
 
 
 def browse(
     tenant: Tenant,
     node: Annotated[str, typer.Argument(help="Node id, like toc:week:2026-W03.")],
-    limit: Limit = None,
+    limit: Fifty = None,
     cursor: Cursor = None,
     after: After = None,
     wait_ms: WaitMs = None,
@@ -136,24 +134,28 @@ def browse(
 def route(
     tenant: Tenant,
     question: Annotated[str, typer.Argument(help="What to know; time words like `last week` are understood.")],
-    limit: Limit = None,
-    now: Annotated[str | None, typer.Option(help="What time words are relative to; now and here if not given.")] = None,
-    nodes: Annotated[int | None, typer.Option(help="Nodes that a walk may read.")] = None,
-    ms: Annotated[int | None, typer.Option(help="Milliseconds that a walk may take.")] = None,
+    limit: Ten = None,
+    now: Annotated[
+        str | None, typer.Option(help=f"What time words are relative to: {FORMS}; now if not given.")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="Nodes that a walk may read.", show_default="300")] = None,
+    ms: Annotated[int | None, typer.Option(help="Milliseconds that a walk may take.", show_default="1500")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show every strategy that was tried, and why.")] = False,
     after: After = None,
     wait_ms: WaitMs = None,
     as_json: AsJson = False,
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
-    """Answer by the strategy that suits the question, and say why."""
+    """Answer by the strategy that suits the question, and say which; `--explain` and JSON say why."""
     from datetime import datetime
 
     from jetmem.console import tables
 
-    # whoever sits at a terminal means his own yesterday
-    asked_at = moment(now) or datetime.now().astimezone().isoformat(timespec="seconds")
+    # where the tenant set no zone, whoever sits at a terminal means his own yesterday
+    asked_at = datetime.now().astimezone().isoformat(timespec="seconds") if now is None else moment(now, "--now")
     budget = {name: value for name, value in (("nodes", nodes), ("ms", ms)) if value is not None}
     fields = {"query": question, "limit": limit, "now": asked_at, "budget": budget or None}
     fields |= {"after": after, "wait_ms": wait_ms}
-    answered("route", tenant, fields, tables.show_route, as_json, server, creds)
+    show = tables.show_route_explained if explain else tables.show_route
+    answered("route", tenant, fields, show, as_json, server, creds)

@@ -107,7 +107,7 @@ async def _rebuild(client: Client, tenant: str, first: str, dry_run: bool, peopl
     else:
         from jetmem.console.tables import count
 
-        typer.echo(f"{tenant}: {count(asked, 'node')} made again")
+        typer.echo(f"{tenant}: {count(asked, 'node')} made again" if asked else _nothing(tenant, first))
 
 
 @asynccontextmanager
@@ -165,10 +165,21 @@ def _show_dry(tenant: str, first: str, reply: dict[str, Any], people: bool) -> N
         return
     from jetmem.console import tables
 
-    table = tables.lines(tenant, "would be made again", "would change")
+    if not any(counts["made"] for counts in levels.values()):
+        typer.echo(_nothing(tenant, first))
+        return
+    typer.echo(f"{tenant}, by level; nothing was changed:")
+    table = tables.lines("level", "would be made again", "would change")
     for level, counts in levels.items():
         table.add_row(level, f"{counts['made']:,}", f"{counts['changed']:,}")
     tables.console().print(table)
+
+
+def _nothing(tenant: str, first: str) -> str:
+    """Why nothing is made again."""
+    if first:
+        return f"{tenant} has no nodes from {first} on"
+    return f"{tenant} has nothing in the table of contents; is the name spelt right?"
 
 
 def pause(tenant: OneOrAll = None, server: Server = LOCAL, creds: Creds = "") -> None:

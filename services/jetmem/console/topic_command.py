@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from jetmem.console.calling import LOCAL, AsJson, Creds, Server, Tenant, answered
-from jetmem.console.moments import moment
-from jetmem.console.query_commands import After, Agent, Cursor, Limit, Since, Until, WaitMs
+from jetmem.console.moments import span
+from jetmem.console.query_commands import After, Agent, Cursor, Since, Twenty, Until, WaitMs
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 def topics(
     tenant: Tenant,
-    limit: Limit = None,
+    limit: Twenty = None,
     agent: Agent = None,
     since: Since = None,
     until: Until = None,
@@ -33,7 +33,12 @@ def topics(
     """List topics, the most important first."""
     from jetmem.console import topic_tables
 
-    fields = {"limit": limit, "agent": agent, "since": moment(since), "until": moment(until), "cursor": cursor}
+    fields = {
+        "limit": limit,
+        "agent": agent,
+        **span(since, until),
+        "cursor": cursor,
+    }
     fields |= {"after": after, "wait_ms": wait_ms}
     answered("topics", tenant, fields, topic_tables.show_topics, as_json, server, creds)
 
@@ -41,7 +46,7 @@ def topics(
 def topic(
     tenant: Tenant,
     topic_id: Annotated[str, typer.Argument(metavar="ID", help="Topic id, as `jetmem topics` shows them.")],
-    limit: Limit = None,
+    limit: Twenty = None,
     cursor: Cursor = None,
     after: After = None,
     wait_ms: WaitMs = None,

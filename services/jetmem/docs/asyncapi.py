@@ -15,6 +15,7 @@ from jetmem_schemas import internal, requests, subjects
 from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER, Failure
 from jetmem_schemas.owning import Owned
 from jetmem_schemas.tenants import TenantSettings
+from jetmem_schemas.waves import TOPICS, WaveTold
 
 _REF: Final = "#/components/schemas/{name}"
 _PARAMETERS: Final = {
@@ -78,6 +79,9 @@ def _channels() -> dict[str, Any]:
         channels[f"query_{verb}"] = _channel(address, names, str(request.__doc__).split("\n")[0])
     address = _template(subjects.notify("TENANT", "dead_letter"))
     channels["notify_dead_letter"] = _channel(address, ["notification"], "Core NATS; best effort.")
+    for topic in TOPICS:
+        address = _template(subjects.notify("TENANT", topic))
+        channels[f"notify_{topic}"] = _channel(address, ["notify_wave"], "Core NATS; best effort, at a bounded rate.")
     for stream in _STREAMS:
         channels[stream] = _stream(stream)
     return channels
@@ -123,6 +127,8 @@ def _operations() -> dict[str, Any]:
         reply = {"channel": {"$ref": f"#/channels/{channel}"}, "messages": refs}
         found[channel] = _operation("receive", channel, answers) | {"messages": asked, "reply": reply}
     found["notify_dead_letter"] = _operation("send", "notify_dead_letter", first)
+    for topic in TOPICS:
+        found[f"notify_{topic}"] = _operation("send", f"notify_{topic}", "learn")
     for stage in flow.STAGES:
         if stage.reads:
             found[f"{stage.name}_reads_{stage.reads}"] = _operation("receive", stage.reads, stage.name)
@@ -147,6 +153,7 @@ def _messages() -> dict[str, Any]:
         "type": "object",
         "properties": {name: {"type": "string"} for name in (ERROR_HEADER, ERROR_CODE_HEADER)},
     }
+    found["notify_wave"] = _message(WaveTold)
     found["notification"] = {"payload": {"$ref": _REF.format(name="Notification")}}
     for _, held in _STREAMS.values():
         for name, kind in held.items():
@@ -166,7 +173,7 @@ def _message(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    kinds: list[Any] = [*schemas.EVENTS.values(), *schemas.DERIVED.values(), Failure]
+    kinds: list[Any] = [*schemas.EVENTS.values(), *schemas.DERIVED.values(), Failure, WaveTold]
     kinds += [kind for pair in requests.VERBS.values() for kind in pair]
     kinds += [kind for _, held in _STREAMS.values() for kind in held.values() if kind is not None]
     return schemas.components(kinds, _REF) | {"Notification": schemas.NOTIFICATION}

@@ -6,11 +6,14 @@ import re
 from pathlib import Path
 from typing import Final
 
-from jetmem.docs import asyncapi, pages, schemas
+from jetmem.docs import alerts, asyncapi, dashboards, pages, schemas
 from jetmem.runtime.errors import invariant
 
 GENERATED: Final = Path("schemas/generated")
 CLI: Final = Path("services/CLI.md")
+#: Whole folders: what nothing makes any more goes.
+DASHBOARDS: Final = (Path("compose/grafana/dashboards"), Path("k8s/operators/dashboards"))
+FOLDERS: Final = (GENERATED, *DASHBOARDS)
 #: Pages with generated parts between `<!-- begin:NAME … -->` and `<!-- end:NAME -->`.
 PAGES: Final = (Path("README.md"), Path("services/README.md"))
 _PART: Final = re.compile(r"(<!-- begin:(?P<name>[a-z-]+)[^>]*-->\n).*?(<!-- end:(?P=name) -->)", re.DOTALL)
@@ -21,6 +24,10 @@ def generated(root: Path) -> dict[Path, str]:
     files = {GENERATED / f"{name}.schema.json": schemas.text_of(each) for name, each in schemas.documents().items()}
     files[GENERATED / "asyncapi.yaml"] = asyncapi.text()
     files[CLI] = pages.command_line()
+    files[Path(alerts.PAGE)] = alerts.page()
+    files[Path("compose/prometheus/rules/jetmem.yml")] = alerts.rules()
+    files[Path("k8s/operators/rules.yaml")] = alerts.resource()
+    files |= {folder / name: text for folder in DASHBOARDS for name, text in dashboards.files().items()}
     for page in PAGES:
         files[page] = filled((root / page).read_text(encoding="utf-8"))
     return files
@@ -41,7 +48,7 @@ def filled(page: str) -> str:
 
 
 def write(root: Path) -> list[Path]:
-    """Write what differs, remove schemas that are no longer made; returns what was touched.
+    """Write what differs, remove from generated folders what is no longer made; returns what was touched.
 
     Raises:
         Broken: `root` is no checkout.
@@ -62,7 +69,6 @@ def write(root: Path) -> list[Path]:
 
 
 def stale(root: Path) -> list[Path]:
-    """Files in the generated folder that nothing makes any more."""
-    made = {path for path in generated(root) if path.parent == GENERATED}
-    there = {path.relative_to(root) for path in (root / GENERATED).glob("*")}
-    return sorted(there - made)
+    """Files in generated folders that nothing makes any more."""
+    there = {path.relative_to(root) for folder in FOLDERS for path in (root / folder).glob("*")}
+    return sorted(there - set(generated(root)))

@@ -174,7 +174,8 @@ def _command(title: str, command: Any) -> str:
 
 def _metavar(argument: Any) -> str:
     name = str(argument.metavar or argument.name).upper()
-    return f"{name}…" if argument.nargs == -1 or argument.multiple else name
+    name = f"{name}…" if argument.nargs == -1 or argument.multiple else name
+    return name if argument.required else f"[{name}]"
 
 
 def _flags(option: Any) -> str:
@@ -183,6 +184,8 @@ def _flags(option: Any) -> str:
 
 
 def _default_of(option: Any) -> str:
+    if isinstance(option.show_default, str):
+        return f"`{option.show_default}`"
     value = option.default
     return "" if value in (None, False, "", [], ()) else f"`{_default(value)}`"
 

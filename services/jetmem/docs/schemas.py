@@ -10,6 +10,7 @@ import msgspec
 
 from jetmem_schemas import events, requests, toc
 from jetmem_schemas.failures import Failure
+from jetmem_schemas.waves import WaveTold
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 #: What may be published, by kind and version; a changed event is a new version beside the old one.
@@ -44,6 +45,7 @@ def documents() -> dict[str, dict[str, Any]]:
         kinds[f"query.{verb}.request"] = request
         kinds[f"query.{verb}.reply"] = reply
     kinds["failure"] = Failure
+    kinds["notify.wave"] = WaveTold
     found = {name: _document(name, kind) for name, kind in kinds.items()}
     found["notify.dead_letter"] = {"$schema": DIALECT, "$id": "urn:jetmem:notify.dead_letter", **NOTIFICATION}
     return found

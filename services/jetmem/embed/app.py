@@ -13,7 +13,7 @@ from jetmem.embed.handler import PROBE, Windows
 from jetmem.embed.ports import Encoder
 from jetmem.embed.questions import Questions
 from jetmem.embed.settings import EmbedSettings
-from jetmem.runtime import limits
+from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import Broken
 from jetmem.runtime.settings import Common
@@ -89,6 +89,7 @@ class Embed:
                 took_s = round(time.monotonic() - started)
                 self.shell.log.info("opening the model, about a minute the first time", took_s=took_s)
             self._encoder = opening.result()
+        metrics.model.labels(self._encoder.model, self._encoder.precision, self.settings.device).set(1)
         self.shell.log.info(
             "model open",
             model=self._encoder.model,
@@ -130,7 +131,7 @@ class Embed:
                     await asyncio.wait({self._work})
                 await self.windows.give_back()
                 if self.shell.nc.is_connected:  # away, it would wait in vain
-                    await self.shell.nc.flush()
+                    await self.shell.flush()
         except Exception as error:  # whatever was not finished is delivered again
             self.shell.log.warning("not drained", error=f"{type(error).__name__}: {error}")
 

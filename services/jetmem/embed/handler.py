@@ -224,6 +224,7 @@ class Windows:
         model = self._encoder().model
         for held in jobs:
             await self.replies.start(held, model, results)
+        self._shell.health.reached(jobs[-1].work.at)
         self._shell.health.progressed(self.lag)
 
     async def _encode(self, groups: Sequence[Sequence[str]]) -> dict[str, core.Result]:

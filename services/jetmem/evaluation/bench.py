@@ -12,6 +12,8 @@ import signal
 import statistics
 import tempfile
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -30,6 +32,7 @@ from jetmem.evaluation import (
     bench_data,
     bench_encoder,
     bench_freshness,
+    bench_learn,
     bench_load,
     bench_queries,
     bench_resources,
@@ -42,7 +45,7 @@ from jetmem.evaluation.show import Told, facts
 from jetmem.runtime.errors import Broken
 
 _NAME: Final = "jetmem bench"
-SECTIONS: Final = ("broker", "load", "embeddings", "queries", "freshness", "resources", "toc")
+SECTIONS: Final = ("broker", "load", "embeddings", "queries", "freshness", "resources", "toc", "learn")
 #: Which need the events, and all their vectors.
 _NEED_EVENTS: Final = {"load", "embeddings", "queries", "resources"}
 _NEED_VECTORS: Final = {"embeddings", "queries", "resources"}
@@ -53,6 +56,8 @@ ENCODED_MIN: Final = 0.85
 HYBRID_P95_MS_MAX: Final = 40.0
 SUMMARIZED_MIN: Final = 2_000.0
 TOC_P95_MS_MAX: Final = 10.0
+LEARNT_MIN: Final = 5_000.0
+RECOMMEND_P95_MS_MAX: Final = 25.0
 #: Of the crowded freshness measure: about as many partitions have work at once as there are.
 TENANTS: Final = 64
 _REST_S: Final = 180.0
@@ -75,6 +80,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     singles: int = 50
     toc_events: int = bench_toc.EVENTS
     toc_texts: int = bench_toc.TEXTS
+    runs: int = bench_learn.RUNS
+    tasks: int = bench_learn.TASKS
+    procedures: int = bench_learn.PROCEDURES
 
 
 def quick(plan: Plan) -> Plan:
@@ -91,6 +99,9 @@ def quick(plan: Plan) -> Plan:
         singles=10,
         toc_events=10_000,
         toc_texts=1_000,
+        runs=10_000,
+        tasks=1_000,
+        procedures=100,
     )
 
 
@@ -117,7 +128,7 @@ class Bench:
         with tempfile.TemporaryDirectory(prefix="jetmem-bench-bare-") as scratch:
             if "broker" in wanted:
                 await self._broker(data, Path(scratch))
-            if wanted - {"broker", "toc"}:
+            if wanted - {"broker", "toc", "learn"}:
                 self._told.say("starting the pipeline")
                 async with pipeline("jetmem-bench-", self._told.say) as running:
                     await self._piped(running, data, Path(scratch))
@@ -125,6 +136,8 @@ class Bench:
                 await self._encoded(data, Path(scratch))
         if "toc" in wanted:
             await self._contents(data)
+        if "learn" in wanted:
+            await self._learnt(data)
         return Report(self.conditions, self.sections, round(time.perf_counter() - began, 1))
 
     async def _piped(self, running: Pipeline, data: bench_data.Data, folder: Path) -> None:
@@ -241,20 +254,12 @@ class Bench:
         self._add("freshness", "From acknowledgement until a question finds it", figures)
 
     async def _contents(self, data: bench_data.Data) -> None:
-        plan = self.plan
-        self._told.say("starting a pipeline for the table of contents")
-        async with pipeline("jetmem-bench-toc-", self._told.say) as running:
-            async with client.connect(running.url, tenant=bench_toc.TENANT, name="jetmem bench") as memory:
-
-                async def rest() -> None:
-                    rested = await bench_resources.rest(running.processes(), memory.nats, self._told, _REST_S)
-                    self._told.say(f"waited {rested:.0f} s until the system was idle")
-
-                found = await bench_toc.measure(
-                    memory, data, plan.toc_events, plan.toc_texts, plan.questions, self._told, rest
-                )
+        plan, tenant = self.plan, bench_toc.TENANT
+        async with self._alone_with(tenant, "the table of contents") as (running, memory, rest):
+            found = await bench_toc.measure(
+                memory, data, plan.toc_events, plan.toc_texts, plan.questions, self._told, rest
+            )
             used = bench_resources.memory(running.processes())["summarize"]
-            _steady(running)
         counts = ", ".join(f"{count} {level}s" for level, count in found.nodes.items())
         figures = [
             Figure("summarized, every node recorded", found.summarized, "events/s", SUMMARIZED_MIN, note=counts),
@@ -264,6 +269,37 @@ class Bench:
         ]
         title = f"Table of contents over {plan.toc_events} events, {found.events} of them measured, all stages running"
         self._add("toc", title, figures)
+
+    async def _learnt(self, data: bench_data.Data) -> None:
+        plan, tenant = self.plan, bench_learn.TENANT
+        async with self._alone_with(tenant, "runs") as (running, memory, rest):
+            count = (plan.runs, plan.tasks, plan.procedures)
+            found = await bench_learn.measure(memory, data, count, plan.questions, self._told, rest)
+            used = bench_resources.memory(running.processes())["learn"]
+        note = f"idle system, other words than any run's; {found.cold} cold"
+        figures = [
+            Figure("learnt, every run counts", found.learnt, "runs/s", LEARNT_MIN),
+            *timings("recommend", found.recommend, p95_max=RECOMMEND_P95_MS_MAX, note=note),
+            Figure("memory, learn", used.now, "MiB", note=f"most {used.most:,.0f}; to stay below 1,536"),
+        ]
+        title = f"{plan.runs} runs of {plan.tasks} tasks by {plan.procedures} procedures, {found.runs} of them measured"
+        self._add("learn", title, figures)
+
+    @asynccontextmanager
+    async def _alone_with(
+        self, tenant: str, what: str
+    ) -> AsyncIterator[tuple[Pipeline, Client, Callable[[], Awaitable[None]]]]:
+        """A pipeline of its own, a client of the tenant, and what waits until all stages are idle."""
+        self._told.say(f"starting a pipeline for {what}")
+        async with pipeline(f"jetmem-bench-{tenant}-", self._told.say) as running:
+            async with client.connect(running.url, tenant=tenant, name="jetmem bench") as memory:
+
+                async def rest() -> None:
+                    rested = await bench_resources.rest(running.processes(), memory.nats, self._told, _REST_S)
+                    self._told.say(f"waited {rested:.0f} s until the system was idle")
+
+                yield running, memory, rest
+            _steady(running)
 
     def _resources(self, running: Pipeline) -> None:
         used = bench_resources.memory(running.processes())

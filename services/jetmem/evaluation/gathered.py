@@ -17,8 +17,8 @@ import numpy as np
 from jetmem.domain import ranking
 from jetmem.evaluation.locomo import Question
 from jetmem.index.core import said_of
-from jetmem.index.corrections import corrected_id
 from jetmem.runtime import limits
+from jetmem.runtime.corrections import corrected_id
 from jetmem.runtime.errors import Broken
 from jetmem_schemas import subjects
 from jetmem_schemas.failures import ERROR_CODE_HEADER

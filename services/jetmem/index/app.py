@@ -29,8 +29,9 @@ from jetmem.index.rows import FAMILIES, FORMAT, Rows, nodes_of
 from jetmem.index.settings import IndexSettings
 from jetmem.index.shelf import Shelf
 from jetmem.index.tenants import Tenants
-from jetmem.runtime import limits
+from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
+from jetmem.runtime.scraping import at_scrape
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
 from jetmem_schemas.internal import (
@@ -110,6 +111,7 @@ class Index:
         self.shell.loop("purge", self._purge)
         self.shell.loop("retention", self._retire)
         TenantWatch(self.shell, told=self._told).wire()
+        at_scrape(self)
         own = {
             "find": Endpoint(FindRequest, self._find),
             "entry_vectors": Endpoint(EntryVectorsRequest, self._entry_vectors),
@@ -155,6 +157,14 @@ class Index:
             counts["pending_vectors"] = self.indexer.pieces.lacking(tenant)
             counts["nodes_out"] = self.rows.tenant(nodes_of(tenant)).out
         return counts
+
+    def observe(self) -> None:
+        """Rows of vectors in memory, by what their graphs make of them."""
+        shelves = [shelf for _, shelf in self.tenants.shelves()]
+        graphs = [shelf.graph for shelf in shelves if shelf.graph is not None]
+        metrics.graph_rows.labels("linked").set(sum(graph.linked for graph in graphs))
+        metrics.graph_rows.labels("removed").set(sum(graph.deleted for graph in graphs))
+        metrics.graph_rows.labels("unlinked").set(sum(shelf.unlinked for shelf in shelves))
 
     def close(self) -> None:
         """Commit, write snapshots, close."""

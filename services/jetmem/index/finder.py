@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.adapters.tantivy_text import analyze
-from jetmem.domain import fusion, ranking
-from jetmem.index.corrections import Corrections
+from jetmem.domain import fusion
 from jetmem.index.node_finder import NodeFinder
 from jetmem.index.pieces import vector_of
 from jetmem.index.refining import Refiner, hits_needed
 from jetmem.index.rows import EMPTY_MARK, Doc, Rows
 from jetmem.index.shelf import Floats, Shelf
 from jetmem.index.tenants import Tenant, Tenants
+from jetmem.runtime import metrics
+from jetmem.runtime.corrections import Corrections
 from jetmem_schemas.internal import Filters, FindRequest, Found
 from jetmem_schemas.subjects import partition_of
 
@@ -70,7 +71,7 @@ class Finder:
         self._rows = rows
         self._text = text
         self._tenants = tenants
-        self._refiner = Refiner(Corrections(rows))
+        self._refiner = Refiner(Corrections(rows.store))
         self._nodes = NodeFinder(rows, text, tenants)
 
     def vectors_fit(self, request: FindRequest) -> bool:
@@ -109,9 +110,18 @@ class Finder:
         best = fusion.rank(features, mode)[: hits_needed(request.rank, request.limit)]
         docs = self._rows.docs(request.tenant, [kept[i].number for i, _ in best])
         hits = [(d, _found(d, features, i, s, near)) for (i, s), d in zip(best, docs, strict=True) if d is not None]
-        if shelf is None and ranking.needs_likeness(request.rank):
-            shelf = self._tenants.shelf(tenant)
-        return self._refiner.refine(request, hits, shelf)
+        return self._refiner.refine(request, hits, partial(self._vectors_at, tenant))
+
+    def _vectors_at(self, tenant: Tenant, docs: Sequence[Doc]) -> Floats:
+        """As `Shelf.vectors_at`. Who asked by words alone has no shelf loaded for these few: the store has them."""
+        shelf = tenant.shelf
+        if shelf is not None:
+            return shelf.vectors_at([(doc.sid, doc.position) for doc in docs])
+        made = np.zeros((len(docs), self._rows.dimensions()), dtype=np.float32)
+        for at, raw in enumerate(self.vectors_of(tenant.name, [doc.rseq for doc in docs])):
+            if len(raw) == made[at].nbytes:
+                made[at] = np.frombuffer(raw, dtype=np.float32)
+        return made
 
     def _kept(self, question: Question, present: Sequence[tuple[Place, int]]) -> list[Kept]:
         """Candidates that pass the filters. Their documents are read only if a filter or a name asks for it."""
@@ -130,15 +140,11 @@ class Finder:
         arms = Arms({}, {}, {}, [])
         request, tenant, shelf = question.request, question.tenant, question.shelf
         if words:
-            self._by_words(request, tenant, arms)
+            with metrics.arm_seconds.labels("text").time():
+                self._by_words(request, tenant, arms)
         if shelf is not None:
-            filters = request.filters
-            named = tenant.authors.get(filters.author) if filters.author else None
-            who = (named.number if named else -1) if filters.author else None
-            mask = shelf.mask(filters, tenant.sids(filters), who)
-            rows = shelf.search(question.vector, max(_VECTOR_HITS, request.limit), mask)
-            sids, positions = shelf.columns["sid"][rows], shelf.columns["position"][rows]
-            arms.near = list(dict.fromkeys(zip(sids.tolist(), positions.tolist(), strict=True)))
+            with metrics.arm_seconds.labels("vector").time():
+                arms.near = _near(question, shelf)
         return arms
 
     def _by_words(self, request: FindRequest, tenant: Tenant, arms: Arms) -> None:
@@ -173,6 +179,17 @@ class Finder:
             cosine_before=cosines[1],
             cosine_after=cosines[2],
         )
+
+
+def _near(question: Question, shelf: Shelf) -> list[Place]:
+    """Places of the nearest, best first, each once."""
+    request, tenant, filters = question.request, question.tenant, question.request.filters
+    named = tenant.authors.get(filters.author) if filters.author else None
+    who = (named.number if named else -1) if filters.author else None
+    mask = shelf.mask(filters, tenant.sids(filters), who)
+    rows = shelf.search(question.vector, max(_VECTOR_HITS, request.limit), mask)
+    sids, positions = shelf.columns["sid"][rows], shelf.columns["position"][rows]
+    return list(dict.fromkeys(zip(sids.tolist(), positions.tolist(), strict=True)))
 
 
 def _mean(vectors: Sequence[Floats]) -> bytes:

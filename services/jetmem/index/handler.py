@@ -17,8 +17,6 @@ from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.domain import keys
 from jetmem.index.arrivals import Arrivals
 from jetmem.index.core import Said, said_of
-from jetmem.index.corrections import Corrections
-from jetmem.index.models import Models, Verdict
 from jetmem.index.names import Names
 from jetmem.index.nodes import Nodes
 from jetmem.index.pieces import Pieces
@@ -30,7 +28,9 @@ from jetmem.index.tenants import Tenant, Tenants
 from jetmem.index.words import REACH, Words
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock, SystemClock
+from jetmem.runtime.corrections import Corrections
 from jetmem.runtime.crashpoints import crashpoint
+from jetmem.runtime.models import Models, Verdict
 from jetmem.runtime.store import WriteSet
 from jetmem_schemas.internal import Entry, Forgotten, Head, VectorsReady
 from jetmem_schemas.subjects import owner, partition_of
@@ -70,7 +70,7 @@ class Indexer:
         self.words = Words(rows, text.add)
         self.names = Names(rows)
         self.pieces = Pieces(rows, splitter)
-        self.corrections = Corrections(rows)
+        self.corrections = Corrections(rows.store)
         clock = clock or SystemClock()
         self.arrivals = Arrivals(rows.store)
         self.limits = Limits(clock)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from jetmem.adapters.tantivy_parts import TextIndexes
@@ -16,13 +17,14 @@ from jetmem.index.nodes import begins_before, narrowed
 from jetmem.index.rows import Doc, Rows, nodes_of
 from jetmem.index.shelf import Floats, Shelf
 from jetmem.index.tenants import Tenant, Tenants
-from jetmem_schemas.internal import FindRequest, Found
+from jetmem_schemas.internal import Filters, FindRequest, Found
 from jetmem_schemas.subjects import partition_of
 
-#: Candidates of each arm, at first.
+#: Candidates of each arm.
 _HITS: Final = 200
-#: More, if `until` left too few of them.
-_MORE: Final = 4
+#: Those among which nodes are looked for that begin before `until` and end later: at most one of each level above
+#: segments, which tells of the most and is seldom far down.
+_LATER_HITS: Final = 800
 
 
 class NodeFinder:
@@ -38,17 +40,16 @@ class NodeFinder:
         tenant = self._tenants.get(nodes_of(request.tenant))
         shelf = self._tenants.shelf(tenant) if mode != "text" else None
         vector = np.frombuffer(request.vector, dtype=np.float32)
-        most = max(_HITS, request.limit)
-        while True:
-            words = self._by_words(request, tenant, most) if mode != "vector" else {}
-            near = _near(request, shelf, vector, most) if shelf is not None else []
-            found = self._rows.docs(tenant.name, list(dict.fromkeys([*words, *near])))
-            docs = [
-                doc for doc in found if doc is not None and not doc.out and begins_before(doc, request.filters.until)
-            ]
-            if len(docs) >= request.limit or max(len(words), len(near)) < most:
-                break
-            most *= _MORE
+        words: dict[int, float] = {}
+        near: list[int] = []
+        for filters, most in _parts(request):
+            if mode != "vector":
+                words |= self._by_words(request, tenant, filters, most)
+            if shelf is not None:
+                near += _near(filters, shelf, vector, most)
+        found = self._rows.docs(tenant.name, list(dict.fromkeys([*words, *near])))
+        until = request.filters.until
+        docs = [doc for doc in found if doc is not None and not doc.out and begins_before(doc, until)]
         places = [(doc.sid, doc.position) for doc in docs]
         cosines = shelf.cosines(vector, places) if shelf is not None else np.full(len(docs), np.nan)
         features = _features(docs, words, cosines)
@@ -56,18 +57,33 @@ class NodeFinder:
         best = fusion.rank(features, mode)[: request.limit]
         return [_found(docs[i], features, i, score, near=docs[i].rseq in held) for i, score in best]
 
-    def _by_words(self, request: FindRequest, tenant: Tenant, most: int) -> dict[int, float]:
+    def _by_words(self, request: FindRequest, tenant: Tenant, filters: Filters, most: int) -> dict[int, float]:
         """BM25 by number in the log."""
         hits = self._text.search(
             partition_of(request.tenant), tenant.name, analyze(request.query), "w1", most,
-            tenant_docs=tenant.row.docs, filters=narrowed(request.filters), nodes=True,
+            tenant_docs=tenant.row.docs, filters=filters, nodes=True,
         )  # fmt: skip
         return {hit.key: hit.score for hit in hits}
 
 
-def _near(request: FindRequest, shelf: Shelf, vector: Floats, most: int) -> list[int]:
+def _parts(request: FindRequest) -> list[tuple[Filters, int]]:
+    """Filters that take apart what a question selects, each with how many candidates it is asked for.
+
+    Both arms know when a node ends and not when it begins, so what ends before `until` is found by a filter, and what
+    ends later is looked at. However many nodes a tenant has, so many are read and no more.
+    """
+    filters, most = narrowed(request.filters), max(_HITS, request.limit)
+    until = request.filters.until
+    if until is None:
+        return [(filters, most)]
+    since = until if filters.since is None else max(filters.since, until)
+    before, later = (msgspec.structs.replace(filters, **bound) for bound in ({"until": until}, {"since": since}))
+    return [(before, most), (later, max(_LATER_HITS, most))]
+
+
+def _near(filters: Filters, shelf: Shelf, vector: Floats, most: int) -> list[int]:
     """Numbers in the log of the nearest, one for each passage."""
-    rows = shelf.search(vector, most, shelf.mask(narrowed(request.filters), None, None))
+    rows = shelf.search(vector, most, shelf.mask(filters, None, None))
     numbers: list[int] = shelf.columns["rseq"][rows].tolist()
     return numbers
 

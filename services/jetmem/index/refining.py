@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -10,13 +10,15 @@ import numpy as np
 
 from jetmem.domain import ranking
 from jetmem.domain.ranking import CANDIDATES, Placed
-from jetmem.index.corrections import Corrections
 from jetmem.index.rows import Doc, text_hash
-from jetmem.index.shelf import Shelf
+from jetmem.index.shelf import Floats
+from jetmem.runtime.corrections import Corrections
 from jetmem_schemas.internal import FindRequest, Found
 from jetmem_schemas.ranking import Rank
 
 Hits: TypeAlias = list[tuple[Doc, Found]]
+#: A vector of unit length for each document, in their order; zeros for one that has none.
+VectorsOf: TypeAlias = Callable[[Sequence[Doc]], Floats]
 #: Kinds of texts kept, some 150 bytes each: telling one takes 40 µs, and a hundred would take longer than the search.
 _KINDS_MAX: Final = 20_000
 
@@ -35,21 +37,21 @@ class Refiner:
         self._corrections = corrections
         self._lasting: dict[tuple[str, bytes], bool] = {}
 
-    def refine(self, request: FindRequest, hits: Hits, shelf: Shelf | None) -> list[Found]:
+    def refine(self, request: FindRequest, hits: Hits, vectors: VectorsOf) -> list[Found]:
         """The first `limit` hits, marked and in the order that the request's options give.
 
         Args:
             request: As asked.
             hits: The fusion's, best first; the first `CANDIDATES` of them are looked at whatever the limit, so the
                 pages of one question agree.
-            shelf: Where the vectors are; None if there are none, then nothing is like anything.
+            vectors: Asked for those of the hits that are looked at, if an option compares them.
         """
         by = self._corrections.of(request.tenant, (doc.id for doc, _ in hits))
         marked = [_marked(found, each) for (_, found), each in zip(hits, by, strict=True)]
         if not ranking.active(request.rank) or not hits:
             return marked[: request.limit]
         docs = [doc for doc, _ in hits[:CANDIDATES]]
-        placed = ranking.rank(self._candidates(request, docs, marked, shelf), request.rank)
+        placed = ranking.rank(self._candidates(request, docs, marked, vectors), request.rank)
         best = [_placed(marked, each) for each in placed]
         floor = min(each.score for each in best)
         # Further down nothing is looked at; no score there may be above one that was lowered.
@@ -57,12 +59,10 @@ class Refiner:
         return [*best, *rest][: request.limit]
 
     def _candidates(
-        self, request: FindRequest, docs: Sequence[Doc], marked: Sequence[Found], shelf: Shelf | None
+        self, request: FindRequest, docs: Sequence[Doc], marked: Sequence[Found], vectors: VectorsOf
     ) -> ranking.Candidates:
         rank = request.rank
-        alike = None
-        if shelf is not None and ranking.needs_likeness(rank):
-            alike = ranking.likeness(shelf.vectors_at([(doc.sid, doc.position) for doc in docs]))
+        alike = ranking.likeness(vectors(docs)) if ranking.needs_likeness(rank) else None
         kinds = (
             [self._lasts(request.tenant, doc.text) for doc in docs]
             if ranking.needs_kinds(rank)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import nats.errors
 from nats.js.errors import NoStreamResponseError
 
@@ -31,18 +32,20 @@ from jetmem.persist.settings import PersistSettings
 from jetmem.persist.shares import Shares
 from jetmem.persist.source import Source
 from jetmem.persist.trim import Trim, TrimRequest
-from jetmem.runtime import limits, metrics
+from jetmem.runtime import freshness, limits, metrics, tracing
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import RequestFailed, Retryable
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
 from jetmem_schemas import subjects
+from jetmem_schemas.errors import DEAD_CODES
 from jetmem_schemas.internal import (
     ActivityRequest,
     CoverReply,
     CoverRequest,
     DropLetter,
+    Facts,
     FetchRequest,
     Head,
     Heads,
@@ -50,6 +53,7 @@ from jetmem_schemas.internal import (
     ScanRequest,
     StageStatus,
     TimelineRequest,
+    decode_entry,
     encode,
 )
 from jetmem_schemas.owning import CopyRequest, ReleaseRequest, SafeRequest
@@ -115,6 +119,8 @@ class Persist:
     def wire(self) -> None:
         """Add loops and endpoints to the shell."""
         shell = self.shell
+        for code in DEAD_CODES:  # the first of a code is a rise from 0, not a series that begins at 1
+            metrics.dead_letters.labels(code)
         shell.on_start(self._prepare)
         shell.loop("reader", self._read)
         shell.loop("outbox", self.outbox.run)
@@ -230,6 +236,11 @@ class Persist:
             self.shell.health.behind(stuck)
 
     async def _apply(self, messages: list[Delivered]) -> None:
+        traces = _traces(messages)
+        with tracing.writing("persist write", traces.values()):
+            await self._record(messages, traces)
+
+    async def _record(self, messages: list[Delivered], traces: dict[int, str]) -> None:
         metrics.received.labels("persist").inc(len(messages))
         metrics.batch_size.labels("persist").observe(len(messages))
         waiting = len(messages) + messages[-1].pending
@@ -239,20 +250,22 @@ class Persist:
             began = self.shell.clock.monotonic()
             applied = await self.in_writer(lambda: next(steps, None))
             if applied is None:
+                freshness.observe("record", (each.at for each in messages), self.shell.clock.now_ms())
+                self.shell.health.reached(messages[-1].at)
                 return
             metrics.write_seconds.labels("persist").observe(self.shell.clock.monotonic() - began)
             self.shell.health.progressed(waiting)
-            await self._announce(applied)
+            await self._announce(applied, traces)
             self._moved.set()
             self._moved = asyncio.Event()
             if applied.outbox:
                 self.outbox.wake()
 
-    async def _announce(self, applied: Applied) -> None:
+    async def _announce(self, applied: Applied, traces: dict[int, str]) -> None:
         """Best effort: the heads tell who misses facts, and he scans them."""
         try:
             for facts in applied.facts:
-                await self.shell.nc.publish(subjects.record(facts.partition), encode(facts))
+                await self.shell.nc.publish(subjects.record(facts.partition), encode(_traced(facts, traces)))
                 metrics.emitted.labels("persist").inc(len(facts.entries))
         except (nats.errors.Error, OSError) as error:
             self.shell.health.failed(error)
@@ -288,6 +301,7 @@ class Persist:
             with contextlib.suppress(ApiError, Retryable):
                 info = await stream_info(self.shell.nc, subjects.DEAD)
                 self.shell.health.counted(int(info["state"]["messages"]))
+                _tell_room(info, await stream_info(self.shell.nc, subjects.MEMORY))
             await asyncio.sleep(limits.DEAD_COUNT_EVERY_S)
 
     async def _scan(self, part: int, request: ScanRequest) -> Any:
@@ -340,3 +354,24 @@ class Persist:
 def _jumps(messages: list[Delivered], after: int) -> bool:
     """Whether sequences are missing: erased ones may be, but so may be a part that others trimmed."""
     return bool(messages) and messages[-1].seq - after != len(messages)
+
+
+def _tell_room(*streams: dict[str, Any]) -> None:
+    for info in streams:
+        metrics.stream_bytes.labels(info["config"]["name"]).set(info["state"]["bytes"])
+        metrics.stream_bytes_max.labels(info["config"]["name"]).set(info["config"]["max_bytes"])
+
+
+def _traces(messages: list[Delivered]) -> dict[int, str]:
+    """What of a trace messages carry, by their sequence. Headers are parsed only of those that have one."""
+    mark = subjects.TRACE_HEADER.encode()
+    found = {each.seq: each.headers.get(subjects.TRACE_HEADER, "") for each in messages if mark in each.header_bytes}
+    return {seq: carried for seq, carried in found.items() if carried}
+
+
+def _traced(facts: Facts, traces: dict[int, str]) -> Facts:
+    """With the traces of the messages that its entries came from."""
+    if not traces:
+        return facts
+    mine = [traces[seq] for seq in (decode_entry(raw).seq for raw in facts.entries) if seq in traces]
+    return msgspec.structs.replace(facts, traces=mine)

@@ -205,6 +205,7 @@ class Recorder:
     def _pass_over(self, write: Write, candidate: core.Candidate, verdict: core.Verdict, message: Message) -> None:
         """Note the copy in MEMORY of what is not recorded again, so that a forget reaches it."""
         metrics.duplicates.inc()
+        metrics.operations.labels("publish", "duplicate").inc()
         if verdict in (core.Verdict.FORGOTTEN, core.Verdict.STALE):
             write.batch.put("purge", copy_key(message.seq, message.at), due(candidate.tenant))
             return
@@ -236,6 +237,7 @@ class Recorder:
             write.remember(candidate.tenant, candidate.id, core.IdRow(entry.rseq, candidate.hash))
             write.order(part, entry, candidate.summary)
         metrics.persisted.labels(candidate.kind).inc()
+        metrics.operations.labels("publish", "ok").inc()
 
     def _forget(self, candidate: core.Candidate, forget: Forget, message: Message) -> Iterator[Applied]:
         """Erase what a forget covers: entries of at most 500 ids, each its own write, the checkpoint with the last.
@@ -318,6 +320,7 @@ class Recorder:
         write.batch.put("outbox", keys.u64(next(self.numbers)), _encode(row))
         write.outbox += 1
         metrics.dead_letters.labels(code).inc()
+        metrics.operations.labels("publish", code).inc()
 
 
 def _original(headers: Mapping[str, str]) -> dict[str, str]:

@@ -18,10 +18,11 @@ from jetmem.query.settings import QuerySettings
 from jetmem.runtime import limits
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas import subjects
-from jetmem_schemas.asking import REQUEST_BYTES_MAX, Request
+from jetmem_schemas.asking import REQUEST_BYTES_MAX, Moment, Request
 from jetmem_schemas.errors import SchemaError
-from jetmem_schemas.events import TS_MAX_MS, TS_MIN_MS, Event, Role, Time, decode_json, epoch_ms, rfc3339
-from jetmem_schemas.internal import AppliedReply, CoverReply, Filters, Found, decode_entry
+from jetmem_schemas.events import TS_MAX_MS, TS_MIN_MS, Event, Role, decode_json, epoch_ms, rfc3339
+from jetmem_schemas.internal import AppliedReply, CoverReply, Filters, Found, Head, decode_entry
+from jetmem_schemas.procedures import Predict, Recommend
 from jetmem_schemas.ranking import Rank
 from jetmem_schemas.requests import (
     VERBS,
@@ -93,6 +94,8 @@ def _check(request: Request) -> None:
     """What one field alone cannot say."""
     if isinstance(request, Search | Route) and not request.query.strip():
         raise SchemaError("bad_field", "query must hold more than white space", "query")
+    if isinstance(request, Recommend | Predict) and not request.task.strip():
+        raise SchemaError("bad_field", "task must hold more than white space", "task")
     if isinstance(request, Search) and request.target != "events":
         for field in _OF_EVENTS:
             if getattr(request, field):
@@ -152,7 +155,7 @@ def rank_of(asked: Rank | None, settings: QuerySettings) -> Rank:
     return Rank(**{name: getattr(settings, f"rank_{name}") for name in Rank.__struct_fields__})
 
 
-def span_of(since: Time | None, until: Time | None) -> tuple[int | None, int | None]:
+def span_of(since: Moment | None, until: Moment | None) -> tuple[int | None, int | None]:
     """[since, until) in epoch ms.
 
     Raises:
@@ -213,9 +216,11 @@ class Standing:
 
     Attributes:
         after: The MEMORY sequence that the asker wants covered; 0 for none.
+        timezone: Where the answer is read.
     """
 
     after: int
+    timezone: str = "UTC"
     fresh: dict[str, int] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
     stale: bool = False
@@ -248,12 +253,20 @@ class Standing:
         reached = self.after if self.after and not late and "record" not in self.degraded else 0
         self.seen(arm, max(seq, reached))
 
+    def answered(self, arm: str, at: Head, rseq: int) -> None:
+        """An arm answered as of `at`; `rseq` is the entry that covers `after`, 0 where none is to be covered."""
+        late = at.rseq < rseq
+        self.arm_at(arm, at.seq, late=late)
+        if late:
+            self.late([arm])
+
     def common(self, took_ms: float) -> dict[str, Any]:
         """The fields of every reply."""
         place = {arm: number for number, arm in enumerate(flow.arms())}
         self.degraded.sort(key=lambda arm: (place.get(arm, len(place)), arm))
         stale = self.stale or bool(self.after and self.degraded)  # an arm that did not run does not cover it either
-        return {"fresh": self.fresh, "degraded": self.degraded, "stale": stale, "took_ms": round(took_ms, 3)}
+        told = {"fresh": self.fresh, "degraded": self.degraded, "stale": stale, "took_ms": round(took_ms, 3)}
+        return told | {"timezone": self.timezone}
 
 
 def wholly_late(reply: AppliedReply, rseq: int) -> list[str]:

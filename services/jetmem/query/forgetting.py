@@ -53,7 +53,13 @@ def command_of(request: ForgetRequest, id_: str) -> Forget:
 
 
 async def forget(
-    stages: Stages, clock: Clock, settings: QuerySettings, tenant: str, request: ForgetRequest, patience: Patience
+    stages: Stages,
+    clock: Clock,
+    settings: QuerySettings,
+    tenant: str,
+    request: ForgetRequest,
+    standing: Standing,
+    patience: Patience,
 ) -> ForgetReply:
     """Erase, and wait; or, asked with `seq`, say how far an earlier forget is.
 
@@ -65,12 +71,12 @@ async def forget(
             Asked with `seq`: `not_found`, or persist cannot be asked.
     """
     if request.seq is not None:
-        return await _state_of(stages, tenant, request, request.seq, patience)
+        return await _state_of(stages, tenant, request, request.seq, standing, patience)
     command = command_of(request, str(ULID()))
     seq = await _publish(stages, clock, settings, tenant, command)
     projections = flow.projections()
     deadline = clock.monotonic() + max(settings.forget_wait_s, request.wait_ms / 1000)
-    standing = Standing(seq)
+    standing.after = seq
     covered = await _recorded(stages, clock, deadline, tenant, seq)
     if covered is None:
         return _reply(standing, patience, "accepted", seq, 0, ["persist", *(stage.name for stage in projections)])
@@ -82,11 +88,13 @@ async def forget(
     return _reply(standing, patience, "accepted" if waiting else "applied", seq, erased, waiting)
 
 
-async def _state_of(stages: Stages, tenant: str, request: ForgetRequest, seq: int, patience: Patience) -> ForgetReply:
+async def _state_of(
+    stages: Stages, tenant: str, request: ForgetRequest, seq: int, standing: Standing, patience: Patience
+) -> ForgetReply:
     """Asks each stage once, after `wait_ms` for persist to reach it; nothing is published."""
     if request != ForgetRequest(seq=seq, after=request.after, wait_ms=request.wait_ms):
         raise SchemaError("bad_field", "seq asks how far a forget is and goes with no selector", "seq")
-    standing, projections = Standing(0), flow.projections()
+    standing.after, projections = 0, flow.projections()
     asked_at = CoverRequest(seq, patience.wait_ms())
     covered = await stages.ask("persist", "cover", tenant, asked_at, CoverReply, patience.timeout_s(waiting=True))
     standing.seen("record", covered.checkpoint)

@@ -15,12 +15,14 @@ from jetmem.query.core import Standing
 from jetmem.query.discovery import Tally
 from jetmem.query.forgetting import forget
 from jetmem.query.patience import Patience, cover
+from jetmem.query.placing import Placing
 from jetmem.query.ports import Stages, Zones
+from jetmem.query.procedures import ProcedureAnswers
 from jetmem.query.progress import status
 from jetmem.query.routing import route
 from jetmem.query.searching import search
 from jetmem.query.settings import QuerySettings
-from jetmem.query.zones import FixedZones
+from jetmem.query.zones import FixedZones, placed, whose
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed, invariant
@@ -85,6 +87,7 @@ class Query:
         self._clock = clock
         self._tally = tally
         self._zones = zones or FixedZones()
+        self._placing = Placing()
         self._working = asyncio.Semaphore(limits.REQUESTS_AT_ONCE)
         self._waiting: Counter[str] = Counter()
         self._verbs: dict[str, Verb] = {
@@ -101,6 +104,7 @@ class Query:
             "topic": self._topic,
             "status": self._status,
             "forget": self._forget,
+            **ProcedureAnswers(stages, settings).verbs(),
         }
         invariant(set(self._verbs) == set(VERBS), "every verb of the contract is answered, and no other")
 
@@ -119,6 +123,8 @@ class Query:
             code = error.code
             raise core.one_line(error) from error
         finally:
+            if code != "ok":
+                metrics.operations.labels(core.verb_label(subject), code).inc()
             self._tally.count(core.verb_label(subject), code, self._clock.monotonic() - began)
         return "ok", core.verb_label(subject), body, {}
 
@@ -126,9 +132,15 @@ class Query:
         tenant, verb, request = core.parse(subject, payload)
         async with self._turn(tenant, waits=isinstance(request, ForgetRequest) or bool(request.after)):
             patience = Patience(self._clock, request.wait_ms, self._settings.service_timeout_s)
-            reply = await self._verbs[verb](tenant, request, Standing(request.after), patience)
+            zone = whose(self._zones, tenant, request)
+            standing = Standing(request.after, str(zone))
+            reply = await self._verbs[verb](tenant, placed(request, zone), standing, patience)
         for arm in reply.degraded:
             metrics.degraded.labels(arm).inc()
+        if reply.stale:
+            metrics.stale.labels(verb).inc()
+        outcome = "stale" if reply.stale else "degraded" if reply.degraded else "ok"
+        metrics.operations.labels(verb, outcome).inc()
         return _encode(reply)
 
     @asynccontextmanager
@@ -158,13 +170,13 @@ class Query:
         return await self._stages.ask("persist", verb, tenant, request, reply, patience.timeout_s())
 
     async def _search(self, tenant: str, request: Search, standing: Standing, patience: Patience) -> SearchReply:
-        return await search(self._stages, self._settings, tenant, request, standing, patience)
+        return await search(self._stages, self._settings, self._placing, tenant, request, standing, patience)
 
     async def _status(self, tenant: str, request: Status, standing: Standing, patience: Patience) -> StatusReply:
         return await status(self._stages, tenant, request, standing, patience)
 
     async def _forget(self, tenant: str, request: ForgetRequest, standing: Standing, patience: Patience) -> ForgetReply:
-        return await forget(self._stages, self._clock, self._settings, tenant, request, patience)
+        return await forget(self._stages, self._clock, self._settings, tenant, request, standing, patience)
 
     async def _get(self, tenant: str, request: Get, standing: Standing, patience: Patience) -> EventsReply:
         """Events by id, in the order asked; `missing` speaks of this page only."""
@@ -194,7 +206,8 @@ class Query:
         return await contents.browse(self._stages, tenant, request, standing, patience)
 
     async def _route(self, tenant: str, request: Route, standing: Standing, patience: Patience) -> RouteReply:
-        return await route(self._stages, self._settings, self._clock, self._zones, tenant, request, standing, patience)
+        stages, settings, placing = self._stages, self._settings, self._placing
+        return await route(stages, settings, placing, self._clock, self._zones, tenant, request, standing, patience)
 
     async def _topics(self, tenant: str, request: Topics, standing: Standing, patience: Patience) -> TopicsReply:
         return await topics.listed(self._stages, tenant, request, standing, patience)

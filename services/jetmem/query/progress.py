@@ -90,8 +90,27 @@ async def _barrier(stages: Stages, tenant: str, standing: Standing, patience: Pa
         standing.late(late)
 
 
-async def applied(stages: Stages, stage: str, request: AppliedRequest, patience: Patience) -> AppliedReply | None:
-    """Ask until every arm has it, nothing pending, or the wait is over; the last reply counts."""
+async def awaited(
+    stages: Stages, stage: str, tenant: str, standing: Standing, patience: Patience, arms: Sequence[str] | None = None
+) -> int:
+    """The entry that covers `after`, once a projection has it or the time for that is up; 0 without `after`.
+
+    With `arms`, only those of it are waited for.
+
+    Raises:
+        RequestFailed: persist does not answer.
+    """
+    covered = await cover(stages, tenant, standing, patience)
+    if covered is None or not covered.covered:
+        return 0
+    await applied(stages, stage, AppliedRequest(tenant, covered.rseq, 0), patience, arms)
+    return covered.rseq
+
+
+async def applied(
+    stages: Stages, stage: str, request: AppliedRequest, patience: Patience, arms: Sequence[str] | None = None
+) -> AppliedReply | None:
+    """Ask until every arm, or each of `arms`, has it, nothing pending, or the wait is over; the last reply counts."""
     reply: AppliedReply | None = None
     while True:
         asked = msgspec.structs.replace(request, wait_ms=patience.wait_ms())
@@ -101,8 +120,10 @@ async def applied(stages: Stages, stage: str, request: AppliedRequest, patience:
         except RequestFailed:
             if not patience.wait_ms():
                 return reply
-        if reply is not None and not wholly_late(reply, request.rseq):
-            return reply
+        if reply is not None:
+            late = wholly_late(reply, request.rseq)
+            if not (late if arms is None else set(late) & set(arms)):
+                return reply
         if not patience.wait_ms():
             return reply
         await asyncio.sleep(_POLL_S)

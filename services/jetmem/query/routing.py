@@ -16,8 +16,10 @@ import msgspec
 from jetmem.query import core
 from jetmem.query.contents import Nodes, fresh, node_item
 from jetmem.query.core import Standing
+from jetmem.query.explaining import Cut, Strategy, explained
 from jetmem.query.intents import Intended, intended
 from jetmem.query.patience import Patience, cover
+from jetmem.query.placing import Placing
 from jetmem.query.ports import Stages, Zones
 from jetmem.query.searching import search
 from jetmem.query.settings import QuerySettings
@@ -26,11 +28,11 @@ from jetmem.query.walking import Limits, Walked, Walker
 from jetmem.query.zones import here
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
-from jetmem_schemas.events import Time, epoch_ms
+from jetmem_schemas.asking import Moment
+from jetmem_schemas.events import epoch_ms
 from jetmem_schemas.requests import Hit, Route, RouteReply, Search
 from jetmem_schemas.shown import NodeItem, Tried
 
-Strategy = Literal["toc", "hybrid", "vector", "text", "recent", "none"]
 #: What `search` answers by when the strategy wanted cannot be; in the order in which it tries.
 _NAMES: Final = {"toc": "a walk down the table of contents", "recent": "the most recent events", "none": "nothing"}
 _STOPS: Final = {
@@ -47,6 +49,7 @@ class _Way:
 
     stages: Stages
     settings: QuerySettings
+    placing: Placing
     tenant: str
     request: Route
     intended: Intended
@@ -57,6 +60,8 @@ class _Way:
     hits: list[Hit] = field(default_factory=list)
     nodes: list[NodeItem] = field(default_factory=list)
     widened: bool = False
+    fell: str = ""
+    cut: Cut | None = None
 
     def note(self, strategy: str, found: int, began_ms: float, why: str) -> None:
         took_ms = round(self.patience.took_ms() - began_ms, 3)
@@ -66,6 +71,7 @@ class _Way:
 async def route(
     stages: Stages,
     settings: QuerySettings,
+    placing: Placing,
     clock: Clock,
     zones: Zones,
     tenant: str,
@@ -79,8 +85,9 @@ async def route(
         SchemaError: `bad_time`.
         RequestFailed: persist does not answer.
     """
-    meant = intended(request.query, here(zones, tenant, _now(request.now, clock)))
-    way = _Way(stages, settings, tenant, request, meant, standing, patience, request.budget.ms)
+    now = here(zones, tenant, _now(request.now, clock))
+    meant = intended(request.query, now)
+    way = _Way(stages, settings, placing, tenant, request, meant, standing, patience, request.budget.ms)
     strategy = await _by(way)
     span = meant.span
     return RouteReply(
@@ -88,16 +95,19 @@ async def route(
         intent=meant.intent,
         strategy=strategy,
         tried=way.tried,
-        explanation=explained(meant, strategy, way.tried),
+        explanation=explained(
+            meant, strategy, way.tried, now.tzinfo or UTC, fell=way.fell, widened=way.widened, cut=way.cut
+        ),
         hits=way.hits[: core.fitting(way.hits)],
         nodes=way.nodes[: core.fitting(way.nodes)],
         since=_text(span.since if span else None),
         until=_text(span.until if span else None),
         widened=way.widened,
+        cut=msgspec.UNSET if way.cut is None else way.cut,
     )
 
 
-def _now(asked: Time | None, clock: Clock) -> datetime:
+def _now(asked: Moment | None, clock: Clock) -> datetime:
     if isinstance(asked, datetime):
         epoch_ms(asked, "now")
         return asked
@@ -150,7 +160,19 @@ async def _contents(way: _Way, words: Sequence[str], span: Span | None) -> bool:
     else:
         way.nodes = [node_item(node) for node, _ in walked.opened[: way.request.limit]]
     way.note("toc", len(way.nodes), began, _why_walked(walked) + _where(way, span))
+    way.cut = _cut(walked, 0 if words else len(walked.opened) - len(way.nodes)) if way.nodes else None
     return bool(way.nodes)
+
+
+def _cut(walked: Walked, left_out: int) -> Cut | None:
+    """What kept a walk, or a list of all that a time holds, from its end."""
+    match walked.stopped:
+        case "nodes" | "ms":
+            return "nodes" if walked.stopped == "nodes" else "ms"
+        case "done" if left_out:
+            return "limit"
+        case _:
+            return None
 
 
 def _where(way: _Way, span: Span | None) -> str:
@@ -177,22 +199,12 @@ async def _searched(way: _Way, mode: Literal["text", "hybrid"], *, within: bool)
             return "none"
         asked |= {"since": span.since, "until": span.until}
     own = Search(**asked, after=way.request.after, wait_ms=way.request.wait_ms)
-    reply = await search(way.stages, way.settings, way.tenant, own, way.standing, way.patience)
+    reply = await search(way.stages, way.settings, way.placing, way.tenant, own, way.standing, way.patience)
     where = _where(way, span).removeprefix(", ")
     fell = "" if reply.mode == mode else f"{mode} did not answer, {_NAMES.get(reply.mode, reply.mode)} did"
     nothing = "" if reply.hits else "nothing found"
     way.note(reply.mode, len(reply.hits), began, ", ".join(filter(None, (fell, nothing, where))) or "as intended")
-    way.hits = reply.hits
+    way.hits, way.fell = reply.hits, "" if reply.mode == mode else reply.mode
     strategy: Any = reply.mode if reply.hits else "none"
     won: Strategy = strategy
     return won
-
-
-def explained(meant: Intended, strategy: str, tried: list[Tried]) -> str:
-    """All of it in one line for people."""
-    time = ""
-    if meant.span is not None:
-        ends = [core.time_text(ms)[:16] + "Z" if ms is not None else "" for ms in (meant.span.since, meant.span.until)]
-        time = f" ({meant.span.words}: {' to '.join(ends).strip()})"
-    ways = "; ".join(f"{each.strategy} found {each.found} ({each.why})" for each in tried)
-    return f"{meant.intent}{time}: {ways}; {_NAMES.get(strategy, strategy)} won"

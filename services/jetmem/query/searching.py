@@ -16,10 +16,11 @@ import msgspec
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.query import contents, core
 from jetmem.query.core import Place, Standing
+from jetmem.query.encoding import encode
 from jetmem.query.highlights import Marker, marker
 from jetmem.query.mentions import settle
 from jetmem.query.patience import Patience, cover
-from jetmem.query.placing import segments_of
+from jetmem.query.placing import Placing
 from jetmem.query.ports import Stages
 from jetmem.query.reaching import SEGMENTS, Opened, Reached, opened, reach
 from jetmem.query.settings import QuerySettings
@@ -31,7 +32,6 @@ from jetmem_schemas.internal import (
     CoverReply,
     CoverRequest,
     EncodeReply,
-    EncodeRequest,
     FetchedItem,
     FetchReply,
     FetchRequest,
@@ -73,6 +73,7 @@ class _Ask:
     place: Place
     standing: Standing
     patience: Patience
+    placing: Placing
 
 
 @dataclass(slots=True)
@@ -86,8 +87,9 @@ class _Page:
 
 
 async def search(
-    stages: Stages, settings: QuerySettings, tenant: str, request: Search, standing: Standing, patience: Patience
-) -> SearchReply:
+    stages: Stages, settings: QuerySettings, placing: Placing,
+    tenant: str, request: Search, standing: Standing, patience: Patience,
+) -> SearchReply:  # fmt: skip
     """Answer one search by the best tier that answers.
 
     Raises:
@@ -97,11 +99,11 @@ async def search(
     filters = core.filters_of(request)
     rank = core.rank_of(request.rank, settings)
     place = core.place_of(request.cursor, core.digest_of(tenant, "search", request))
-    ask = _Ask(tenant, request, rank, filters, place, standing, patience)
+    ask = _Ask(tenant, request, rank, filters, place, standing, patience, placing)
     if place.key:
         covered = await _covered(stages, ask)
         return await (_unranked(stages, ask, covered) if place.key == _WALKED else _recent(stages, ask))
-    encoded, covered = await asyncio.gather(_encode(stages, settings, tenant, request), _covered(stages, ask))
+    encoded, covered = await asyncio.gather(_encoded(stages, settings, tenant, request), _covered(stages, ask))
     if encoded is None and request.mode != "text":
         standing.without(["vector"])
     try:
@@ -125,20 +127,12 @@ async def _covered(stages: Stages, ask: _Ask) -> CoverReply | None:
     return msgspec.structs.replace(reply, rseq=reply.head.rseq)
 
 
+async def _encoded(stages: Stages, settings: QuerySettings, tenant: str, request: Search) -> EncodeReply | None:
+    return None if request.mode == "text" else await encode(stages, settings, tenant, request.query)
+
+
 class _IndexDown(Exception):
     """The index does not answer: the next tier does."""
-
-
-async def _encode(stages: Stages, settings: QuerySettings, tenant: str, request: Search) -> EncodeReply | None:
-    if request.mode == "text":
-        return None
-    timeout_s = settings.encode_timeout_s
-    try:
-        async with asyncio.timeout(timeout_s):
-            reply = await stages.ask("embed", "encode", tenant, EncodeRequest([request.query]), EncodeReply, timeout_s)
-    except (RequestFailed, TimeoutError):
-        return None
-    return reply if reply.vectors and reply.vectors[0] else None
 
 
 async def _find(
@@ -174,9 +168,8 @@ async def _ranked(stages: Stages, ask: _Ask, encoded: EncodeReply | None, covere
     limit = core.find_limit(ask.place.at, ask.request.limit)
     first = await _find(stages, ask, encoded, covered, limit)
     shown = first.hits[ask.place.at : ask.place.at + ask.request.limit]
-    (page, more), segments = await asyncio.gather(
-        _filled(stages, ask, encoded, first, limit), segments_of(stages, ask.tenant, shown)
-    )
+    filled = _filled(stages, ask, encoded, first, limit)
+    (page, more), segments = await ask.placing.beside(stages, ask.tenant, shown, filled)
     wanted = ask.request.mode if encoded else "text"
     _note(ask.standing, wanted, first)
     return _reply(ask, core.mode_of(wanted, first.missing), page, segments, more=more)

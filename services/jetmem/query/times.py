@@ -1,51 +1,45 @@
-"""Time words of a question: "last week", "yesterday evening", "in March", relative to a now.
+"""Time words of a question: "last week", "from March to May", "since Tuesday", "Q1 2026", relative to a now.
 
-Phrases are found by patterns, because a library that looks for dates anywhere finds "we" (Wednesday), "may" and "march
-on"; what a phrase means is dateparser's word. English only.
+Here is which words are a time, and where it begins and ends; what one time means is `points`'s. English only.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-_MONTH: Final = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
-    r"|nov(?:ember)?|dec(?:ember)?)"
-)
-_DAY: Final = r"(?:mon|tues|wednes|thurs|fri|satur|sun)day"
-_COUNT: Final = r"(?:\d{1,3}|an?|one|two|three|four|five|six|seven|eight|nine|ten|twelve|couple\sof|few)"
-_UNIT: Final = r"(?:hour|day|week|month|year)s?"
-_PART: Final = r"(?:morning|afternoon|evening|night)"
-_DATE: Final = (
-    rf"(?:\d{{4}}-\d{{2}}-\d{{2}}|(?:the\s)?\d{{1,2}}(?:st|nd|rd|th)?(?:\sof)?\s{_MONTH}\.?(?:,?\s\d{{4}})?"
-    rf"|{_MONTH}\.?\s\d{{1,2}}(?:st|nd|rd|th)?\b(?:,?\s\d{{4}})?|{_MONTH}\.?,?\s\d{{4}})"
-)
+from jetmem.query import points
+from jetmem.query.points import BARE, COUNT, DAY, MONTH, STRONG, UNIT, WEAK, YEAR, Ends, ends_of
+
+_ANY: Final = rf"(?:{STRONG}|{WEAK}|{BARE})"
+_TO: Final = r"(?:to|and|until|till|through|[-–])"
+#: Behind a year these make it a number of things.
+_THINGS: Final = r"(?:lines|tests|times|words|tokens|users|people|items|events|messages|steps|rows|files|bytes)"
 _PHRASE: Final = re.compile(
     rf"""\b(?:
-    (?:(?P<open>since|after|before|until|on|in)\s+)?(?P<date>{_DATE})
-    |(?:in|of|during|from)?\s*(?:the\s+)?(?:last|past)\s+(?P<count>{_COUNT})\s+(?P<unit>{_UNIT})
-    |(?P<ago>{_COUNT}\s+{_UNIT}\s+ago)
-    |(?:(?P<open2>since|before|until)\s+)?(?P<named>
-        (?:the\ day\ before\ )?yesterday(?:\ {_PART})?|today|tonight|this\ {_PART}|last\ night
-        |(?:this|last)\ (?:week|month|year|weekend|{_DAY}|{_MONTH})(?:\ {_PART})?
-        |{_DAY}\ {_PART})
-    |on\s+(?P<day>{_DAY}(?:\ {_PART})?)
-    |(?P<open3>in|during|since|before|until|of)\s+(?P<month>{_MONTH}|(?:19|20)\d{{2}})
+    (?P<edge>from|between|since)\s+(?P<a>{_ANY})\s+{_TO}\s+(?P<b>{_ANY})
+    |after\s+(?P<a_out>{STRONG}|{WEAK})\s+(?:and|but)\s+before\s+(?P<b_out>{STRONG}|{WEAK})
+    |(?:on\s+)?(?P<a_dash>{STRONG}|{BARE})\s*(?:to|until|till|through|[-–])\s*(?P<b_dash>{STRONG}|{MONTH}\s{BARE})
+    |(?:on\s+)?(?P<a_month>{MONTH}\s\d{{1,2}})\s*(?:to|[-–])\s*(?P<b_month>\d{{1,2}}(?:,?\s{YEAR})?)
+    |(?:(?:in|of|during|from|over|within|for)\s+)?(?:the\s+)?
+        (?:(?:last|past)\s+(?P<count>{COUNT})\s+(?P<unit>{UNIT})|past\s+(?P<lone>hour|day|week|month|year))
+    |(?!the\s+day\s+before\s+yesterday)(?:(?P<open_shift>since|until|till|in|on|during)\s+)?
+        (?P<shift>(?:the\s+)?last|the|{COUNT})\s+(?P<shift_unit>(?:day|week|month|year)s?|weekend|{DAY})
+        \s+(?P<side>before|after)\s+(?P<pivot>{STRONG}|{DAY})
+    |(?:(?P<open>since|after|before|until|till|on|in|during|from|of)\s+)?(?:the\s+)?(?P<strong>{STRONG})
+    |from\s+(?P<onward>{WEAK})\s+on(?:wards?)?
+    |(?P<open_weak>since|after|before|until|till|in|during|of)\s+(?P<weak>{MONTH}|{YEAR}(?!\s{_THINGS}\b))
+    |(?P<open_day>since|after|before|until|till|on|from|of)\s+(?P<day>{DAY})
     )\b(?!\s+\d)""",
     re.IGNORECASE | re.VERBOSE,
 )
 #: Looked at; time words stand near the beginning of what people ask.
 _CHARS_MAX: Final = 1_000
-#: First and last hour of the parts of a day.
-_HOURS: Final = {"morning": (5, 12), "afternoon": (12, 18), "evening": (17, 24), "night": (18, 30), "tonight": (18, 30)}
-#: What dateparser does not count.
-_VAGUE: Final = {"couple of": "2", "few": "3"}
 _ONE_DAY: Final = timedelta(days=1)
+_Open = tuple[datetime | None, datetime | None]
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -77,80 +71,100 @@ def _ms(moment: datetime | None) -> int | None:
     return None if moment is None else int(moment.timestamp() * 1000)
 
 
-def _span(found: re.Match[str], now: datetime) -> tuple[datetime | None, datetime | None] | None:
+def _span(found: re.Match[str], now: datetime) -> _Open | None:
+    got = {name: re.sub(r"\s+", " ", text.lower()) for name, text in found.groupdict().items() if text}
     try:
-        if found["unit"]:
-            count = _VAGUE.get(found["count"].lower(), found["count"])
-            since = _understood(f"{count} {found['unit']} ago", now)
-            return None if since is None else (since[0], now)
-        words = found["date"] or found["ago"] or found["named"] or found["day"] or found["month"]
-        whole = _whole(words.lower(), now)
+        for first, last in (("a", "b"), ("a_dash", "b_dash"), ("a_month", "b_month")):
+            if first in got:
+                return _between(got[first], got[last], now)
+        if "a_out" in got:
+            ends = _both(got["a_out"], got["b_out"], now)
+            return None if ends is None else (ends[0].end, ends[1].start)
+        if "unit" in got or "lone" in got:
+            since = points.moment(f"{got.get('count', '1')} {got.get('unit') or got['lone']} ago", now)
+            return None if since is None else (since, now)
+        if "shift" in got:
+            return _opened(_shifted(got, now), got.get("open_shift", ""))
+        words = next(got[name] for name in ("strong", "onward", "weak", "day") if name in got)
+        opened = "since" if "onward" in got else got.get("open") or got.get("open_weak") or got.get("open_day", "")
+        return _opened(ends_of(words, now), opened)
     except (OverflowError, ValueError):  # beyond the calendar
         return None
-    if whole is None:
+
+
+def _opened(ends: Ends | None, word: str) -> _Open | None:
+    """What a word before a time makes of it; most say that it is meant whole."""
+    if ends is None:
         return None
-    match (found["open"] or found["open2"] or found["open3"] or "").lower():
+    match word:
         case "since":
-            return whole[0], None
+            return ends.start, None
         case "after":
-            return whole[1], None
-        case "before" | "until":
-            return None, whole[0]
+            return ends.end, None
+        case "before" | "until" | "till":
+            return None, ends.start
         case _:
-            return whole
+            return ends
 
 
-def _whole(words: str, now: datetime) -> tuple[datetime, datetime] | None:
-    """From the first to the end of a day, week, month or year, or of a part of a day."""
-    if words.endswith("weekend"):
-        saturday = _day(_monday(now)) + 5 * _ONE_DAY - (7 * _ONE_DAY if words.startswith("last") else timedelta())
-        return saturday, saturday + 2 * _ONE_DAY
-    known = _understood(words, now) or _understood(words.removeprefix("last ").removeprefix("this "), now)
-    if known is None:
+def _shifted(got: dict[str, str], now: datetime) -> Ends | None:
+    """What lies before or after a time: "the week before 3 March", "two weeks after it", "the Monday before it"."""
+    pivot, unit = ends_of(got["pivot"], now), got["shift_unit"]
+    if pivot is None:
         return None
-    moment, period = known
-    if "hour" in words:
-        return moment - timedelta(minutes=30), moment + timedelta(minutes=30)
-    day = _day(moment)
-    part = _HOURS.get(words.split()[-1])
-    if part is not None:
-        return day + timedelta(hours=part[0]), day + timedelta(hours=part[1])
-    match period:
-        case "week":
-            return _monday(day), _monday(day) + 7 * _ONE_DAY
-        case "month":
-            first = day.replace(day=1)
-            return first, (first + 32 * _ONE_DAY).replace(day=1)
-        case "year":
-            first = day.replace(month=1, day=1)
-            return first, first.replace(year=first.year + 1)
-        case _:
-            return day, day + _ONE_DAY
+    later = got["side"] == "after"
+    if re.fullmatch(rf"weekend|{DAY}", unit):
+        return points.weekday_beside(unit, pivot, after=later)
+    alone = re.fullmatch(COUNT, got["shift"]) is None
+    away = f"{'1' if alone else got['shift']} {unit}"
+    words, base = (f"in {away}", pivot.end - _ONE_DAY) if later else (f"{away} ago", pivot.start)
+    if not alone or unit == "day":
+        return points.relative(words, base)
+    far = points.moment(words, pivot.end if later else pivot.start)
+    return None if far is None else Ends(pivot.end, far) if later else Ends(far, pivot.start)
 
 
-def _day(moment: datetime) -> datetime:
-    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+def _between(first: str, last: str, now: datetime) -> _Open | None:
+    """From the beginning of one time to the end of another, both included."""
+    first, last = _completed(first, last)
+    if re.fullmatch(BARE, first) or re.fullmatch(BARE, last):
+        return None  # "from 3 to 5 apples"
+    ends = _both(first, last, now)
+    return None if ends is None else (min(ends[0].start, ends[1].start), max(ends[0].end, ends[1].end))
 
 
-def _monday(day: datetime) -> datetime:
-    return day - day.weekday() * _ONE_DAY
+def _both(first: str, last: str, now: datetime) -> tuple[Ends, Ends] | None:
+    """Two times, of which one may say which year or week the other is of: the first is the last one before now."""
+    if points.fixed(last) and not points.fixed(first):
+        end = ends_of(last, now)
+        start = None if end is None else ends_of(first, end.end - _ONE_DAY)
+    else:
+        start = ends_of(first, now)
+        end = None if start is None else ends_of(last, _before(start.start, last), after=True)
+        if points.fixed(last):
+            end = ends_of(last, now)
+    return None if start is None or end is None else (start, end)
 
 
-def _understood(words: str, now: datetime) -> tuple[datetime, str] | None:
-    """A time in the zone of `now`, and its period: day, week, month, year."""
-    data: Any = _parser(now.replace(tzinfo=None, microsecond=0)).get_date_data(words)
-    return None if data.date_obj is None else (data.date_obj.replace(tzinfo=now.tzinfo), str(data.period))
+def _before(start: datetime, words: str) -> datetime:
+    """From where on to look for a time that follows: it may be of the same month, or the same day."""
+    return (start.replace(day=1) if re.fullmatch(MONTH, words) else start) - _ONE_DAY
+
+
+def _completed(first: str, last: str) -> tuple[str, str]:
+    """A bare day of a month takes the month, and the year, of the other end."""
+    number = re.compile(r"\d{1,2}")
+    if re.fullmatch(BARE, first) and (month := re.search(rf"\b{MONTH}\b", last)):
+        year = re.search(rf"\b{YEAR}\b", last)
+        day = number.search(first)
+        first = " ".join(filter(None, (day and day[0], month[0], year and year[0])))
+    elif re.fullmatch(rf"{BARE}(?:,?\s{YEAR})?", last) and (month := re.search(rf"\b{MONTH}\b", first)):
+        day = number.search(last)
+        year = re.search(rf"\b{YEAR}\b", last) or re.search(rf"\b{YEAR}\b", first)
+        last = " ".join(filter(None, (day and day[0], month[0], year and year[0])))
+    return first, last
 
 
 def load() -> None:
     """Load the library's words, once; the first question with a time need not wait for it, nor those beside it."""
     span_in("yesterday", datetime(2026, 1, 15, tzinfo=UTC))
-
-
-@lru_cache(maxsize=1)
-def _parser(base: datetime) -> Any:
-    # here, because it takes 0.2 s, and more than the process of query imports this
-    from dateparser.date import DateDataParser
-
-    settings = {"RELATIVE_BASE": base, "PREFER_DATES_FROM": "past", "PREFER_DAY_OF_MONTH": "first"}
-    return DateDataParser(languages=["en"], settings=settings)

@@ -8,12 +8,12 @@ import msgspec
 
 from jetmem.query import core
 from jetmem.query.core import Standing
-from jetmem.query.patience import Patience, cover
+from jetmem.query.patience import Patience
 from jetmem.query.ports import Stages
-from jetmem.query.progress import applied
+from jetmem.query.progress import awaited
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.errors import SchemaError
-from jetmem_schemas.internal import AppliedRequest, Head
+from jetmem_schemas.internal import Head
 from jetmem_schemas.requests import Topic, TopicReply, Topics, TopicsReply
 from jetmem_schemas.shown import RelatedTopic, SegmentItem, TopicItem
 from jetmem_schemas.topics import (
@@ -41,7 +41,7 @@ async def listed(stages: Stages, tenant: str, request: Topics, standing: Standin
     """
     since, until = core.span_of(request.since, request.until)
     place = core.place_of(request.cursor, core.digest_of(tenant, ARM, request))
-    rseq = await _awaited(stages, tenant, standing, patience)
+    rseq = await awaited(stages, SUMMARIZE, tenant, standing, patience)
     asked = TopicsRequest(
         tenant, request.limit, place.at, place.key.decode(errors="replace"), request.agent or "", since, until
     )
@@ -64,7 +64,7 @@ async def opened(stages: Stages, tenant: str, request: Topic, standing: Standing
     if not is_topic_id(request.id):
         raise SchemaError("bad_field", "id must be an id like those that topics have", "id")
     place = core.place_of(request.cursor, core.digest_of(tenant, "topic", request))
-    rseq = await _awaited(stages, tenant, standing, patience)
+    rseq = await awaited(stages, SUMMARIZE, tenant, standing, patience)
     asked = TopicRequest(tenant, request.id, request.limit, place.key)
     found = await stages.ask(SUMMARIZE, "topic", tenant, asked, TopicFound, patience.timeout_s())
     if found.topic is None:
@@ -79,20 +79,8 @@ async def opened(stages: Stages, tenant: str, request: Topic, standing: Standing
     )
 
 
-async def _awaited(stages: Stages, tenant: str, standing: Standing, patience: Patience) -> int:
-    """The entry that covers `after`, once nodes tell of it, or the time for that is up; 0 without `after`."""
-    covered = await cover(stages, tenant, standing, patience)
-    if covered is None or not covered.covered:
-        return 0
-    await applied(stages, SUMMARIZE, AppliedRequest(tenant, covered.rseq, 0), patience)
-    return covered.rseq
-
-
 def _stand(standing: Standing, at: Head, rseq: int, still: bool) -> None:
-    late = at.rseq < rseq
-    standing.arm_at(ARM, at.seq, late=late)
-    if late:
-        standing.late([ARM])
+    standing.answered(ARM, at, rseq)
     if still:
         standing.without([ARM, _VECTOR])
 

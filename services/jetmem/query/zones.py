@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
 
 from jetmem.adapters.tenant_settings import TenantWatch
 from jetmem.query.ports import Zones
+from jetmem_schemas.asking import Request
+from jetmem_schemas.requests import Route
 
+R = TypeVar("R", bound=Request)
 _NONE: Final = timedelta()
 
 
@@ -31,6 +36,25 @@ class FixedZones(NamedTuple):
     def own(self, tenant: str) -> tzinfo | None:
         """None."""
         return None
+
+
+def whose(zones: Zones, tenant: str, request: Request) -> tzinfo:
+    """Where a question's times are that name no offset, and where its answer is read."""
+    now = request.now if isinstance(request, Route) else None
+    if isinstance(now, datetime) and now.tzinfo is not None:
+        return here(zones, tenant, now).tzinfo or UTC
+    return zones.own(tenant) or zones.default
+
+
+def placed(request: R, zone: tzinfo) -> R:
+    """The request with every time that names no offset on the clock of a zone.
+
+    A time that this clock skips counts as if it had not: a day whose midnight is skipped begins at the leap. Of one
+    that comes twice the first is meant.
+    """
+    times = {name: value for name in request.__struct_fields__ if isinstance(value := getattr(request, name), datetime)}
+    local = {name: value.replace(tzinfo=zone) for name, value in times.items() if value.tzinfo is None}
+    return msgspec.structs.replace(request, **local) if local else request
 
 
 def here(zones: Zones, tenant: str, now: datetime) -> datetime:

@@ -34,6 +34,8 @@ POINTS: Final = (
     "summarize:after-sweep",
     "summarize:after-publish",
     "summarize:after-topics",
+    "learn:after-store",
+    "learn:after-vectors",
     "embed:before-encode",
     "embed:before-ack",
 )

@@ -11,7 +11,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import msgspec
 from prometheus_client import make_wsgi_app
 
-from jetmem.runtime import metrics
+from jetmem.runtime import metrics, scraping
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import Broken, Poison, RequestFailed, Retryable
 from jetmem.runtime.limits import PROGRESS_DEADLINE_S
@@ -50,12 +50,31 @@ class Health:
         self._clock = clock
         self._progress_at = clock.monotonic()
         self._heard_at: float | None = None
+        self._level_ms = 0
+        self._reached_ms = 0
+        self._began_ms = clock.now_ms()
 
     def progressed(self, lag: int) -> None:
         """Work was done, or there was none; `lag` messages remain."""
         self._progress_at = self._heard_at = self._clock.monotonic()
         self.lag = lag
+        if not lag:
+            self._level_ms = self._clock.now_ms()
         metrics.lag.labels(self.stage).set(lag)
+
+    def reached(self, at: int) -> None:
+        """Applied up to a message that the broker stored then (epoch ms)."""
+        self._reached_ms = at
+
+    def lag_s(self) -> float:
+        """Age of the oldest message not applied, in seconds; at most, as it is behind what was applied last.
+
+        Neither what waits is looked at nor what came while nothing waited: both would cost a request.
+        """
+        if not self.lag:
+            return 0.0
+        since = max(self._level_ms, self._reached_ms) or self._began_ms
+        return max(0, self._clock.now_ms() - since) / 1000
 
     def behind(self, lag: int) -> None:
         """`lag` messages wait, and nothing was done about it just now, or is about to be."""
@@ -145,13 +164,18 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 def serve_http(health: Health, host: str, port: int) -> Callable[[], None]:
-    """Serve `/metrics` and `/healthz` from a thread; returns what stops it."""
+    """Serve `/metrics` and `/healthz` from a thread; returns what stops it.
+
+    `/metrics` is OpenMetrics for who accepts `application/openmetrics-text`, else Prometheus' own text.
+    """
     scrape = make_wsgi_app(metrics.REGISTRY)
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         said = health.report()
         metrics.healthy.labels(health.stage).set(1 if said["healthy"] else 0)
         if environ.get("PATH_INFO") != "/healthz":
+            metrics.lag_seconds.labels(health.stage).set(health.lag_s())
+            scraping.observe()
             scraped: Iterable[bytes] = scrape(environ, start_response)
             return scraped
         status = "200 OK" if said["healthy"] else "503 Service Unavailable"

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from jetmem.runtime import limits, metrics
+from jetmem.runtime import limits, metrics, tracing
 from jetmem.runtime.errors import RequestFailed, Retryable, invariant
 from jetmem.runtime.health import Health
 from jetmem.runtime.logs import logger
@@ -76,6 +76,7 @@ class Projection:
         self._catching_up: set[int] = set(self.parts)
         self._wait_s = limits.RETRY_FIRST_S
         self._deaf = False
+        self._traces: dict[int, list[str]] = {}
 
     async def run(self) -> None:
         """Listen, then check every partition once by `scan`, then go on for ever."""
@@ -143,10 +144,13 @@ class Projection:
             self._fall_behind(part)
             return
         runs.setdefault(part, []).extend(entries)
+        if facts.traces:
+            self._traces.setdefault(part, []).extend(facts.traces)
 
     async def _flush(self, runs: dict[int, list[Entry]]) -> None:
         for part, entries in runs.items():
-            await self._apply(part, entries)
+            with tracing.writing(f"{self.stage} apply", self._traces.pop(part, ())):
+                await self._apply(part, entries)
         runs.clear()
 
     async def _apply(self, part: int, entries: Sequence[Entry]) -> None:
@@ -155,6 +159,7 @@ class Projection:
         follows = all(entry.rseq == number for number, entry in enumerate(entries, self.taken[part].rseq + 1))
         invariant(follows, f"entries of partition {part} follow {self.taken[part].rseq} without a gap")
         metrics.received.labels(self.stage).inc(len(entries))
+        metrics.batch_size.labels(self.stage).observe(len(entries))
         wait_s = limits.RETRY_FIRST_S
         while True:
             self._health.behind(max(self.lag(), len(entries)))  # said first: it may hang, or fail for ever
@@ -169,6 +174,7 @@ class Projection:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, limits.RETRY_LAST_S)
         self.taken[part] = Head(entries[-1].rseq, entries[-1].seq)
+        self._health.reached(entries[-1].at)
         self._health.progressed(self.lag())
 
     def _compare(self, said: Heads) -> None:

@@ -32,9 +32,10 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         server: Broker URL, comma-separated for a cluster.
-        creds: NATS credentials file, or "".
+        creds: File of an nkey's seed (`jetmem tenant add` writes them) or NATS credentials, or "".
         user: User name, or "".
         password_file: File that holds the password, or "".
+        tls_ca: Certificates that vouch for the broker's own; "" for those that this machine trusts.
         data: Folder of all stores; each stage opens only its own below it.
         http_host: Where `/metrics` and `/healthz` listen.
         http_port: Port for them; 0 for none.
@@ -45,6 +46,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
         crash: Test hook, see `runtime.crashpoints`.
         memory_bytes_max: Most that MEMORY holds on disk; full, it refuses until persist has trimmed it.
         replicas: Of the streams MEMORY, DEAD, KV_TENANTS and KV_OWNERS; 3 on a cluster.
+        otlp_endpoint: Collector that traces are sent to, OTLP over HTTP (`http://collector:4318`); "" for none.
+        trace_share: Of the traces that begin here, so many are kept; those that come with a message are as it says.
         timezone: Whose days a tenant's days are if it has no own (`jetmem tenant set`): an IANA name.
         streams: `make` what is missing of streams and embed's consumer; `verify` waits for who manages them (NACK).
     """
@@ -53,6 +56,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     creds: str = ""
     user: str = ""
     password_file: str = ""
+    tls_ca: str = ""
     data: str = "data"
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Meta(ge=0, le=65_535)] = 0
@@ -64,6 +68,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes_max: Annotated[int, Meta(ge=65_536, le=2**50)] = 16 * 1024**3
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     streams: Literal["make", "verify"] = "make"
+    otlp_endpoint: Annotated[str, Meta(pattern=r"^(https?://\S+)?$")] = ""
+    trace_share: Annotated[float, Meta(ge=0, le=1)] = 1.0
     timezone: str = "UTC"
 
     def __post_init__(self) -> None:

@@ -25,8 +25,7 @@ from jetmem.runtime.store import Store
 from jetmem.summarize.handler import Summarizer
 from jetmem.summarize.index_vectors import IndexVectors
 from jetmem.summarize.places import segments_of
-from jetmem.summarize.ports import Endpoint as Chat
-from jetmem.summarize.ports import Group
+from jetmem.summarize.ports import Chat, Group
 from jetmem.summarize.publisher import Publisher
 from jetmem.summarize.remaking import Remaking
 from jetmem.summarize.rows import FAMILIES, FORMAT, Rows, prefix

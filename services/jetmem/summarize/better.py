@@ -7,7 +7,7 @@ this store had recorded of it come later; each is used only for the very inputs 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple, get_args
 
@@ -40,17 +40,37 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Better(NamedTuple):
-    """What came for a node with these `inputs`: vectors of its events with their model, or what was told of it."""
+    """What came for a node of this `content`: vectors of its events with their model, or what was told of it."""
 
-    inputs: bytes
+    content: bytes
     model: str = ""
     vectors: Vectors | None = None
     told: Told | None = None
 
 
-def segment_inputs(segment: Segment, zone: str) -> bytes:
-    """Of what a segment's words are made: its events and its tenant's zone, whether more is expected or not."""
-    return blake2b(encode((segment.items, zone)), digest_size=_DIGEST_BYTES).digest()
+def segment_content(segment: Segment, corrected: Collection[str]) -> bytes:
+    """Of what a segment tells: its events and those `corrected`, whosever its days are and whether it is open."""
+    return blake2b(encode((segment.items, sorted(corrected))), digest_size=_DIGEST_BYTES).digest()
+
+
+def segment_inputs(content: bytes, zone: str) -> bytes:
+    """Of what a segment's words are made: its content, and its tenant's zone for the date words."""
+    return blake2b(encode((content, zone)), digest_size=_DIGEST_BYTES).digest()
+
+
+def rollup_content(children: Iterable[Summary | None]) -> bytes:
+    """Of what a node above segments tells: its children's bullets, whatever else of them changed."""
+    told = blake2b(digest_size=_DIGEST_BYTES)
+    for child in children:
+        told.update(encode(child.bullets if child is not None else []))
+    return told.digest()
+
+
+def told_before(row: NodeRow | None, content: Callable[[], bytes]) -> Better | None:
+    """What an endpoint told of a node, if it still has the same content."""
+    if row is None or row.summary is None or row.by != "endpoint" or row.content != (now := content()):
+        return None
+    return Better(now, told=Told(row.summary.title, row.summary.bullets))
 
 
 def rollup_inputs(children: Sequence[tuple[NodeId, NodeRow]]) -> bytes:
@@ -118,7 +138,9 @@ def worth(body: bytes | None, old: NodeRow | None) -> toc.Node | None:
     return theirs
 
 
-def adopted(theirs: toc.Node, said: toc.Node, draft: NodeRow, below: Sequence[NodeRow]) -> NodeRow | None:
+def adopted(
+    theirs: toc.Node, said: toc.Node, draft: NodeRow, below: Sequence[NodeRow], corrected: Collection[str]
+) -> NodeRow | None:
     """The node in the words that another life recorded, if they are of the same events and better chosen.
 
     Args:
@@ -126,6 +148,7 @@ def adopted(theirs: toc.Node, said: toc.Node, draft: NodeRow, below: Sequence[No
         said: What we would publish.
         draft: Our row of that.
         below: Rows of its children, which must have all its grips; none of a segment.
+        corrected: Of a segment, ids of events that must not be quoted.
     """
     if draft.summary is None or frame(theirs) != frame(said):
         return None
@@ -133,6 +156,8 @@ def adopted(theirs: toc.Node, said: toc.Node, draft: NodeRow, below: Sequence[No
         return None
     grips = _grips_of(below) if below else {grip.id: _grip(grip) for grip in theirs.grips}
     if not all(grips.get(name) for bullet in theirs.bullets for name in bullet.grips):
+        return None
+    if any(grips[name].first in corrected for bullet in theirs.bullets for name in bullet.grips):
         return None
     bullets = [Bullet(bullet.text, [grips[name] for name in bullet.grips]) for bullet in theirs.bullets]
     summary = msgspec.structs.replace(
@@ -143,7 +168,10 @@ def adopted(theirs: toc.Node, said: toc.Node, draft: NodeRow, below: Sequence[No
     used = dict.fromkeys(name for bullet in theirs.bullets for name in bullet.grips)
     rows = [(grips[name].excerpt, grips[name].first, grips[name].last, name) for name in used]
     lacks = theirs.by == "vectors" or (draft.lacks and theirs.by != "endpoint")
-    return msgspec.structs.replace(draft, summary=summary, grips=rows, by=theirs.by, meaning=b"", lacks=lacks)
+    content = rollup_content(row.summary for row in below) if below and theirs.by == "endpoint" else draft.content
+    return msgspec.structs.replace(
+        draft, summary=summary, grips=rows, by=theirs.by, meaning=b"", lacks=lacks, content=content
+    )
 
 
 def _grip(grip: toc.Grip) -> Grip:

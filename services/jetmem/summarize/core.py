@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Final
@@ -77,8 +77,18 @@ def ranges(numbers: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(joined[a][0], joined[b - 1][1]) for a, b in pairwise(cuts)]
 
 
-def segment_row(node: NodeId, place: bytes, segment: Segment, agent: str, summary: Summary) -> NodeRow:
-    """A segment's node, not yet published."""
+def segment_sources(segment: Segment, corrected: Mapping[str, int]) -> list[tuple[int, int]]:
+    """Of what a segment's node is made: its events, and the entries that correct any, for without them it is another.
+
+    So what is done to a node when a source is erased brings back what an erased event corrected.
+    """
+    return ranges((seq, seq) for seq in (*(item.seq for item in segment.items), *corrected.values()))
+
+
+def segment_row(
+    node: NodeId, place: bytes, segment: Segment, agent: str, summary: Summary, corrected: Mapping[str, int]
+) -> NodeRow:
+    """A segment's node, not yet published. `corrected`: its events that are, with the entries that correct them."""
     name = str(node)
     return NodeRow(
         version=0,
@@ -93,7 +103,7 @@ def segment_row(node: NodeId, place: bytes, segment: Segment, agent: str, summar
         events=len(segment.items) - segment.overlap,  # each counts once, so that sums are right
         agents=[agent],
         open=segment.open,
-        sources=ranges((item.seq, item.seq) for item in segment.items),
+        sources=segment_sources(segment, corrected),
     )
 
 

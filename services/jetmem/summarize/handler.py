@@ -16,25 +16,29 @@ from jetmem.domain import calendar, keys, lanes
 from jetmem.domain.lanes import Item, Rules
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
+from jetmem.runtime.corrections import Corrections
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.store import WriteSet
 from jetmem.summarize import core
 from jetmem.summarize.nodes import Maker
+from jetmem.summarize.places import holding
 from jetmem.summarize.ports import Analyzer
 from jetmem.summarize.rows import (
     FAMILIES,
     NodeRow,
     Rows,
     encode,
+    id_key,
     node_key,
     prefix,
     session_key,
+    session_of_segment,
     tenant_of,
 )
 from jetmem.summarize.sessions import Sessions
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem.summarize.sweeps import Sweeps
-from jetmem.summarize.tenants import Tenants, Told
+from jetmem.summarize.tenants import Setting, Tenants
 from jetmem.summarize.timetable import Timetable
 from jetmem.summarize.topics import Topics
 from jetmem.summarize.waiting import Waiting
@@ -47,6 +51,8 @@ _CLOSED_AT_ONCE: Final = 256
 #: Rows in `meta` of what must be finished on the next start if we die in it.
 _ERASED: Final = b"erased:"
 _RESETTING: Final = b"resetting:"
+#: Set in `meta` of a store that knows what every event corrects.
+_CORRECTED: Final = b"corrected"
 _SEGMENT_DEPTH: Final = calendar.LEVELS.index("segment")
 
 _forgotten = msgspec.msgpack.Decoder(Forgotten).decode
@@ -81,18 +87,28 @@ class Summarizer:
         found = rows.store.scan("meta", _ERASED)
         self.erased = {key.removeprefix(_ERASED).decode(): keys.from_u64(value) for key, value in found}
         rules = Rules(lateness_ms=int(settings.lateness_days * _DAY_MS))
+        self.corrections = Corrections(rows.store)
         self.sessions = Sessions(rows, rules, settings.sessions_max)
         self.tenants = tenants = Tenants(rows.store, self.parts, timezone)
         timetable = Timetable(settings.rollup_schedule, settings.rollup_jitter_s, tenants.zone)
         self.waiting = Waiting(rows, settings, clock, timetable, tenants.paused)
         self.sweeps = Sweeps(rows, self.waiting, self.at, tenants.zone, clock)
-        self.topics = Topics(rows, analyze)
+        self.topics = Topics(rows, analyze, tenants.paused)
         tells = bool(settings.endpoint_url)
         self.maker = Maker(rows, self.waiting, self.at, tenants.zone, analyze, clock, self.topics, tells=tells)
         self._nodes: dict[bytes, NodeRow | None] = {}
         for key, _ in list(rows.store.scan("meta", _RESETTING)):
             self.reset(key[-1])
+        if rows.store.get("meta", _CORRECTED) is None:
+            self._begin_again()
         tenants.begin(self.sweeps, (name for part in self.parts for name in rows.tenants(part)))
+
+    def _begin_again(self) -> None:
+        """A store of before corrections were kept knows of none: read the log anew."""
+        for part, at in self.at.items():
+            if at.rseq:
+                self.reset(part)
+        self._note(_CORRECTED, b"")
 
     def apply(self, part: int, entries: Sequence[Entry]) -> None:
         """Apply entries in order; what was applied before is passed over."""
@@ -114,20 +130,33 @@ class Summarizer:
         batch = self.rows.store.batch()
         sessions: dict[bytes, list[Item]] = defaultdict(list)
         arrived: dict[bytes, int] = {}
+        corrected: dict[str, list[str]] = defaultdict(list)
         since = self.at[part]
         for entry in run:
             if entry.kind == "event":
                 row, item = core.event_of(entry)
                 batch.put("events", prefix(entry.tenant) + keys.u64(entry.rseq), encode(row))
+                batch.put("ids", id_key(entry.tenant, entry.id), keys.u64(entry.rseq))
+                named = self.corrections.take(batch, entry)
+                if named:
+                    corrected[entry.tenant].append(named)
                 key = session_key(entry.tenant, entry.agent, entry.session)
                 sessions[key].append(item)
                 arrived[key] = max(entry.at, arrived.get(key, 0))
             elif entry.kind == "derived":
                 self._returned(batch, entry)
+        for tenant, ids in corrected.items():  # those of this batch are made anyway
+            self._correct(batch, tenant, ids, since)
         for key, items in sessions.items():
             self._want(batch, key, self.sessions.add(batch, key, items, arrived[key]), since)
         last = run[-1]
         self._write(batch, part, Head(last.rseq, last.seq))
+
+    def _correct(self, batch: WriteSet, tenant: str, ids: Iterable[str], since: Head) -> None:
+        """Have nodes made again that may tell of these events as if they were right."""
+        for id_ in ids:
+            for place, segment in holding(self.rows, tenant, id_):
+                self._want(batch, session_of_segment(place), {place: segment.anchor}, since)
 
     def _want(
         self, batch: WriteSet, session: bytes, segments: Mapping[bytes, Item], since: Head, *, urgent: bool = False
@@ -232,7 +261,7 @@ class Summarizer:
 
     # --- what tenants set
 
-    def told(self, news: Sequence[Told]) -> None:
+    def told(self, news: Sequence[Setting]) -> None:
         """What tenants set has changed; whose days are others now has its nodes filed anew, by and by."""
         self.tenants.take(news, self.sweeps, self.waiting)
 
@@ -258,9 +287,12 @@ class Summarizer:
         for rseq, row in zip(gone, self.rows.events(tenant, gone), strict=True):
             if row is not None:
                 batch.delete("events", prefix(tenant) + keys.u64(rseq))
+                batch.delete("ids", id_key(tenant, row.said.id))
                 sessions[session_key(tenant, row.agent, row.session)].append(Item(row.said.ts, rseq, row.said.id, 1))
         for key, items in sessions.items():
             self._want(batch, key, self.sessions.erase(batch, key, items), since, urgent=True)
+        # a node without what an erased event corrected names that among its sources, so it is blanked as well
+        self.corrections.drop(batch, tenant, gone)
         blanked = self._blanked(batch, tenant, gone)
         for key in blanked:
             self.waiting.want(batch, key, since, again=True, urgent=True)

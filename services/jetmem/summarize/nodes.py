@@ -7,7 +7,8 @@ anywhere. Equal content is not published again, whatever moved: a rebuild is qui
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import date
 from itertools import islice
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -21,6 +22,7 @@ from jetmem.domain.lanes import Segment
 from jetmem.domain.summaries import Summary
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
+from jetmem.runtime.corrections import Corrections
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.logs import logger
 from jetmem.runtime.store import WriteSet
@@ -51,18 +53,24 @@ _POSTPONED_S: Final = 0.25
 _ASIDE_S: Final = 60.0
 #: Faults of ours in making one node; what a store raises is none of these.
 _FAULTS: Final = (ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
+#: Days between those of one time in two zones, which are 26 hours apart at most.
+_DAYS_APART: Final = (-1, 1, -2, 2)
 #: Children whose vectors are in memory at once: some 9 kB each.
 _VECTORS_AT_ONCE: Final = 256
 
 
 class Made(NamedTuple):
-    """A node as it is now: its row (None: it is no more), children, session, and new vectors of its bullets, if any."""
+    """A node as it is now: its row (None: it is no more), children, session, and new vectors of its bullets, if any.
+
+    `below`: rows of its children; `corrected`: of a segment, ids of its events that another corrects.
+    """
 
     row: NodeRow | None
     children: list[str]
     session: str = ""
     vectors: VectorsRow | None = None
     below: Sequence[NodeRow] = ()
+    corrected: Collection[str] = ()
 
 
 class Maker:
@@ -94,6 +102,7 @@ class Maker:
         self._tells = tells
         self.aside: set[bytes] = set()
         self._topics = topics
+        self._corrections = Corrections(rows.store)
 
     def some(self, seconds: float) -> bool:
         """Make what is due, for so long; False when nothing is."""
@@ -143,13 +152,18 @@ class Maker:
         old = self._rows.node(key)
         theirs = betters.worth(self._rows.store.get("theirs", key), old)
         place = wanted.place or (old.place if old else b"")
-        made = self._now(tenant, node, place, came, _usable(old, asked=wanted.asked) if theirs is None else None)
+        if old is not None and old.by == "endpoint":
+            self._move_first(tenant, node, place)
+        usable = _usable(old, asked=wanted.asked)
+        if usable is None or usable.summary is None:
+            usable = self._elsewhere(tenant, node)
+        made = self._now(tenant, node, place, came, usable if theirs is None else None)
         if made.row is None and old is None:
             self._drop(key, began)
             return
         row = msgspec.structs.replace(made.row or NodeRow(0), version=at.rseq)
         said = core.published(node, row, at.seq, made.children, made.session)
-        taken = betters.adopted(theirs, said, row, made.below) if theirs is not None else None
+        taken = betters.adopted(theirs, said, row, made.below, made.corrected) if theirs is not None else None
         if taken is not None:
             row = taken
             said = core.published(node, row, at.seq, made.children, made.session)
@@ -171,6 +185,24 @@ class Maker:
         row = msgspec.structs.replace(row, digest=digest, rseq=rseq, recorded=recorded)
         self._write(key, row, core.encoded(said), wanted, began, made.vectors)
         metrics.summarized.labels(node.level).inc()
+
+    def _move_first(self, tenant: str, node: NodeId, place: bytes) -> None:
+        """A segment that is filed elsewhere by now takes its words along before they are gone here."""
+        segment = self._rows.segment(place) if node.level == "segment" else None
+        now = node_key(tenant, calendar.segment_node(segment, self.zone(tenant))) if segment is not None else b""
+        if now in self._waiting.wanted and now != node_key(tenant, node):
+            self._make(now)
+
+    def _elsewhere(self, tenant: str, node: NodeId) -> NodeRow | None:
+        """What an endpoint told of a segment that was filed under another day; its grips' ids are not ours."""
+        if node.level != "segment" or not self._tells:
+            return None
+        day = node.first.toordinal()
+        days = [day + by for by in _DAYS_APART if 0 < day + by <= date.max.toordinal()]
+        nodes = (NodeId(date.fromordinal(each), node.depth, node.key) for each in days)
+        rows = (self._rows.node(node_key(tenant, each)) for each in nodes)
+        told = next((row for row in rows if row is not None and row.summary and row.by == "endpoint"), None)
+        return msgspec.structs.replace(told, inputs=b"") if told is not None else None
 
     def differs(self, key: bytes, place: bytes = b"") -> bool:
         """Whether a node would say something else if it were made now; nothing is written."""
@@ -242,10 +274,15 @@ class Maker:
         ids = [str(child) for child, _ in children]
         below = [row for _, row in children]
         inputs = betters.rollup_inputs(children)
-        if came is not None and came.inputs != inputs:
+
+        def content() -> bytes:
+            return betters.rollup_content(row.summary for row in below)
+
+        if came is not None and came.content != content():
             came = None
         if came is None and usable is not None and usable.summary is not None and usable.inputs == inputs:
             return Made(usable, ids, below=below)
+        came = came or betters.told_before(usable, content)
         trimmed = core.trimmed(below)
         lacks = any(row.lacks for row in below)
         # the first time vectors come together; later those that are there do, so that one child takes not all back
@@ -255,7 +292,8 @@ class Maker:
         summary = summaries.roll_up(trimmed, vectors, self._analyze)
         if came is not None and came.told is not None:
             row = core.rollup_row(below, betters.with_told(summary, came.told))
-            return Made(msgspec.structs.replace(row, inputs=inputs, by="endpoint"), ids, below=below)
+            row = msgspec.structs.replace(row, inputs=inputs, by="endpoint", content=came.content)
+            return Made(row, ids, below=below)
         row = msgspec.structs.replace(core.rollup_row(below, summary), inputs=inputs, lacks=lacks)
         made = Made(row, ids, below=below)
         return made if lacks and not vectors else self._meant(made, summary, Better(inputs, model, vectors))
@@ -279,32 +317,43 @@ class Maker:
         if segment is None or calendar.segment_node(segment, zone) != node:
             return Made(None, [])
         _, agent, session = session_of(place)
-        inputs = betters.segment_inputs(segment, zone.key)
-        if came is not None and came.inputs != inputs:
+        content, corrected = self.segment_content(tenant, segment)
+        inputs = betters.segment_inputs(content, zone.key)
+        if came is not None and came.content != content:
             came = None
         outdone = came is None or (came.told is None and usable is not None and usable.by == "endpoint")
         if outdone and usable is not None and usable.summary is not None and usable.inputs == inputs:
-            return Made(_moved(usable, place, segment), [], session)
+            sources = core.segment_sources(segment, corrected)
+            return Made(_moved(usable, place, segment, sources), [], session)
+        if outdone:
+            came = betters.told_before(usable, lambda: content) or came
         vectors = came.vectors if came is not None and came.vectors is not None else {}
-        summary = summaries.summarize(self._said(tenant, segment), vectors, self._analyze, zone)
+        summary = summaries.summarize(self._said(tenant, segment), vectors, self._analyze, zone, corrected)
         if came is not None and came.told is not None:
-            row = core.segment_row(node, place, segment, agent, betters.with_told(summary, came.told))
-            return Made(msgspec.structs.replace(row, inputs=inputs, by="endpoint"), [], session)
-        row = core.segment_row(node, place, segment, agent, summary)
+            row = core.segment_row(node, place, segment, agent, betters.with_told(summary, came.told), corrected)
+            row = msgspec.structs.replace(row, inputs=inputs, by="endpoint", content=content)
+            return Made(row, [], session, corrected=corrected)
+        row = core.segment_row(node, place, segment, agent, summary, corrected)
         lacks = came is None and not segment.open
-        made = Made(msgspec.structs.replace(row, inputs=inputs, lacks=lacks), [], session)
+        row = msgspec.structs.replace(row, inputs=inputs, content=content, lacks=lacks)
+        made = Made(row, [], session, corrected=corrected)
         return made if came is None else self._meant(made, summary, came)
+
+    def segment_content(self, tenant: str, segment: Segment) -> tuple[bytes, dict[str, int]]:
+        """Digest of what its node tells now, and its corrected events with who corrects them. Any thread."""
+        corrected = self._corrections.numbers(tenant, (item.id for item in segment.items))
+        return betters.segment_content(segment, corrected), corrected
 
     def _said(self, tenant: str, segment: Segment) -> list[Said]:
         held = self._rows.events(tenant, [item.seq for item in segment.items])
         return [event.said for event in held if event is not None]
 
 
-def _moved(row: NodeRow, place: bytes, segment: Segment) -> NodeRow:
+def _moved(row: NodeRow, place: bytes, segment: Segment, sources: list[tuple[int, int]]) -> NodeRow:
     """The words of a segment of the same events, which may be open or closed by now."""
     lacks = not row.meaning and (row.by == "vectors" or (row.by == "words" and not segment.open))
     events = len(segment.items) - segment.overlap
-    return msgspec.structs.replace(row, place=place, events=events, open=segment.open, lacks=lacks)
+    return msgspec.structs.replace(row, place=place, events=events, open=segment.open, sources=sources, lacks=lacks)
 
 
 def _same(old: NodeRow, row: NodeRow) -> bool:

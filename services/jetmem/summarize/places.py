@@ -1,13 +1,13 @@
-"""Where events stand: the segment that each is in, for who shows it. Reads only, on the read pool."""
+"""Where events stand: the segments that each is in, for who shows it and for what corrects it. Reads only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from zoneinfo import ZoneInfo
 
 from jetmem.domain import calendar, keys
 from jetmem.domain.lanes import Segment
-from jetmem.summarize.rows import EventRow, Rows, lane_key, node_key, session_key
+from jetmem.summarize.rows import EventRow, Rows, lane_key, node_key, segment_key, session_key
 
 
 def segments_of(rows: Rows, zone: Callable[[str], ZoneInfo], tenant: str, rseqs: Sequence[int]) -> list[str]:
@@ -40,3 +40,17 @@ def _segment(rows: Rows, tenant: str, rseq: int, event: EventRow) -> Segment | N
         if segment is not None and any(item.seq == rseq for item in segment.items[segment.overlap :]):
             return segment
     return None
+
+
+def holding(rows: Rows, tenant: str, id_: str) -> Iterator[tuple[bytes, Segment]]:
+    """Every segment that an event is in, by overlap too, with its key; none if the event is not known here."""
+    rseq = rows.number(tenant, id_)
+    event = rows.events(tenant, [rseq])[0] if rseq else None
+    own = _segment(rows, tenant, rseq, event) if event is not None else None
+    if event is None or own is None:
+        return
+    session = session_key(tenant, event.agent, event.session)
+    for segment in rows.lane_on(session, own.late, segment_key(session, own.late, own.anchor)):
+        if not any(item.seq == rseq for item in segment.items):
+            return
+        yield segment_key(session, segment.late, segment.anchor), segment

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetmem.adapters.chat_endpoint import Reply
 from jetmem_schemas.internal import EntryVectorsReply
+
+#: Does some work on a thread of the process, and gives back what it returns.
+Work: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 class Analyzer(Protocol):
@@ -30,7 +33,7 @@ class EntryVectors(Protocol):
         """
 
 
-class Endpoint(Protocol):
+class Chat(Protocol):
     """A model behind an OpenAI-compatible endpoint (`adapters.chat_endpoint.ChatEndpoint`)."""
 
     async def ask(self, messages: Sequence[dict[str, str]], schema: dict[str, Any], tokens_max: int) -> Reply:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from jetmem.adapters.nats_shell import Shell
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import Retryable
 from jetmem.summarize.handler import Summarizer
-from jetmem.summarize.ports import Publish
+from jetmem.summarize.ports import Publish, Work
 from jetmem.summarize.rows import tenant_of
 from jetmem_schemas.toc import derived_subject
 
@@ -22,13 +21,11 @@ _AT_ONCE: Final = 32
 #: With nothing to publish it looks again after so long.
 _LOOK_S: Final = 0.05
 
-_Work = Callable[[Callable[[], Any]], Awaitable[Any]]
-
 
 class Publisher:
     """A node's row in the outbox stays until it has come back; after a start all of them are published again."""
 
-    def __init__(self, shell: Shell, summarizer: Summarizer, in_writer: _Work, publish: Publish) -> None:
+    def __init__(self, shell: Shell, summarizer: Summarizer, in_writer: Work, publish: Publish) -> None:
         self._shell = shell
         self._summarizer = summarizer
         self._in_writer = in_writer

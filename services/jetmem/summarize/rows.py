@@ -18,13 +18,15 @@ from jetmem.domain.calendar import NodeId
 from jetmem.domain.extract import Said
 from jetmem.domain.lanes import Item, Segment
 from jetmem.domain.summaries import Summary
+from jetmem.runtime.corrections import id_hash
 from jetmem.runtime.store import Store, WriteSet
 from jetmem_schemas import toc
 from jetmem_schemas.internal import Head
 from jetmem_schemas.subjects import partition_of
 
 FORMAT: Final = 1
-#: events: EventRow by (tenant, rseq) · segments: Segment by (session, lane, anchor) · sessions: SessionRow ·
+#: events: EventRow by (tenant, rseq) · ids: rseq by a hash of the event's id · corrects, corrected: see
+#: `runtime.corrections` · segments: Segment by (session, lane, anchor) · sessions: SessionRow ·
 #: closing: when a session's open segment is closed · nodes: NodeRow by (tenant, level, day, ULID) · dirty: Wanted by
 #: node: to be made · outbox: OutboxRow by node: to be published, or not yet back · published: node by (tenant, rseq of
 #: its newest entry) · vectors: VectorsRow by node · lacking: Lacking by segment's node: to be made again with vectors ·
@@ -32,8 +34,8 @@ FORMAT: Final = 1
 #: it is, by node, until it is made here · those of `topic_rows` · meta: checkpoints, what tenants set,
 #: firings, what is half done.
 FAMILIES: Final = (
-    "events", "segments", "sessions", "closing", "nodes", "dirty", "outbox", "published",
-    "vectors", "lacking", "untold", "theirs",
+    "events", "ids", "corrects", "corrected", "segments", "sessions", "closing",
+    "nodes", "dirty", "outbox", "published", "vectors", "lacking", "untold", "theirs",
     "topics", "members", "placed", "topic_vectors", "unplaced", "remake", "tallies", "meta",
 )  # fmt: skip
 AT: Final = b"at:"
@@ -80,7 +82,8 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True):
 
     `summary` is None of a node that is gone, or that was recorded and is not ours. `grips`: ids by excerpt, first and
     last event. `digest` is of the content; `version` of the last publication; `rseq` of its newest entry, 0 if none;
-    `recorded`: the version of that entry. `inputs` is a digest of what it was made of, `by` how its words were chosen,
+    `recorded`: the version of that entry. `inputs` is a digest of what it was made of, `content`, of a
+    segment or of what an endpoint told, of what there was to tell (`better`); `by` how its words were chosen,
     `meaning` a digest of its row of vectors, b"" if it was made without; `lacks`: it or a segment below it
     is closed, or was recorded with vectors, and still is to get them; above segments it may have those that are there.
     """
@@ -102,6 +105,7 @@ class NodeRow(msgspec.Struct, frozen=True, array_like=True):
     by: toc.MadeBy = "words"
     meaning: bytes = b""
     lacks: bool = False
+    content: bytes = b""
 
 
 class VectorsRow(msgspec.Struct, frozen=True, array_like=True):
@@ -147,7 +151,7 @@ _node = msgspec.msgpack.Decoder(NodeRow).decode
 _recorded: Callable[[bytes], Any] = msgspec.msgpack.Decoder(
     msgspec.defstruct(
         "_Recorded",
-        [(name, int if name == "recorded" else msgspec.Raw) for name in NodeRow.__struct_fields__],
+        [(name, int if name in ("version", "recorded") else msgspec.Raw) for name in NodeRow.__struct_fields__],
         array_like=True,
     )
 ).decode
@@ -168,6 +172,11 @@ def prefix(tenant: str) -> bytes:
 def session_key(tenant: str, agent: str, session: str) -> bytes:
     """Key of a session, and prefix of its segments."""
     return keys.under(prefix(tenant), agent, session)
+
+
+def id_key(tenant: str, id_: str) -> bytes:
+    """Key of an event's number by its id."""
+    return prefix(tenant) + id_hash(id_)
 
 
 def session_of(key: bytes) -> tuple[str, str, str]:
@@ -233,6 +242,11 @@ class Rows:
         start = prefix(tenant)
         return [_event(raw) if raw else None for raw in self._many("events", [start + keys.u64(r) for r in rseqs])]
 
+    def number(self, tenant: str, id_: str) -> int:
+        """The number of an event; 0 if there is none of this id."""
+        raw = self.store.get("ids", id_key(tenant, id_))
+        return keys.from_u64(raw) if raw else 0
+
     def _many(self, family: str, wanted: list[bytes]) -> list[bytes | None]:
         return self.store.get_many(family, wanted)
 
@@ -251,6 +265,11 @@ class Rows:
         for _, raw in self.store.scan("segments", lane_key(session, late), start=before, back=True):
             yield _segment(raw)
 
+    def lane_on(self, session: bytes, late: bool, start: bytes) -> Iterator[Segment]:
+        """A lane's segments from the one with this key on."""
+        for _, raw in self.store.scan("segments", lane_key(session, late), start=start):
+            yield _segment(raw)
+
     def segments(self, tenant: str, after: bytes = b"") -> Iterator[tuple[bytes, Segment]]:
         """Segments of a tenant behind a key, with their keys."""
         for key, raw in self.store.scan("segments", prefix(tenant), start=after + b"\0" if after else None):
@@ -265,6 +284,12 @@ class Rows:
         """Whether a version of a node has come back in the record."""
         raw = self.store.get("nodes", key)
         return raw is not None and _recorded(raw).recorded >= 0
+
+    def is_settled(self, key: bytes) -> bool:
+        """Whether the last version of a node is recorded, so that a better one may follow it."""
+        raw = self.store.get("nodes", key)
+        row = _recorded(raw) if raw is not None else None
+        return row is not None and row.recorded == row.version
 
     def nodes(self, tenant: str, depth: int, after: bytes = b"") -> Iterator[tuple[bytes, NodeRow]]:
         """Nodes of one level of a tenant behind a key, in order; those that are gone too."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Iterator
 from functools import partial
-from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from jetmem.adapters.chat_endpoint import BadReply, EndpointBusy, EndpointRefused, Reply
 from jetmem.adapters.nats_shell import Shell
@@ -20,12 +20,14 @@ from jetmem.summarize import better, telling
 from jetmem.summarize.better import Better, Told
 from jetmem.summarize.budget import Budget
 from jetmem.summarize.handler import Summarizer
-from jetmem.summarize.ports import Endpoint
-from jetmem.summarize.rows import Untold, decode_untold, node_of, session_of
+from jetmem.summarize.ports import Chat, Work
+from jetmem.summarize.rows import Untold, decode_untold, node_of, prefix, session_of, tenant_of
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem.summarize.telling import Source
 
 _SLICE: Final = 512
+#: Behind every key of a tenant: below its prefix they go on with a level.
+_BEHIND: Final = b"\xff"
 #: From lap to lap, if there was nothing to ask.
 _REST_S: Final = 1.0
 #: After a failure of the endpoint as a whole nothing is asked for so long, or as long as it says.
@@ -35,13 +37,11 @@ _PAUSE_MAX_S: Final = 3_600.0
 _LATER_S: Final = 0.25
 _LATER_TIMES: Final = 120
 
-_Work = Callable[[Callable[[], Any]], Awaitable[Any]]
-
 
 class _Question(NamedTuple):
-    """What is asked of a node, of which inputs, and what was taken of which hour's budget for it."""
+    """What is asked of a node, of which content, and what was taken of which hour's budget for it."""
 
-    inputs: bytes
+    content: bytes
     sources: list[Source]
     messages: list[dict[str, str]]
     tokens: int
@@ -64,9 +64,9 @@ class Teller:
         shell: Shell,
         summarizer: Summarizer,
         settings: SummarizeSettings,
-        endpoint: Endpoint,
-        in_reader: _Work,
-        in_writer: _Work,
+        endpoint: Chat,
+        in_reader: Work,
+        in_writer: Work,
     ) -> None:
         self._shell = shell
         self._it = summarizer
@@ -77,6 +77,8 @@ class Teller:
         self._in_writer = in_writer
         self._budget = Budget(summarizer.rows.store, shell.clock, settings.endpoint_tokens_hour)
         self._random = random.Random()
+        #: Prefix of the tenant whose node was asked about last.
+        self._served = b""
 
     async def run(self) -> None:
         """Lap after lap, for ever; health says why if none is asked."""
@@ -93,35 +95,73 @@ class Teller:
                 await asyncio.sleep(_REST_S)
 
     async def lap(self) -> int:
-        """Ask of all that may be told now; how many were asked.
+        """Ask of all that may be told now, tenants in turn; how many were asked.
 
         Raises:
-            _Paused: Not now.
+            _Paused: Not now. The next lap goes on with the tenant whose turn it was.
         """
         asked = 0
-        after = b""
-        while rows := await self._in_reader(partial(self._slice, after)):
-            after = rows[-1][0] + b"\0"
-            ready = [key for key, may in rows if may]
-            for start in range(0, len(ready), self._settings.endpoint_at_once):
-                some = ready[start : start + self._settings.endpoint_at_once]
-                results = await asyncio.gather(*(self._tell(key) for key in some), return_exceptions=True)
-                asked += len(some)
-                failed = [each for each in results if isinstance(each, BaseException)]
-                # what is no pause is a fault of ours, and comes first
-                for error in sorted(failed, key=lambda each: isinstance(each, _Paused)):
-                    raise error
+        turns = self._turns()
+        while some := await self._some(turns):
+            results = await asyncio.gather(*(self._tell(key) for key in some), return_exceptions=True)
+            failed = [each for each in results if isinstance(each, BaseException)]
+            served = next((n for n, each in enumerate(results) if isinstance(each, BaseException)), len(some))
+            self._served = prefix(tenant_of(some[served - 1])) if served else self._served
+            asked += len(some)
+            # what is no pause is a fault of ours, and comes first
+            for error in sorted(failed, key=lambda each: isinstance(each, _Paused)):
+                raise error
         return asked
 
-    def _slice(self, after: bytes) -> list[tuple[bytes, bool]]:
-        """Keys, and whether each may be told now."""
-        found = self._rows.store.scan("untold", b"", start=after)
-        return [(key, self._may_be_told(key, decode_untold(raw))) for key, raw in islice(found, _SLICE)]
+    async def _some(self, turns: Iterator[bytes]) -> list[bytes]:
+        """The next nodes, as many as are asked about at once; fewer at the end."""
+        some: list[bytes] = []
+        while len(some) < self._settings.endpoint_at_once:
+            key = await self._in_reader(partial(next, turns, None))
+            if key is None:
+                break
+            some += [key] if key else []
+        return some
+
+    def _turns(self) -> Iterator[bytes]:
+        """Nodes that may be told, one of each tenant in turn; b"" for a slice of which none may."""
+        tenants = self._tenants()
+        first = next((n for n, tenant in enumerate(tenants) if prefix(tenant) > self._served), 0)
+        waiting = deque((tenant, prefix(tenant)) for tenant in (*tenants[first:], *tenants[:first]))
+        while waiting:
+            tenant, after = waiting.popleft()
+            key, after = self._next(tenant, after)
+            if after:
+                waiting.append((tenant, after))
+            yield key
+
+    def _next(self, tenant: str, after: bytes) -> tuple[bytes, bytes]:
+        """A tenant's next node that may be told, b"" if a slice holds none; and where to go on, b"" at the end."""
+        for seen, (key, raw) in enumerate(self._rows.store.scan("untold", prefix(tenant), start=after), 1):
+            if self._may_be_told(key, decode_untold(raw)):
+                return key, key + b"\0"
+            if seen == _SLICE:
+                return b"", key + b"\0"
+        return b"", b""
+
+    def _tenants(self) -> list[str]:
+        """Those of whom something is untold, in order of their keys."""
+        found: list[str] = []
+        start = b""
+        while (row := next(self._rows.store.scan("untold", b"", start=start), None)) is not None:
+            found.append(tenant_of(row[0]))
+            start = prefix(found[-1]) + _BEHIND
+        return found
 
     def _may_be_told(self, key: bytes, untold: Untold) -> bool:
-        """A segment at once, what is above it when nothing below is to be told and it did not change for a while."""
+        """A segment once it is recorded, or its words could not be used and would be asked for again and again.
+
+        What is above it when nothing below is to be told, too, and it did not change for a while.
+        """
         tenant, node = node_of(key)
         if key in self._it.waiting.wanted or self._it.tenants.paused(tenant):
+            return False
+        if not self._rows.is_settled(key):
             return False
         if node.level == "segment":
             return True
@@ -160,7 +200,7 @@ class Teller:
             busy = None
             told = await self._checked(question, reply)
             if told is not None:
-                await self._improve(key, Better(question.inputs, told=told))
+                await self._improve(key, Better(question.content, told=told))
                 return
         if busy is not None:
             raise _Paused(str(busy), max(_PAUSE_S, busy.after_s)) from busy
@@ -178,18 +218,20 @@ class Teller:
         await asyncio.sleep((busy.after_s if busy else 0.0) + self._random.uniform(limits.RETRY_FIRST_S, longest))
 
     def _prepare(self, key: bytes) -> _Question | None:
-        """Read what is to be asked and take its tokens; None if there is nothing to be asked any more.
+        """Read what is to be asked and take its tokens; None if there is nothing to be asked, any more or just now.
 
         On the writer thread, and anew for each try: between it and the question no forget was applied.
 
         Raises:
             _Paused: The budget of this hour is spent.
         """
+        if not self._rows.is_settled(key):
+            return None
         found = self._sources(key)
         if found is None:
             self._done(key)
             return None
-        inputs, sources = found
+        content, sources = found[0], telling.chosen(found[1])
         asked = telling.messages(sources)
         tokens = telling.tokens_of(asked) + self._settings.endpoint_reply_tokens
         if tokens > self._budget.most:
@@ -199,7 +241,7 @@ class Teller:
             metrics.told.labels("over_budget").inc()
             why = f"the endpoint's {self._budget.most} tokens of this hour are spent"
             raise _Paused(why, self._budget.renewed_in_s())
-        return _Question(inputs, sources, asked, tokens, self._budget.hour)
+        return _Question(content, sources, asked, tokens, self._budget.hour)
 
     def _sources(self, key: bytes) -> tuple[bytes, list[Source]] | None:
         """What the node is made of now, and what may be quoted."""
@@ -211,13 +253,15 @@ class Teller:
             children = self._rows.children(tenant, node)
             below = [child.summary for _, child in children if child.summary is not None]
             sources = telling.sources_below(below)
-            return (better.rollup_inputs(children), sources) if sources else None
+            return (better.rollup_content(below), sources) if sources else None
         segment = self._rows.segment(row.place)
         if segment is None or session_of(row.place)[0] != tenant:
             return None
         held = self._rows.events(tenant, [item.seq for item in segment.items])
-        sources = telling.sources_of(event.said for event in held if event is not None)
-        return (better.segment_inputs(segment, self._it.maker.zone(tenant).key), sources) if sources else None
+        content, corrected = self._it.maker.segment_content(tenant, segment)
+        right = (event.said for event in held if event is not None and event.said.id not in corrected)
+        sources = telling.sources_of(right)
+        return (content, sources) if sources else None
 
     async def _checked(self, question: _Question, reply: Reply) -> Told | None:
         """What of a reply is believed; what it took more or less than was reserved is settled."""
@@ -235,7 +279,7 @@ class Teller:
         for _ in range(_LATER_TIMES):
             if await self._in_writer(partial(self._it.maker.improve, key, came)):
                 row = await self._in_reader(partial(self._rows.node, key))
-                used = row is not None and row.by == "endpoint" and row.inputs == came.inputs
+                used = row is not None and row.by == "endpoint" and row.content == came.content
                 metrics.told.labels("told" if used else "outdated").inc()
                 return
             await asyncio.sleep(_LATER_S)

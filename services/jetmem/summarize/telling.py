@@ -11,19 +11,27 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from jetmem.domain.extract import BULLETS_MAX, Bullet, Grip, Said, looked_at
+from jetmem.domain.extract import BULLETS_MAX, Bullet, Grip, Said, looked_at, substance
 from jetmem.domain.summaries import TITLE_CHARS_MAX, Summary
 from jetmem.summarize.better import Told
 from jetmem_schemas.toc import EXCERPT_CHARS_MAX
 
-#: Of all sources in one question: a full segment, 4,000 tokens at some 4 characters, and its names and times.
-PROMPT_CHARS_MAX: Final = 24_000
+#: Of one question, as it is encoded: a full segment, 4,000 tokens of 4 bytes, and its names and numbers.
+PROMPT_BYTES_MAX: Final = 24_000
+#: Where that is not enough, no text takes more of it than this …
+_TEXT_BYTES_MAX: Final = 4_000
+#: … and none is cut to less.
+_TEXT_BYTES_MIN: Final = 200
+#: What an event without a word of its author's on it weighs.
+_IMPORTANCE: Final = 0.5
 BULLET_CHARS_MAX: Final = 300
 #: A shorter quote is found by chance, unless it is all that was said.
 QUOTE_CHARS_MIN: Final = 8
 QUOTES_MAX: Final = 4
 #: A reply of which more bullets are invented than this share is not believed at all.
 INVENTED_MAX: Final = 0.5
+#: That JSON takes for one character: a control character's escape.
+_CHAR_BYTES_MAX: Final = 6
 #: Bytes to a token, less than usual, so that what is reserved is rather too much.
 _TOKEN_BYTES: Final = 3
 
@@ -54,13 +62,19 @@ SCHEMA: Final[dict[str, Any]] = {
 
 
 class Source(NamedTuple):
-    """What may be quoted: a text, and where it stands. `grip`: the text is the excerpt of this one."""
+    """What may be quoted: a text, and where it stands.
+
+    `grip`: the text is the excerpt of this one. Where not all can be shown, lower `turn`s go first, then those of more
+    `weight` ≥ 0.
+    """
 
     text: str
     author: str
     id: str
     ts: int
     grip: Grip | None = None
+    turn: int = 0
+    weight: float = 0.0
 
 
 class _Quoted(msgspec.Struct):
@@ -85,31 +99,82 @@ class Checked(NamedTuple):
     dropped: int
 
 
+_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Reply).decode
 
 
 def sources_of(events: Iterable[Said]) -> list[Source]:
     """A segment's events that hold words."""
-    return [Source(looked_at(e), e.author, e.id, e.ts) for e in events if e.text.strip()]
+    return [
+        Source(
+            text, e.author, e.id, e.ts, weight=_tells(text) * (_IMPORTANCE if e.importance is None else e.importance)
+        )
+        for e in events
+        if (text := looked_at(e)).strip()
+    ]
 
 
 def sources_below(children: Sequence[Summary]) -> list[Source]:
-    """The bullets of a node's children: what may be quoted are their grips."""
-    grips = [bullet.grips[0] for child in children for bullet in child.bullets]
-    return [Source(grip.excerpt, "", grip.first, grip.ts, grip) for grip in grips]
+    """The bullets of a node's children: what may be quoted are their grips. Each child's best has the first turn."""
+    found = []
+    for child in children:
+        grips = [bullet.grips[0] for bullet in child.bullets]
+        best = sorted(range(len(grips)), key=lambda n: -_tells(grips[n].excerpt))
+        turns = {n: turn for turn, n in enumerate(best)}
+        found += [
+            Source(grip.excerpt, "", grip.first, grip.ts, grip, turns[n], child.salience)
+            for n, grip in enumerate(grips)
+        ]
+    return found
+
+
+def _tells(text: str) -> float:
+    return substance(text, text.split())
+
+
+def chosen(sources: Sequence[Source]) -> list[Source]:
+    """What one question shows, in the order given: all of it, or the best until the question is full.
+
+    A text of which only a part is shown is that part; one that is a grip's is whole.
+    """
+    sizes = [_size(len(sources), source) for source in sources]
+    if sum(sizes) <= PROMPT_BYTES_MAX:
+        return list(sources)
+    taken: dict[int, Source] = {}
+    left = PROMPT_BYTES_MAX - 2
+    for n in sorted(range(len(sources)), key=lambda n: (sources[n].turn, -sources[n].weight, n)):
+        source, most = sources[n], min(left, _TEXT_BYTES_MAX)
+        if sizes[n] > most and source.grip is None and most >= _TEXT_BYTES_MIN:
+            source = _cut(len(sources), source, most)
+        size = _size(len(sources), source)
+        if size <= left:
+            taken[n] = source
+            left -= size
+    return [taken[n] for n in sorted(taken)]
+
+
+def _cut(number: int, source: Source, most: int) -> Source:
+    """A source of which at most so many bytes are shown."""
+    while source.text and (over := _size(number, source) - most) > 0:
+        source = source._replace(text=source.text[: -max(1, over // _CHAR_BYTES_MAX)])
+    return source
+
+
+def _size(number: int, source: Source) -> int:
+    """Bytes that a source takes, with the comma behind it, if its number has as many digits as this."""
+    return len(_encode(_shown(number, source))) + 1
+
+
+def _shown(number: int, source: Source) -> dict[str, Any]:
+    return {"n": number, **({"author": source.author} if source.author else {}), "text": source.text}
 
 
 def messages(sources: Sequence[Source]) -> list[dict[str, str]]:
-    """The question. Of too much, each text has its beginning only."""
-    total = sum(len(source.text) for source in sources)
-    each = PROMPT_CHARS_MAX if total <= PROMPT_CHARS_MAX else max(1, PROMPT_CHARS_MAX // max(1, len(sources)))
-    shown = [
-        {"n": n, **({"author": source.author} if source.author else {}), "text": source.text[:each]}
-        for n, source in enumerate(sources, 1)
-    ]
+    """The question; sources as `chosen`."""
+    shown = [_shown(n, source) for n, source in enumerate(sources, 1)]
     return [
         {"role": "system", "content": _SYSTEM},
-        {"role": "user", "content": msgspec.json.encode(shown).decode()},
+        {"role": "user", "content": _encode(shown).decode()},
     ]
 
 

@@ -26,7 +26,7 @@ _ZONES: Final = b"zones"
 _NOTHING: Final = TenantSettings()
 
 
-class Told(Protocol):
+class Setting(Protocol):
     """What the bucket says of a tenant (`adapters.tenant_settings.Told`)."""
 
     @property
@@ -92,7 +92,7 @@ class Tenants:
         batch.put("meta", _DEFAULT, self._default.key.encode())
         self._store.write(batch, sync=True)
 
-    def take(self, news: Sequence[Told], sweeps: Sweeps, waiting: Waiting) -> None:
+    def take(self, news: Sequence[Setting], sweeps: Sweeps, waiting: Waiting) -> None:
         """What was set, or lost its setting."""
         mine = [one for one in news if one.tenant == EVERYONE or partition_of(one.tenant) in self._parts]
         if not mine:

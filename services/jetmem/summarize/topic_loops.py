@@ -6,9 +6,9 @@ Index down is no failure of ours: topics stand still, replies and `status` say s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -16,9 +16,9 @@ from jetmem.adapters.nats_shell import Shell
 from jetmem.domain import topics as rules
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.errors import RequestFailed, Retryable
-from jetmem.summarize.ports import EntryVectors, Group
-from jetmem.summarize.topics import GROUPED_MAX, Found, Snapshot, Topics, Unplaced, moves
-from jetmem_schemas.internal import EntryVectorsReply
+from jetmem.summarize.index_vectors import fetched
+from jetmem.summarize.ports import EntryVectors, Group, Work
+from jetmem.summarize.topics import GROUPED_MAX, Found, Snapshot, Topics, Unplaced
 
 #: With nothing to do they look again after so long.
 _LOOK_S: Final = 0.25
@@ -31,8 +31,6 @@ _MOVED_AT_ONCE: Final = 1_000
 #: Grouping rests so many times as long as it took.
 _RESTS: Final = 10.0
 
-_Work = Callable[[Callable[[], Any]], Awaitable[Any]]
-
 
 class Placer:
     """Places segments as their vectors come.
@@ -42,7 +40,7 @@ class Placer:
     """
 
     def __init__(
-        self, shell: Shell, topics: Topics, vectors: EntryVectors, in_writer: _Work, in_background: _Work
+        self, shell: Shell, topics: Topics, vectors: EntryVectors, in_writer: Work, in_background: Work
     ) -> None:
         self.still = False
         self._shell = shell
@@ -65,7 +63,7 @@ class Placer:
         resting = frozenset(self._rests)
         placed = 0
         failed: RequestFailed | None = None
-        for tenant in list(self._topics.unplaced):
+        for tenant in self._topics.waiting():
             wanted = partial(self._topics.wanted, tenant, resting, limits.VECTORS_AT_ONCE)
             waiting = await self._in_background(wanted)
             try:
@@ -78,49 +76,33 @@ class Placer:
         return placed > 0
 
     async def _place(self, tenant: str, waiting: Sequence[Unplaced]) -> int:
-        model, found = await self._fetch(tenant, waiting)
-        if not found:
-            return 0
-        count: int = await self._in_writer(partial(self._topics.place, tenant, model, found))
-        metrics.topics_placed.inc(count)
-        return count
-
-    async def _fetch(self, tenant: str, waiting: Sequence[Unplaced]) -> tuple[str, list[Found]]:
-        """The model, and the vectors of those segments that have all theirs; the others rest.
+        """Place those segments that have all their vectors; the others rest. How many were placed.
 
         Raises:
             RequestFailed: Index does not answer.
         """
-        rseqs = [rseq for each in waiting for rseq in each.rseqs]
-        most = limits.VECTORS_AT_ONCE
-        replies = [await self._vectors(tenant, rseqs[start : start + most]) for start in range(0, len(rseqs), most)]
-        models = {reply.model for reply in replies}
-        entries = [vector for reply in replies for vector in reply.vectors]
-        if len(models) > 1 or len(entries) != len(rseqs):  # it changed while we asked, or is of another age than we
-            return "", []
+        came = await fetched(self._vectors, tenant, [rseq for each in waiting for rseq in each.rseqs])
+        if came is None:
+            return 0
         found: list[Found] = []
-        place = 0
         for each in waiting:
-            own = entries[place : place + len(each.rseqs)]
-            place += len(each.rseqs)
-            if _whole(each, own, replies):
-                held = [np.frombuffer(raw, np.float32) for raw in own if raw]
+            if came.whole(each.rseqs):
+                held = [came.held[rseq] for rseq in each.rseqs if rseq in came.held]
                 found.append(Found(each.key, each.digest, rules.unit(held) if held else None))
             else:
                 self._rests[each.key] = self._shell.clock.monotonic() + _AGAIN_S
-        return models.pop(), found
-
-
-def _whole(segment: Unplaced, vectors: Sequence[bytes], replies: Sequence[EntryVectorsReply]) -> bool:
-    """Whether what has no vector gets none: index is past all of it."""
-    return all(vectors) or min(reply.at.rseq for reply in replies) >= max(segment.rseqs)
+        if not found:
+            return 0
+        count: int = await self._in_writer(partial(self._topics.place, tenant, came.model, found))
+        metrics.topics_placed.inc(count)
+        return count
 
 
 class Topicker:
     """Makes topics that changed, one by one, and groups again what changed enough."""
 
     def __init__(
-        self, shell: Shell, topics: Topics, group: Group, in_writer: _Work, in_background: _Work, every_s: float
+        self, shell: Shell, topics: Topics, group: Group, in_writer: Work, in_background: Work, every_s: float
     ) -> None:
         self._shell = shell
         self._topics = topics
@@ -179,3 +161,10 @@ class Topicker:
         groups = np.full(count, -1, np.int64)
         groups[looked_at] = await self._group(snapshot.vectors[looked_at])
         return [int(number) for number in groups]
+
+
+def moves(snapshot: Snapshot, plan: rules.Regrouped) -> Iterator[tuple[bytes, str, str]]:
+    """Who is to be moved: the node's key, the topic that it was in, the one that it is in now."""
+    for key, member, topic in zip(snapshot.keys, snapshot.members, plan.topics, strict=True):
+        if member.topic != topic:
+            yield key, member.topic, topic

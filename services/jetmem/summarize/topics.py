@@ -7,7 +7,7 @@ A forget takes a topic's words and centroid in its own write: whatever may hold 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -80,7 +80,8 @@ class Topics:
         tallies: Of each tenant with segments.
     """
 
-    def __init__(self, rows: Rows, analyze: Analyzer) -> None:
+    def __init__(self, rows: Rows, analyze: Analyzer, paused: Callable[[str], bool]) -> None:
+        """Of a tenant that is `paused` only what a forget causes is done."""
         self.rows = TopicRows(rows)
         self.unplaced: dict[str, dict[bytes, Head]] = {}
         self.remake: dict[bytes, bool] = {}
@@ -88,6 +89,7 @@ class Topics:
         self._full: dict[str, set[bytes]] = {}
         self.tallies: dict[str, Tally] = {}
         self._nodes = rows
+        self._paused = paused
         self._writer = TopicWriter(self.rows, analyze)
         self.load()
         if rows.store.get("meta", _BEGUN) is None:
@@ -191,6 +193,10 @@ class Topics:
         self._want(batch, tenant, topic, urgent=True)
 
     # --- placing
+
+    def waiting(self) -> list[str]:
+        """Tenants whose segments are to be placed now. From any thread."""
+        return [tenant for tenant in list(self.unplaced) if not self._paused(tenant)]
 
     def wanted(self, tenant: str, resting: frozenset[bytes], events_max: int) -> list[Unplaced]:
         """Segments that can be placed as soon as their vectors are had, those of some `events_max` events.
@@ -296,7 +302,8 @@ class Topics:
     def due(self) -> list[str]:
         """Tenants whose segments are to be grouped again. From any thread."""
         held = list(self.tallies.items())
-        return [tenant for tenant, tally in held if rules.due(tally.segments, tally.fresh, tally.strays)]
+        due = [tenant for tenant, tally in held if rules.due(tally.segments, tally.fresh, tally.strays)]
+        return [tenant for tenant in due if not self._paused(tenant)]
 
     def snapshot(self, tenant: str) -> Snapshot:
         """What is grouped. From any thread."""
@@ -348,7 +355,8 @@ class Topics:
     def next(self) -> tuple[bytes, bool] | None:
         """A topic to be made, and whether it is urgent; urgent ones first. From any thread."""
         held = list(self.remake.items())
-        return next((each for each in held if each[1]), held[0] if held else None)
+        urgent = next((each for each in held if each[1]), None)
+        return urgent or next((each for each in held if not self._paused(tenant_of(each[0]))), None)
 
     def make(self, key: bytes) -> None:
         """Make one topic of its segments; without any it is gone."""
@@ -387,10 +395,3 @@ class Topics:
         if tenant:
             return len(self.unplaced.get(tenant, ()))
         return sum(len(held) for held in list(self.unplaced.values()))
-
-
-def moves(snapshot: Snapshot, plan: Regrouped) -> Iterator[tuple[bytes, str, str]]:
-    """Who is to be moved: the node's key, the topic that it was in, the one that it is in now."""
-    for key, member, topic in zip(snapshot.keys, snapshot.members, plan.topics, strict=True):
-        if member.topic != topic:
-            yield key, member.topic, topic

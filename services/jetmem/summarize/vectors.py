@@ -7,23 +7,20 @@ written with the node; this loop keeps nothing, so it may end anywhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby, islice
-from typing import Any, Final, NamedTuple
-
-import numpy as np
+from typing import Final, NamedTuple
 
 from jetmem.domain.lanes import Item
-from jetmem.runtime import limits, metrics
+from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
-from jetmem.summarize import better
 from jetmem.summarize.better import Better
+from jetmem.summarize.index_vectors import fetched
 from jetmem.summarize.nodes import Maker
-from jetmem.summarize.ports import EntryVectors
+from jetmem.summarize.ports import EntryVectors, Work
 from jetmem.summarize.rows import Lacking, Rows, decode_lacking, tenant_of
-from jetmem_schemas.internal import Head
 
 #: Rows looked at in one read.
 _SLICE: Final = 512
@@ -35,14 +32,12 @@ _REST_S: Final = 1.0
 _TIMES: Final = 10.0
 _REST_MAX_S: Final = 60.0
 
-_Work = Callable[[Callable[[], Any]], Awaitable[Any]]
-
 
 class _Wanted(NamedTuple):
-    """A segment's node, what it is made of now, and its events."""
+    """A segment's node, its content now, and its events."""
 
     key: bytes
-    inputs: bytes
+    content: bytes
     items: list[Item]
 
 
@@ -56,8 +51,8 @@ class Vectors:
         self,
         rows: Rows,
         maker: Maker,
-        in_reader: _Work,
-        in_writer: _Work,
+        in_reader: Work,
+        in_writer: Work,
         ask: EntryVectors,
         clock: Clock,
         rest_s: float,
@@ -121,35 +116,23 @@ class Vectors:
 
     async def _lot(self, tenant: str, lot: Sequence[bytes]) -> int:
         """Fetch the vectors of a few segments, and have these made; how many were."""
-        wanted: list[_Wanted] = await self._in_reader(partial(self._inputs, tenant, lot))
-        rseqs = sorted({item.seq for each in wanted for item in each.items})
-        starts = range(0, len(rseqs), limits.VECTORS_AT_ONCE)
-        replies = [await self._ask(tenant, rseqs[start : start + limits.VECTORS_AT_ONCE]) for start in starts]
-        model = {reply.model for reply in replies}
-        raws = [raw for reply in replies for raw in reply.vectors]
-        if len(model) != 1 or len(raws) != len(rseqs):
-            return 0  # it is changing, or of another age than we
-        at = min((reply.at for reply in replies), key=lambda head: head.rseq)
-        held = {n: np.frombuffer(raw, dtype=np.float32) for n, raw in zip(rseqs, raws, strict=True) if raw}
+        wanted: list[_Wanted] = await self._in_reader(partial(self._contents, tenant, lot))
+        found = await fetched(self._ask, tenant, [item.seq for each in wanted for item in each.items])
+        if found is None:
+            return 0
         made = 0
         for each in wanted:
-            if _there(each.items, at):
-                vectors = {item.id: held[item.seq] for item in each.items if item.seq in held}
-                came = Better(each.inputs, min(model), vectors)
+            if found.whole([item.seq for item in each.items]):
+                vectors = {item.id: found.held[item.seq] for item in each.items if item.seq in found.held}
+                came = Better(each.content, found.model, vectors)
                 made += await self._in_writer(partial(self._maker.improve, each.key, came))
         return made
 
-    def _inputs(self, tenant: str, lot: Sequence[bytes]) -> list[_Wanted]:
-        zone = self._maker.zone(tenant).key
+    def _contents(self, tenant: str, lot: Sequence[bytes]) -> list[_Wanted]:
         wanted = []
         for key in lot:
-            row = self._rows.node(key)
+            row = self._rows.node(key) if self._rows.is_settled(key) else None
             segment = self._rows.segment(row.place) if row is not None and row.summary is not None else None
             if segment is not None:
-                wanted.append(_Wanted(key, better.segment_inputs(segment, zone), segment.items))
+                wanted.append(_Wanted(key, self._maker.segment_content(tenant, segment)[0], segment.items))
         return wanted
-
-
-def _there(items: Sequence[Item], at: Head) -> bool:
-    """Whether every event that ever gets a vector has it."""
-    return max(item.seq for item in items) <= at.rseq

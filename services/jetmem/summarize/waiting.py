@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from jetmem.domain import keys
@@ -20,6 +20,8 @@ from jetmem_schemas.internal import Head
 _TIMES: Final = 10.0
 #: When so many nodes were made, those whose rest is over are forgotten.
 _MADE_MAX: Final = 10_000
+#: Entries of an order by age that may stand for nothing any more.
+_AGED_MIN: Final = 64
 _SEGMENT_DEPTH: Final = 4
 _DAY_DEPTH: Final = 3
 #: A tenant's next firing, in `meta`.
@@ -54,6 +56,9 @@ class Waiting:
         self._due_at: dict[bytes, float] = {}
         self._rests: dict[bytes, float] = {}
         self._since: dict[str, dict[bytes, Head]] = {}
+        #: By tenant, what `_since` holds and held, the oldest first; and the oldest that it holds.
+        self._by_age: dict[str, list[tuple[int, int, bytes]]] = {}
+        self._oldest: dict[str, Head] = {}
         #: Of those that are behind, by tenant: the ones that no forget has emptied since they came or changed.
         self._full: dict[str, dict[bytes, None]] = {}
         self._timetable = timetable
@@ -68,6 +73,8 @@ class Waiting:
         """Begin with what the store holds: all of it is due."""
         for held in (self.wanted, self.unsent, self.sent, self._due_at, self._rests, self._since, self._full):
             held.clear()
+        self._by_age.clear()
+        self._oldest.clear()
         for kept in (self._stopped, self._held, self._fires_at):
             kept.clear()
         self._due.clear()
@@ -226,6 +233,7 @@ class Waiting:
         else:
             held.pop(key, None)
             self._full.get(tenant_of(key), {}).pop(key, None)
+        self._age(tenant_of(key), held)
         if not held:
             self._since.pop(tenant_of(key), None)
             self._full.pop(tenant_of(key), None)
@@ -233,8 +241,26 @@ class Waiting:
     def _behind(self, key: bytes, since: Head) -> None:
         """It is behind, since then unless it was before; and what of it is stored may hold words."""
         tenant = tenant_of(key)
-        self._since.setdefault(tenant, {}).setdefault(key, since)
         self._full.setdefault(tenant, {})[key] = None
+        held = self._since.setdefault(tenant, {})
+        if key in held:
+            return
+        held[key] = since
+        heapq.heappush(self._by_age.setdefault(tenant, []), (since.rseq, since.seq, key))
+        self._age(tenant, held)
+
+    def _age(self, tenant: str, held: Mapping[bytes, Head]) -> None:
+        """Note the oldest that is behind. Each node that was is passed over once, so that it costs little each time."""
+        aged = self._by_age.get(tenant, [])
+        if len(aged) > _AGED_MIN + 2 * len(held):
+            aged = self._by_age[tenant] = sorted((since.rseq, since.seq, key) for key, since in held.items())
+        while aged and held.get(aged[0][2]) != Head(*aged[0][:2]):
+            heapq.heappop(aged)
+        if aged:
+            self._oldest[tenant] = Head(*aged[0][:2])
+        else:
+            self._by_age.pop(tenant, None)
+            self._oldest.pop(tenant, None)
 
     def _of(self, key: bytes) -> dict[bytes, Head]:
         return self._since.setdefault(tenant_of(key), {})
@@ -245,9 +271,7 @@ class Waiting:
 
     def since(self, tenant: str) -> Head | None:
         """The last entry before the first change that is not yet recorded; None if none waits. From any thread."""
-        held = self._since.get(tenant)
-        every = list(held.values()) if held else []
-        return min(every, key=lambda head: head.rseq) if every else None
+        return self._oldest.get(tenant)
 
     def count(self, tenant: str = "") -> int:
         """Nodes that are behind."""

@@ -49,19 +49,20 @@ class Ranked(msgspec.Struct, frozen=True):
     draw: float
 
 
-def rank(candidates: Sequence[Candidate], explore: Explore = "none", seed: str = "") -> list[Ranked]:
-    """Best first; ties by name, the same for every order of candidates."""
+def rank(
+    candidates: Sequence[Candidate], explore: Explore = "none", seed: str = "", most: int | None = None
+) -> list[Ranked]:
+    """Best first, at most so many; ties by name, the same for every order of candidates."""
     known = sorted(candidates, key=lambda each: each.procedure)
     evidence = np.clip([each.evidence for each in known], 0.0, EVIDENCE_MAX)
     likely = np.array([each.probability for each in known])
     drawn = likely if explore == "none" else drawn_rates(likely, evidence, np.random.default_rng(draw(seed)))
     ranked = []
-    for each, count, by in zip(known, evidence, drawn, strict=True):
-        low, high = beta_interval(
-            min(0.99, max(0.01, each.probability)) * (float(count) + PRIOR_RUNS) - 1.0, float(count)
-        )
-        ranked.append(Ranked(each.procedure, each.probability, low, high, float(by)))
-    return sorted(ranked, key=lambda each: (-each.draw, each.procedure))
+    for at in np.argsort(-drawn, kind="stable")[:most]:
+        each, count = known[at], float(evidence[at])
+        low, high = beta_interval(min(0.99, max(0.01, each.probability)) * (count + PRIOR_RUNS) - 1.0, count)
+        ranked.append(Ranked(each.procedure, each.probability, low, high, float(drawn[at])))
+    return ranked
 
 
 def drawn_rates(probability: Floats, evidence: Floats, rng: np.random.Generator) -> Floats:

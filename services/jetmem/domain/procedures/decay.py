@@ -11,7 +11,7 @@ import msgspec
 DAY_MS = 86_400_000.0
 
 
-class Decayed(msgspec.Struct, frozen=True):
+class Decayed(msgspec.Struct, frozen=True, gc=False):
     """`value` as of `at_ms`."""
 
     value: float = 0.0

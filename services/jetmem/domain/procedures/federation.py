@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from jetmem.domain.procedures.run import draw
+from jetmem_schemas.subjects import ID_PATTERN
 
 How: TypeAlias = Literal["mean", "median"]
 #: Runs that one source counts for, at most, of one procedure …
@@ -28,22 +30,28 @@ EVIDENCE_MAX: Final = 200.0
 #: … and, among at least three, so many times what the middle one has: else a claim of many runs outvotes all others.
 ABOVE_MIDDLE: Final = 2.0
 PROCEDURES_MAX: Final = 10_000
+#: Less is all noise: of scale 1,000 here, and soon beyond any count.
+EPSILON_MIN: Final = 0.001
+
+
+#: Counts of others are taken within this; `combined` clips them to what a source may be worth.
+Count: TypeAlias = Annotated[float, Meta(ge=0, le=1e12)]
 
 
 class Shared(msgspec.Struct, frozen=True, order=True):
     """Counts of one procedure; floats, for noise."""
 
-    runs: float
-    successes: float
+    runs: Count
+    successes: Count
 
 
 class Export(msgspec.Struct, frozen=True):
     """One source's counts; `version` grows with each export, `epsilon` 0 is without noise."""
 
-    source: str
-    version: int
-    procedures: dict[str, Shared]
-    epsilon: float = 0.0
+    source: Annotated[str, Meta(pattern=ID_PATTERN)]
+    version: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    procedures: Annotated[dict[Annotated[str, Meta(min_length=1)], Shared], Meta(max_length=PROCEDURES_MAX)]
+    epsilon: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class Merged(msgspec.Struct, frozen=True):
@@ -61,11 +69,14 @@ def exported(source: str, version: int, counts: Mapping[str, Shared], epsilon: f
         counts: By procedure.
         epsilon: Privacy loss a run; one run changes one of two counts by 1, so noise has scale 1 / epsilon. 0 for none.
         key: A secret of the source; the same version is noised alike each time, else averaging exports would undo it.
+            Another epsilon draws other noise, else two exports would tell both: each costs its own epsilon.
     """
     kept = dict(sorted(counts.items())[:PROCEDURES_MAX])
     if epsilon <= 0:
         return Export(source, version, kept)
-    noise = np.random.default_rng(draw(f"{key}\0{source}\0{version}")).laplace(0.0, 1.0 / epsilon, (len(kept), 2))
+    noise = np.random.default_rng(draw(f"{key}\0{source}\0{version}\0{epsilon}")).laplace(
+        0.0, 1.0 / epsilon, (len(kept), 2)
+    )
     noised = {}
     for (name, each), (won, lost) in zip(kept.items(), noise, strict=True):
         successes = max(0.0, each.successes + float(won))

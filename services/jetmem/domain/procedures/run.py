@@ -7,8 +7,12 @@ import hashlib
 import msgspec
 
 
-class Ran(msgspec.Struct, frozen=True, kw_only=True):
-    """One recorded run; `seq` is its number in the partition's log, `at_ms` its time in epoch milliseconds."""
+class Ran(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One recorded run.
+
+    `seq` is its number in the partition's log, `at_ms` its time in epoch milliseconds, `arrived_ms` the broker's
+    when it came, 0 where that is not known.
+    """
 
     id: str
     seq: int
@@ -25,6 +29,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None = None
     failure: str = ""
     lessons: tuple[str, ...] = ()
+    arrived_ms: int = 0
 
 
 def draw(text: str) -> int:

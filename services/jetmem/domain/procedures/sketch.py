@@ -24,7 +24,7 @@ _ZERO: Final = _LOWEST - 1
 BUCKETS_MAX: Final = _HIGHEST - _ZERO + 1
 
 
-class Sketch(msgspec.Struct, frozen=True):
+class Sketch(msgspec.Struct, frozen=True, gc=False):
     """Counts by bucket; at most `BUCKETS_MAX`, in practice some dozens."""
 
     counts: dict[int, int] = {}

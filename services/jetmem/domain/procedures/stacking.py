@@ -7,6 +7,7 @@ partially pooled model (Gelman and Hill, 2007, ch. 12) whose ridge penalties are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +36,12 @@ class Parts:
     there: Floats
     near: Floats
     ease: Floats
+
+    @staticmethod
+    def joined(every: Sequence[Parts]) -> Parts:
+        """One after the other."""
+        names = ("rate", "there", "near", "ease")
+        return Parts(*(np.concatenate([getattr(each, name) for each in every]) for name in names))
 
     def of(self, rows: NDArray[np.bool_]) -> Parts:
         """Those of some tasks."""

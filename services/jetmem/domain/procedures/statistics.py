@@ -56,7 +56,7 @@ class Told(NamedTuple):
     lessons: tuple[str, ...]
 
 
-class Statistics(msgspec.Struct, frozen=True):
+class Statistics(msgspec.Struct, frozen=True, gc=False):
     """One row. Times are epoch milliseconds, 0 while there is no run."""
 
     seq: int = 0

@@ -1,0 +1,67 @@
+"""Answers about procedures, as users get them; made of what `procedures` describes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from jetmem_schemas.asking import Reply
+from jetmem_schemas.procedures import (
+    InsightItem,
+    Interval,
+    Next,
+    PatternItem,
+    ProcedureDetail,
+    ProcedureItem,
+    Recommended,
+    RelatedProcedure,
+    Why,
+)
+
+
+class RecommendReply(Reply, frozen=True, kw_only=True):
+    """Procedures, best first. `cold`: nothing is known that helps with this task, the order is that of the rates."""
+
+    procedures: list[Recommended]
+    cold: bool
+
+
+class PredictReply(Reply, frozen=True, kw_only=True):
+    """One procedure's chance; `cold`: it has no run."""
+
+    probability: float
+    interval: Interval
+    why: Why
+    cold: bool
+
+
+class ProcedureReply(Reply, frozen=True, kw_only=True):
+    """One procedure."""
+
+    procedure: ProcedureDetail
+
+
+class ProceduresReply(Reply, frozen=True, kw_only=True):
+    """One page of procedures."""
+
+    procedures: list[ProcedureItem]
+    cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class RelatedReply(Reply, frozen=True, kw_only=True):
+    """The graph's neighbours."""
+
+    procedures: list[RelatedProcedure]
+
+
+class PatternsReply(Reply, frozen=True, kw_only=True):
+    """Patterns, the surest first, and what tends to come next."""
+
+    patterns: list[PatternItem]
+    next: list[Next]
+    cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class InsightsReply(Reply, frozen=True, kw_only=True):
+    """Clusters of tasks."""
+
+    insights: list[InsightItem]

@@ -1,0 +1,387 @@
+"""Questions about procedures, and what answers hold: what query is asked, and what learn answers it.
+
+Items are made by learn as users see them, so that there is one description of each; `Found` adds how fresh they are.
+Probabilities and strengths are 0..1, durations milliseconds, times RFC 3339.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from jetmem_schemas.asking import Cursor, Limit, Request, Token
+from jetmem_schemas.events import Meta64, Name
+from jetmem_schemas.internal import Head
+
+TASK_CHARS_MAX = 8192
+Task = Annotated[str, Meta(min_length=1, max_length=TASK_CHARS_MAX)]
+State = Literal["fluid", "crystalline"]
+Relation = Literal["similar_to", "context_related", "follows"]
+#: What a probability was estimated by, the plainest first.
+How = Literal["none", "rate", "context", "neighbours", "difficulty", "boosted"]
+
+# --- questions
+
+
+class Recommend(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Procedures for a task, best first.
+
+    Attributes:
+        task: What is to be done, in words.
+        context: Where; compared with that of runs.
+        agent: Who asks; its own runs are told apart.
+        k: How many.
+        explore: `thompson` draws from what is known of each, so that what was seldom tried is tried too.
+        seed: The same question with the same seed gives the same draw while nothing is learnt.
+    """
+
+    task: Task
+    context: Meta64 = {}
+    agent: Token | None = None
+    k: Annotated[int, Meta(ge=1, le=100)] = 5
+    explore: Literal["none", "thompson"] = "none"
+    seed: Annotated[str, Meta(max_length=128)] = ""
+
+
+class Predict(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """How likely one procedure is to succeed at a task."""
+
+    task: Task
+    procedure: Name
+    context: Meta64 = {}
+    agent: Token | None = None
+
+
+class ProcedureAsk(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """One procedure with its statistics."""
+
+    id: Name
+
+
+class Procedures(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Procedures: by name, runs, rate (its lower bound), lift (rate over the tenant's), or the last used first."""
+
+    sort: Literal["name", "runs", "rate", "lift", "last"] = "runs"
+    state: State | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class Related(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Neighbours of a procedure in the graph, the strongest first."""
+
+    id: Name
+    kinds: list[Relation] = []
+    hops: Annotated[int, Meta(ge=1, le=3)] = 1
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+
+
+class Patterns(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Steps in a row that recur in successful runs, and what tends to come after `done`."""
+
+    done: Annotated[list[Name], Meta(max_length=16)] = []
+    shared: bool = False
+    limit: Limit = 20
+    cursor: Cursor | None = None
+
+
+class Insights(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Clusters of tasks, the largest first: what works and what fails in each."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)] = 10
+
+
+# --- what answers hold
+
+
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of a probability, at 95 %."""
+
+    low: float
+    high: float
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """What half of the runs, and nine of ten, stay below."""
+
+    p50: float
+    p90: float
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """A failure or lesson that runs told, and how many of those looked at did."""
+
+    text: str
+    runs: int
+
+
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of a task like the one asked about; `similarity` is the cosine of the tasks."""
+
+    run: str
+    task: str
+    agent: str
+    success: bool
+    similarity: float
+
+
+class Why(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a probability rests on.
+
+    Attributes:
+        how: The estimate that answered; `none`: nothing is known, the probability is the prior.
+        runs: Runs of the procedure.
+        successes: Those that succeeded.
+        in_context: Runs of it in this context.
+        by_agent: Runs of it by the agent that asks.
+        neighbours: Its runs of the tasks most like this one.
+        boost: What waves of related procedures move the prior by; 0 where contagion is off.
+        crystal: Version of the crystal whose steps are shown, 0 if it is fluid.
+    """
+
+    how: How
+    runs: int
+    successes: int
+    in_context: int = 0
+    by_agent: int = 0
+    neighbours: list[Neighbour] = []
+    boost: float = 0.0
+    crystal: int = 0
+
+
+class Recommended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One procedure for a task; `drawn` is the draw that ranked it under `thompson`."""
+
+    id: str
+    probability: float
+    interval: Interval
+    why: Why
+    state: State = "fluid"
+    steps: list[str] = []
+    duration_ms: Spread | None = None
+    cost: Spread | None = None
+    failures: list[Said] = []
+    lessons: list[Said] = []
+    drawn: float | None = None
+
+
+class ProcedureItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One procedure in a list. `rate` and `interval` are of all runs, `lift` is its rate over the tenant's.
+
+    `recent` are the last outcomes, the latest last.
+    """
+
+    id: str
+    runs: int
+    successes: int
+    rate: float
+    interval: Interval
+    lift: float
+    state: State
+    agents: int
+    first: str = ""
+    last: str = ""
+    recent: list[bool] = []
+    description: str = ""
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a procedure's runs: one agent's, or those in one context value (`key=value`)."""
+
+    of: str
+    runs: int
+    successes: int
+    interval: Interval
+
+
+class ProcedureDetail(ProcedureItem, frozen=True, kw_only=True, omit_defaults=True):
+    """One procedure whole.
+
+    Attributes:
+        steps: Of the crystal, else of the definition, else the most common ones of successful runs.
+        version: Of the definition, as it was published; "" without one.
+        consistency: Share of the last ten runs that ended like most of them.
+        decayed_runs: Runs, each of half weight after 30 days.
+        decayed_successes: Likewise.
+        posterior: Beta's 95 % over the decayed counts.
+        crystal: Version of the crystal; 0 if there never was one.
+        crystal_why: What formed or dissolved it.
+        crystal_since: When.
+    """
+
+    steps: list[str] = []
+    version: str = ""
+    consistency: float = 0.0
+    decayed_runs: float = 0.0
+    decayed_successes: float = 0.0
+    posterior: Interval | None = None
+    reward: Spread | None = None
+    duration_ms: Spread | None = None
+    cost: Spread | None = None
+    by_agent: list[Share] = []
+    by_context: list[Share] = []
+    failures: list[Said] = []
+    lessons: list[Said] = []
+    boost: float = 0.0
+    crystal: int = 0
+    crystal_why: str = ""
+    crystal_since: str = ""
+
+
+class RelatedProcedure(msgspec.Struct, frozen=True, kw_only=True):
+    """A neighbour, over how many edges (`path` from the one asked about, both ends in it), and the last edge's kind."""
+
+    id: str
+    kind: Relation
+    strength: float
+    path: list[str]
+
+
+class PatternItem(msgspec.Struct, frozen=True, kw_only=True):
+    """Two to five steps in a row.
+
+    Attributes:
+        id: The steps, joined by " > ".
+        rate: Share of the runs with it that succeeded, decayed by 0.95 a week.
+        lift: How much more often it is in successful runs than in failed ones.
+        low: Wilson's lower bound of the rate.
+        shared: Worth telling others: consistent, above 0.7, three times at least, by more than one agent.
+    """
+
+    id: str
+    steps: list[str]
+    successes: int
+    failures: int
+    rate: float
+    lift: float
+    low: float
+    shared: bool
+
+
+class Next(msgspec.Struct, frozen=True, kw_only=True):
+    """A step that tends to follow, and the rate of the pattern that says so."""
+
+    step: str
+    rate: float
+
+
+class Works(msgspec.Struct, frozen=True, kw_only=True):
+    """How a procedure does in a cluster; `lift` is its rate less the cluster's."""
+
+    id: str
+    rate: float
+    low: float
+    lift: float
+    runs: int
+
+
+class InsightItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster of tasks."""
+
+    id: str
+    tasks: int
+    runs: int
+    rate: float
+    examples: list[str]
+    contexts: list[str]
+    works: list[Works]
+    fails: list[Works]
+
+
+# --- what query asks learn: MessagePack, never seen by users
+
+
+class RecommendAsk(msgspec.Struct, frozen=True):
+    """`Recommend` with the task's vector, float32, b"" if it could not be encoded."""
+
+    tenant: str
+    ask: Recommend
+    vector: bytes
+    model: str
+
+
+class PredictAsk(msgspec.Struct, frozen=True):
+    """`Predict`, likewise."""
+
+    tenant: str
+    ask: Predict
+    vector: bytes
+    model: str
+
+
+class ProceduresAsk(msgspec.Struct, frozen=True):
+    """One page of `procedures`; `start` is how many came before."""
+
+    tenant: str
+    ask: Procedures
+    start: int = 0
+
+
+class PatternsAsk(msgspec.Struct, frozen=True):
+    """One page of `patterns`, likewise."""
+
+    tenant: str
+    ask: Patterns
+    start: int = 0
+
+
+class OneAsk(msgspec.Struct, frozen=True):
+    """`procedure`."""
+
+    tenant: str
+    ask: ProcedureAsk
+
+
+class RelatedAsk(msgspec.Struct, frozen=True):
+    """`related`."""
+
+    tenant: str
+    ask: Related
+
+
+class InsightsAsk(msgspec.Struct, frozen=True):
+    """`insights`."""
+
+    tenant: str
+    ask: Insights
+
+
+T = TypeVar("T")
+
+
+class Found(msgspec.Struct, Generic[T], frozen=True):
+    """What learn found, and up to where it has learnt.
+
+    `value` is None where there is no such procedure; `more`: items follow the page. `degraded`: tasks were compared
+    without vectors, for they lack.
+    """
+
+    value: T | None
+    at: Head
+    more: bool = False
+    degraded: bool = False
+
+
+class RecommendFound(msgspec.Struct, frozen=True):
+    """What `recommend` found."""
+
+    procedures: list[Recommended]
+    cold: bool
+
+
+class PredictFound(msgspec.Struct, frozen=True):
+    """What `predict` found."""
+
+    probability: float
+    interval: Interval
+    why: Why
+    cold: bool
+
+
+class PatternsFound(msgspec.Struct, frozen=True):
+    """What `patterns` found."""
+
+    patterns: list[PatternItem]
+    next: list[Next]

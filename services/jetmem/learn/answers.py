@@ -1,0 +1,269 @@
+"""Answers about procedures, from a tenant's board and rows. Runs on the read pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+
+from jetmem.domain.procedures import choosing, sketch, statistics
+from jetmem.domain.procedures.choosing import Candidate, Ranked
+from jetmem.domain.procedures.kernels import Floats
+from jetmem.domain.procedures.sketch import Sketch
+from jetmem.domain.procedures.statistics import beta_interval, wilson
+from jetmem.learn import core
+from jetmem.learn.board import Board, Standing
+from jetmem.learn.boards import Boards
+from jetmem.learn.estimating import NOTHING, Asked, Estimates, Learnt, asked_of, estimated, unknown
+from jetmem.learn.rows import AGENT, CONTEXT, ProcedureRow, Rows, ShareRow, decode_share, hashed, share_key
+from jetmem.runtime.clock import Clock
+from jetmem_schemas.events import rfc3339
+from jetmem_schemas.procedures import (
+    Interval,
+    Neighbour,
+    Predict,
+    PredictFound,
+    ProcedureDetail,
+    ProcedureItem,
+    Procedures,
+    Recommend,
+    Recommended,
+    RecommendFound,
+    Said,
+    Share,
+    Spread,
+    Why,
+)
+
+#: Runs told as evidence of one procedure, and characters of their tasks.
+NEIGHBOURS: Final = 3
+TASK_CHARS: Final = 300
+#: Shares that one procedure's answer has, the largest, of so many that are looked at.
+SHARES: Final = 20
+SHARES_READ_MAX: Final = 2_000
+
+
+class Answers:
+    """Reads for questions; any thread."""
+
+    def __init__(self, rows: Rows, boards: Boards, clock: Clock) -> None:
+        self._rows = rows
+        self._boards = boards
+        self._clock = clock
+
+    # --- for a task
+
+    def recommend(
+        self, tenant: str, ask: Recommend, vector: bytes, seed: str, learnt: Learnt = NOTHING
+    ) -> RecommendFound:
+        """Procedures for a task, best first.
+
+        Args:
+            tenant: Whose.
+            ask: The question.
+            vector: Of its task, b"" if there is none.
+            seed: What a draw depends on beside the question.
+            learnt: What was found in many runs at once.
+        """
+        board = self._boards.get(tenant)
+        asked = self._asked(tenant, ask, vector)
+        found = estimated(self._rows, board, asked, None, learnt)
+        mixed = "\0".join((tenant, ask.task, ask.agent or "", ask.seed, seed))
+        ranked = choosing.rank(found.candidates(), ask.explore, mixed, ask.k)
+        place = {found.standing.names[row]: at for at, row in enumerate(found.rows)}
+        shown = [self._recommended(asked, ask, found, place[each.procedure], each) for each in ranked]
+        cold = all(found.how(at) in ("none", "rate") for at in range(len(found.rows)))
+        return RecommendFound([each for each in shown if each is not None], cold)
+
+    def predict(self, tenant: str, ask: Predict, vector: bytes, learnt: Learnt = NOTHING) -> PredictFound:
+        """One procedure's chance."""
+        board = self._boards.get(tenant)
+        asked = self._asked(tenant, ask, vector)
+        found = estimated(self._rows, board, asked, hashed(ask.procedure), learnt)
+        if not len(found.rows):
+            general = unknown(self._rows, board, asked.now_ms)
+            (one,) = choosing.rank([Candidate(ask.procedure, general.mean, 0.0)])
+            return PredictFound(one.probability, _interval(one), Why(how="none", runs=0, successes=0), True)
+        (one,) = choosing.rank(found.candidates())
+        why = self._why(asked, ask.agent, found, 0)
+        return PredictFound(one.probability, _interval(one), why, why.runs == 0)
+
+    def _asked(self, tenant: str, ask: Recommend | Predict, vector: bytes) -> Asked:
+        numbers = np.frombuffer(vector, dtype=np.float32)
+        context = core.context_of(ask.context)
+        return asked_of(tenant, core.task_of(ask.task), numbers, context, self._clock.now_ms())
+
+    def _recommended(
+        self, asked: Asked, ask: Recommend, found: Estimates, at: int, ranked: Ranked
+    ) -> Recommended | None:
+        key = hashed(ranked.procedure)
+        row = self._rows.procedure(asked.tenant, key)
+        if row is None:  # it was erased just now
+            return None
+        return Recommended(
+            id=ranked.procedure,
+            probability=ranked.probability,
+            interval=_interval(ranked),
+            why=self._why(asked, ask.agent, found, at),
+            state=row.crystal.state,
+            steps=list(self._steps(asked.tenant, key, row)),
+            duration_ms=_spread(row.counts.duration_ms),
+            cost=_spread(row.counts.cost),
+            failures=_said(statistics.failures(row.counts)),
+            lessons=_said(statistics.lessons(row.counts)),
+            drawn=ranked.draw if ask.explore == "thompson" else None,
+        )
+
+    def _why(self, asked: Asked, agent: str | None, found: Estimates, at: int) -> Why:
+        row = int(found.rows[at])
+        standing = found.standing
+        return Why(
+            how=found.how(at),
+            runs=int(standing.all_runs[row]),
+            successes=int(standing.all_won[row]),
+            in_context=int(found.context_runs[at]),
+            by_agent=self._by_agent(asked.tenant, standing.keys[row], agent),
+            neighbours=self._neighbours(asked, found, row),
+            boost=found.boost(at),
+            crystal=_version(self._rows.procedure(asked.tenant, standing.keys[row])),
+        )
+
+    def _by_agent(self, tenant: str, procedure: bytes, agent: str | None) -> int:
+        raw = self._rows.store.get("shares", share_key(tenant, procedure, AGENT, agent)) if agent else None
+        return decode_share(raw).tally.runs if raw else 0
+
+    def _neighbours(self, asked: Asked, found: Estimates, row: int) -> list[Neighbour]:
+        seen = list(found.seen.get(row, ()))[:NEIGHBOURS]
+        tasks = self._rows.tasks(asked.tenant, [each.task for each in seen])
+        return [
+            Neighbour(
+                run=each.run.id, task=task.text[:TASK_CHARS], agent=each.run.agent, success=each.run.success,
+                similarity=min(1.0, max(0.0, each.cosine)),
+            )
+            for each, task in zip(seen, tasks, strict=True)
+            if task is not None
+        ]  # fmt: skip
+
+    def _steps(self, tenant: str, procedure: bytes, row: ProcedureRow) -> Sequence[str]:
+        """Of the crystal, else of the definition, else the most common ones of successful runs."""
+        if row.crystal.state == "crystalline" and row.crystal.steps:
+            return row.crystal.steps
+        defined = self._rows.definition(tenant, procedure)
+        return defined.steps if defined is not None and defined.steps else statistics.steps(row.counts)
+
+    # --- of procedures
+
+    def procedure(self, tenant: str, name: str, boost: float = 0.0) -> ProcedureDetail | None:
+        """One procedure; None if nobody ran or defined it."""
+        key = hashed(name)
+        row = self._rows.procedure(tenant, key)
+        if row is None:
+            return None
+        now_ms = self._clock.now_ms()
+        counts = row.counts
+        runs, won = statistics.decayed(counts, now_ms)
+        defined = self._rows.definition(tenant, key)
+        item = self._item(tenant, row, self._base(self._boards.get(tenant)))
+        last = statistics.consistency(counts)
+        return ProcedureDetail(
+            **{name: getattr(item, name) for name in ProcedureItem.__struct_fields__},
+            steps=list(self._steps(tenant, key, row)),
+            version=defined.version if defined else "",
+            consistency=max(last, 1.0 - last) if counts.recent else 0.0,
+            decayed_runs=runs,
+            decayed_successes=won,
+            posterior=Interval(**dict(zip(("low", "high"), beta_interval(won, runs), strict=True))),
+            reward=_spread(counts.reward),
+            duration_ms=_spread(counts.duration_ms),
+            cost=_spread(counts.cost),
+            by_agent=_shares(self._rows.shares(tenant, key, AGENT)),
+            by_context=_shares(self._rows.shares(tenant, key, CONTEXT)),
+            failures=_said(statistics.failures(counts)),
+            lessons=_said(statistics.lessons(counts)),
+            boost=boost,
+            crystal=row.crystal.version,
+            crystal_why=row.crystal.why,
+            crystal_since=rfc3339(row.crystal.since_ms) if row.crystal.version else "",
+        )
+
+    def procedures(self, tenant: str, ask: Procedures, start: int) -> tuple[list[ProcedureItem], bool]:
+        """One page, and whether more follow; ties by name."""
+        board = self._boards.get(tenant)
+        standing = board.standing(self._clock.now_ms())
+        by = _order(standing, ask.sort)
+        names = [(name, at) for at, name in enumerate(standing.names) if name]
+        if ask.state is not None:
+            wanted = standing.crystalline == (ask.state == "crystalline")
+            names = [(name, at) for name, at in names if wanted[at]]
+        if by is None:
+            names.sort()
+        else:
+            names.sort(key=lambda each: (by[each[1]], each[0]))
+        base = self._base(board)
+        page = names[start : start + ask.limit]
+        rows = [self._rows.procedure(tenant, standing.keys[at]) for _, at in page]
+        found = [self._item(tenant, row, base) for row in rows if row is not None]
+        return found, len(names) > start + ask.limit
+
+    def _base(self, board: Board) -> float:
+        """The tenant's rate: of all its runs."""
+        standing = board.standing(0)
+        return float((standing.all_won.sum() + 1) / (standing.all_runs.sum() + 2))
+
+    def _item(self, tenant: str, row: ProcedureRow, base: float) -> ProcedureItem:
+        counts = row.counts
+        low, high = wilson(counts.successes, counts.runs)
+        defined = self._rows.definition(tenant, hashed(row.name))
+        return ProcedureItem(
+            id=row.name,
+            runs=counts.runs,
+            successes=counts.successes,
+            rate=counts.successes / counts.runs if counts.runs else 0.0,
+            interval=Interval(low=low, high=high),
+            lift=counts.successes / counts.runs / base if counts.runs else 0.0,
+            state=row.crystal.state,
+            agents=counts.distinct_agents,
+            first=rfc3339(counts.first_ms) if counts.runs else "",
+            last=rfc3339(counts.last_ms) if counts.runs else "",
+            recent=[each.success for each in reversed(counts.recent)],
+            description=defined.description if defined else "",
+        )
+
+
+def _version(row: ProcedureRow | None) -> int:
+    """Of the crystal whose steps are shown."""
+    return row.crystal.version if row is not None and row.crystal.state == "crystalline" else 0
+
+
+def _interval(ranked: Ranked) -> Interval:
+    return Interval(low=ranked.low, high=ranked.high)
+
+
+def _spread(of: Sketch) -> Spread | None:
+    middle, most = sketch.quantile(of, 0.5), sketch.quantile(of, 0.9)
+    return Spread(p50=middle, p90=most) if middle is not None and most is not None else None
+
+
+def _said(found: Iterable[tuple[str, int]]) -> list[Said]:
+    return [Said(text=text, runs=runs) for text, runs in found]
+
+
+def _shares(rows: Iterable[ShareRow]) -> list[Share]:
+    held = [row for row, _ in zip(rows, range(SHARES_READ_MAX), strict=False)]
+    held.sort(key=lambda row: (-row.tally.runs, row.of))
+    shown = []
+    for row in held[:SHARES]:
+        low, high = wilson(row.tally.successes, row.tally.runs)
+        interval = Interval(low=low, high=high)
+        shown.append(Share(of=row.of, runs=row.tally.runs, successes=row.tally.successes, interval=interval))
+    return shown
+
+
+def _order(standing: Standing, sort: str) -> Floats | None:
+    """What procedures are sorted by, the least first; None: by name alone."""
+    runs, won = standing.all_runs, standing.all_won
+    if sort == "rate":
+        return np.array([-wilson(float(w), float(n))[0] if n else 0.0 for w, n in zip(won, runs, strict=True)])
+    by = {"runs": runs, "lift": won / np.maximum(runs, 1.0), "last": standing.last_ms}.get(sort)
+    return None if by is None else -by

@@ -1,0 +1,254 @@
+"""Build and wire learn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from jetmem.adapters.embed_asker import Asker
+from jetmem.adapters.memory import look_seldom
+from jetmem.adapters.nats_shell import Endpoint, Shell
+from jetmem.adapters.projection_process import ProjectionProcess, own_folder
+from jetmem.adapters.rocks import Rocks
+from jetmem.domain.procedures import contagion
+from jetmem.domain.procedures.crystals import Rules
+from jetmem.learn import shown
+from jetmem.learn.answers import Answers
+from jetmem.learn.boards import Boards
+from jetmem.learn.estimating import NO_BOOSTS, Learnt
+from jetmem.learn.exporting import Exports
+from jetmem.learn.fresh import Fresh
+from jetmem.learn.handler import Learner
+from jetmem.learn.lacking import Lacking
+from jetmem.learn.rows import FAMILIES, FORMAT, Rows, hashed
+from jetmem.learn.settings import LearnSettings
+from jetmem.learn.studies import Kind, Studies, Study
+from jetmem.learn.waves import Waves
+from jetmem.runtime.clock import Clock
+from jetmem.runtime.errors import RequestFailed
+from jetmem.runtime.settings import Common
+from jetmem.runtime.store import Store
+from jetmem_schemas.internal import Counts, Entry, Head
+from jetmem_schemas.procedures import (
+    Found,
+    InsightItem,
+    InsightsAsk,
+    OneAsk,
+    PatternsAsk,
+    PatternsFound,
+    PredictAsk,
+    PredictFound,
+    ProcedureDetail,
+    ProcedureItem,
+    ProceduresAsk,
+    RecommendAsk,
+    RecommendFound,
+    RelatedAsk,
+    RelatedProcedure,
+)
+from jetmem_schemas.sharing import ExportRequest
+
+ARM: Final = "procedures"
+#: Tasks that are compared by meaning.
+TASKS: Final = "tasks"
+#: Purging waits this long after a forget, so that several share one rewriting.
+_PURGE_DELAY_S: Final = 5.0
+
+
+def build(
+    common: Common,
+    settings: LearnSettings,
+    *,
+    store: Store | None = None,
+    clock: Clock | None = None,
+    broker: Any = None,
+) -> Shell:
+    """Build the process; nothing is connected before `run`, the store is opened at once.
+
+    Raises:
+        Broken: The store is in use, damaged or of a newer format.
+    """
+    folder = own_folder(common, "learn")
+    shell = Shell("learn", common, clock=clock, broker=broker)
+    Learn(shell, settings, store or Rocks(folder / "rows", FAMILIES, format_version=FORMAT), folder).wire()
+    return shell
+
+
+def _rules(settings: LearnSettings) -> Rules:
+    return Rules(
+        runs_min=settings.crystal_runs_min,
+        agents_min=settings.crystal_agents_min,
+        lower_min=settings.crystal_lower_min,
+        last_min=settings.crystal_last_min,
+        dissolve_below=settings.dissolve_below,
+    )
+
+
+class Learn:
+    """The running stage: a projection's process that asks embed for vectors of tasks, and answers."""
+
+    def __init__(self, shell: Shell, settings: LearnSettings, store: Store, folder: Path) -> None:
+        self.shell = shell
+        self.settings = settings
+        self.process = ProjectionProcess(shell, self, folder, read_threads=settings.read_threads)
+        self.rows = Rows(store)
+        self.boards = Boards(self.rows, settings)
+        self.studies = Studies(self.rows, self.boards, settings, shell.clock, shell.health.failed)
+        self.waves = Waves(shell, settings.waves_per_s)
+        self.exports = Exports(self.process, self.rows, self.boards, self.position)
+        hears = (self.boards, self.studies, self.waves, self.exports)
+        self.learner = Learner(self.rows, hears, self.process.parts, shell.clock, _rules(settings))
+        self.fresh = Fresh(self.learner)
+        self.answers = Answers(self.rows, self.boards, shell.clock)
+        self.asker = Asker(self.process, Lacking(self.learner))
+
+    def wire(self) -> None:
+        """Add loops and endpoints to the shell."""
+        self.shell.on_start(self._look_seldom)
+        self.shell.loop("purge", self._purge)
+        self.shell.loop("waves", self.waves.run)
+        own = {
+            "recommend": Endpoint(RecommendAsk, self._recommend),
+            "predict": Endpoint(PredictAsk, self._predict),
+            "procedure": Endpoint(OneAsk, self._procedure),
+            "procedures": Endpoint(ProceduresAsk, self._procedures),
+            "related": Endpoint(RelatedAsk, self._related),
+            "patterns": Endpoint(PatternsAsk, self._patterns),
+            "insights": Endpoint(InsightsAsk, self._insights),
+            "export": Endpoint(ExportRequest, self.exports.answer),
+        }
+        self.process.wire(own | self.asker.wire())
+        self.shell.on_stop(self.studies.close)  # before the store is closed: stoppers run in reverse
+
+    # --- what the process asks of us (adapters.projection_process.Projected)
+
+    def position(self, part: int) -> Head:
+        """Where reading resumes."""
+        return self.learner.at[part]
+
+    def apply(self, part: int, entries: Sequence[Entry]) -> None:
+        """Apply; vectors come later."""
+        self.learner.apply(part, entries)
+        self.fresh.applied(part)
+
+    def reset(self, part: int) -> None:
+        """The log is another one."""
+        self.learner.reset(part)
+        self.fresh.reset(part)
+
+    def heads(self, part: int, tenant: str) -> dict[str, Head]:
+        """Up to where runs count, and up to where they count for tasks that mean the same: those have their vectors."""
+        return {ARM: self.learner.at[part], TASKS: self.fresh.tasks(part, tenant)}
+
+    def passed(self, part: int) -> dict[str, Head]:
+        """What is erased is gone from counts and tasks at once."""
+        return {ARM: self.learner.at[part], TASKS: self.learner.at[part]}
+
+    def counts(self, tenant: str) -> Counts:
+        """What waits to be purged or embedded."""
+        erased, pending = self.learner.erased, self.learner.vectors.pending
+        counts: Counts = {"purging": len(erased), "model": self.rows.model()}
+        if tenant:
+            counts["purging"] = int(tenant in erased)  # how many others have is not this one's business
+            counts["pending_tasks"] = pending.get(tenant, 0)
+            counts["model_behind"] = self.studies.behind(tenant, "model", self._at(tenant))
+        return counts
+
+    def close(self) -> None:
+        """Close the store."""
+        self.rows.store.close()
+
+    # --- questions
+
+    async def _recommend(self, part: int, asked: RecommendAsk) -> Found[RecommendFound]:
+        at = self._at(asked.tenant)
+        degraded = self._degraded(asked.tenant, asked.vector, asked.model)
+        vector = asked.vector if asked.model == self.rows.model() else b""
+        learnt = self._learnt(asked.tenant, at)
+        work = partial(self.answers.recommend, asked.tenant, asked.ask, vector, str(at.rseq), learnt)
+        return Found(await self.process.in_reader(work), at, degraded=degraded)
+
+    async def _predict(self, part: int, asked: PredictAsk) -> Found[PredictFound]:
+        at = self._at(asked.tenant)
+        degraded = self._degraded(asked.tenant, asked.vector, asked.model)
+        vector = asked.vector if asked.model == self.rows.model() else b""
+        work = partial(self.answers.predict, asked.tenant, asked.ask, vector, self._learnt(asked.tenant, at))
+        return Found(await self.process.in_reader(work), at, degraded=degraded)
+
+    async def _procedure(self, part: int, asked: OneAsk) -> Found[ProcedureDetail]:
+        at = self._at(asked.tenant)
+        boost = self._learnt(asked.tenant, at).boosts.get(asked.ask.id)
+        value = contagion.value(boost, self.shell.clock.now_ms()) if boost else 0.0
+        work = partial(self.answers.procedure, asked.tenant, asked.ask.id, value)
+        return Found(await self.process.in_reader(work), at)
+
+    async def _procedures(self, part: int, asked: ProceduresAsk) -> Found[list[ProcedureItem]]:
+        at = self._at(asked.tenant)
+        found, more = await self.process.in_reader(
+            partial(self.answers.procedures, asked.tenant, asked.ask, asked.start)
+        )
+        return Found(found, at, more=more)
+
+    async def _related(self, part: int, asked: RelatedAsk) -> Found[list[RelatedProcedure]]:
+        at = self._at(asked.tenant)
+        known = await self.process.in_reader(partial(self.rows.procedure, asked.tenant, hashed(asked.ask.id)))
+        if known is None:
+            return Found(None, at)
+        study = await self._studied(asked.tenant, "related", at)
+        return Found(await self.process.in_reader(partial(shown.related, study.found, asked.ask)), study.at)
+
+    async def _patterns(self, part: int, asked: PatternsAsk) -> Found[PatternsFound]:
+        study = await self._studied(asked.tenant, "patterns", self._at(asked.tenant))
+        now_ms = self.shell.clock.now_ms()
+        work = partial(shown.patterns, study.found, asked.ask, asked.start, now_ms)
+        found, more = await self.process.in_reader(work)
+        return Found(found, study.at, more=more)
+
+    async def _insights(self, part: int, asked: InsightsAsk) -> Found[list[InsightItem]]:
+        study = await self._studied(asked.tenant, "insights", self._at(asked.tenant))
+        degraded = bool(self.learner.vectors.pending.get(asked.tenant))
+        return Found(shown.insights(study.found, asked.ask), study.at, degraded=degraded)
+
+    async def _studied(self, tenant: str, kind: Kind, at: Head) -> Study:
+        """What was found in many runs, as of what is learnt or a little before.
+
+        Raises:
+            RequestFailed: `timeout`; it is still being made for the first time.
+        """
+        study = await self.studies.get(tenant, kind, at)
+        if study is None:
+            raise RequestFailed("timeout", "this is being made of the latest runs; ask again in a few seconds")
+        return study
+
+    def _learnt(self, tenant: str, at: Head) -> Learnt:
+        """What was found so far; what is old is being made again meanwhile."""
+        model = self.studies.ask(tenant, "model", at)
+        related = self.studies.ask(tenant, "related", at) if self.settings.contagion else None
+        return Learnt(model.found if model else None, related.found.boosts if related else NO_BOOSTS)
+
+    def _at(self, tenant: str) -> Head:
+        """Up to where it is learnt; taken before the answer: what comes meanwhile is more."""
+        return self.process.at(tenant)[ARM]
+
+    def _degraded(self, tenant: str, vector: bytes, model: str) -> bool:
+        """Whether tasks are compared without vectors, all or some; who has no task misses none."""
+        if self.learner.vectors.pending.get(tenant):
+            return True
+        return bool(self.rows.model()) and (not vector or model != self.rows.model())
+
+    # --- loops
+
+    async def _look_seldom(self) -> None:
+        look_seldom()
+
+    async def _purge(self) -> None:
+        """Rewrite what holds erased words."""
+        while True:
+            await asyncio.sleep(_PURGE_DELAY_S)
+            done = await self.process.in_writer(lambda: dict(self.learner.erased))
+            if done:
+                await asyncio.to_thread(self.rows.store.compact)
+                await self.process.in_writer(partial(self.learner.purged, done))

@@ -1,0 +1,204 @@
+"""What questions of one tenant are answered from: counts of its procedures, vectors of its tasks. In memory.
+
+The writer changes it after each write, readers look at arrays that grow by being replaced; what is erased leaves a
+place that the next one takes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetmem.domain.procedures.kernels import Floats
+from jetmem.domain.procedures.statistics import HALF_LIFE_MS
+from jetmem.learn.ports import News
+from jetmem.learn.rows import ProcedureRow
+
+Vectors: TypeAlias = NDArray[np.float32]
+_FIRST: Final = 256
+#: Of a procedure: runs and successes, decayed and as of when, and plain; last use; whether it is crystalline; whether
+#: the place is taken.
+_COLUMNS: Final = ("runs", "runs_at", "won", "won_at", "all", "all_won", "last_ms", "crystal", "there")
+#: Rough cost of a procedure or task in Python's objects.
+_OBJECT_BYTES: Final = 400
+
+
+class Standing(NamedTuple):
+    """Procedures at one moment, arrays (procedures,): runs and successes as they count now, and plain; `last` use, ms.
+
+    `names` and `keys` may have more rows than the arrays; "" is a place that is free.
+    """
+
+    names: list[str]
+    keys: list[bytes]
+    row: dict[bytes, int]
+    won: Floats
+    runs: Floats
+    all_won: Floats
+    all_runs: Floats
+    last_ms: Floats
+    crystalline: NDArray[np.bool_]
+    there: NDArray[np.bool_]
+    now_ms: int
+
+
+class Near(NamedTuple):
+    """Tasks like the one asked about, best first, with their cosines."""
+
+    tasks: list[bytes]
+    cosine: Floats
+
+
+class Board:
+    """One tenant's. One writer, many readers."""
+
+    def __init__(self, tasks_max: int) -> None:
+        self._lock = threading.Lock()
+        self._names: list[str] = []
+        self._keys: list[bytes] = []
+        self._row: dict[bytes, int] = {}
+        self._free: list[int] = []
+        self._columns = {name: np.zeros(0) for name in _COLUMNS}
+        self._tasks_max = tasks_max
+        self._tasks: list[bytes] = []
+        self._task_row: dict[bytes, int] = {}
+        self._tasks_free: list[int] = []
+        self._next = 0
+        self._vectors: Vectors = np.zeros((0, 0), dtype=np.float32)
+
+    def take(self, news: News) -> None:
+        """Take what a write changed; taking it again, or late, changes nothing that is newer."""
+        with self._lock:
+            for key, counted in news.procedures.items():
+                if counted is None:
+                    self._drop(key)
+                else:
+                    self._put(key, counted)
+            for key, raw in news.tasks.items():
+                if raw is None:
+                    self._drop_task(key)
+                else:
+                    self._put_task(key, raw)
+
+    def fill(self, tasks: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take tasks with their vectors, the oldest first."""
+        with self._lock:
+            for key, raw in tasks:
+                self._put_task(key, raw)
+
+    def standing(self, now_ms: int) -> Standing:
+        """How procedures stand now."""
+        with self._lock:
+            count = len(self._names)
+            held = {name: column[:count].copy() for name, column in self._columns.items()}
+            names, keys, row = list(self._names), list(self._keys), dict(self._row)
+        won, runs = (as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
+        plain = (held["all_won"], held["all"], held["last_ms"])
+        return Standing(names, keys, row, won, runs, *plain, held["crystal"] > 0, held["there"] > 0, now_ms)
+
+    def near(self, vector: Vectors, count: int, least: float) -> Near:
+        """The tasks nearest to a vector, at most `count`, of a cosine of at least `least`."""
+        with self._lock:
+            vectors, total = self._vectors, len(self._tasks)
+        if not total or vectors.shape[1] != len(vector):
+            return Near([], np.zeros(0))
+        cosine = vectors[:total] @ vector
+        best = np.argpartition(-cosine, count)[:count] if total > count else np.arange(total)
+        best = best[cosine[best] >= least]
+        best = best[np.argsort(-cosine[best], kind="stable")]
+        found = [(task, float(cosine[row])) for row in best if (task := self._tasks[row])]
+        return Near([task for task, _ in found], np.array([each for _, each in found]))
+
+    @property
+    def tasks(self) -> int:
+        """Tasks with vectors."""
+        return len(self._task_row)
+
+    @property
+    def dimensions(self) -> int:
+        """Of the vectors; 0 before the first."""
+        return int(self._vectors.shape[1])
+
+    @property
+    def size(self) -> int:
+        """Memory, about, in bytes."""
+        held = sum(column.nbytes for column in self._columns.values()) + self._vectors.nbytes
+        return held + _OBJECT_BYTES * (len(self._names) + len(self._tasks))
+
+    def _put(self, key: bytes, of: ProcedureRow) -> None:
+        name, counts = of.name, of.counts
+        row = self._row.get(key)
+        if row is None:
+            row = self._free.pop() if self._free else len(self._names)
+            if row == len(self._names):
+                self._names.append(name)
+                self._keys.append(key)
+            self._names[row], self._keys[row] = name, key
+            self._row[key] = row
+            self._grow(row + 1)
+        runs, won = counts.decayed_runs, counts.decayed_successes
+        values = (
+            runs.value, runs.at_ms, won.value, won.at_ms, counts.runs, counts.successes, counts.last_ms,
+            of.crystal.state == "crystalline", 1.0,
+        )  # fmt: skip
+        for column, value in zip(_COLUMNS, values, strict=True):
+            self._columns[column][row] = value
+
+    def _drop(self, key: bytes) -> None:
+        row = self._row.pop(key, None)
+        if row is None:
+            return
+        self._names[row], self._keys[row] = "", b""
+        for column in self._columns.values():
+            column[row] = 0.0
+        self._free.append(row)
+
+    def _grow(self, rows: int) -> None:
+        held = len(self._columns["runs"])
+        if rows > held:
+            for name, column in self._columns.items():
+                self._columns[name] = np.concatenate([column, np.zeros(max(_FIRST, held))])
+
+    def _put_task(self, key: bytes, raw: bytes) -> None:
+        if key in self._task_row:
+            return
+        vector = np.frombuffer(raw, dtype=np.float32)
+        if not self._vectors.shape[1]:
+            self._vectors = np.zeros((0, len(vector)), dtype=np.float32)
+        if len(vector) != self._vectors.shape[1]:
+            return
+        row = self._place()
+        self._vectors[row] = vector
+        self._tasks[row] = key
+        self._task_row[key] = row
+
+    def _place(self) -> int:
+        """Where the next task goes: a free place, a new one, or that of the oldest."""
+        if self._tasks_free:
+            return self._tasks_free.pop()
+        row = len(self._tasks)
+        if row < self._tasks_max:
+            if row == len(self._vectors):
+                more = np.zeros((max(_FIRST, row), self._vectors.shape[1]), dtype=np.float32)
+                self._vectors = np.concatenate([self._vectors, more])
+            self._tasks.append(b"")
+            return row
+        row, self._next = self._next, (self._next + 1) % self._tasks_max
+        del self._task_row[self._tasks[row]]
+        return row
+
+    def _drop_task(self, key: bytes) -> None:
+        row = self._task_row.pop(key, None)
+        if row is not None:
+            self._tasks[row] = b""
+            self._vectors[row] = 0.0
+            self._tasks_free.append(row)
+
+
+def as_of(value: Floats, at_ms: Floats, now_ms: int) -> Floats:
+    """What sums that stood at `at_ms` count at `now_ms` (`decay.value`)."""
+    return np.asarray(value * np.exp2(-np.maximum(0.0, now_ms - at_ms) / HALF_LIFE_MS))

@@ -1,0 +1,291 @@
+"""How likely each procedure is to succeed at a task, from a board and the rows of the tasks most like it.
+
+Work is bounded: so many tasks are looked at, so many procedures tried at each, and so many procedures weighed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetmem.domain.procedures import contagion, estimate
+from jetmem.domain.procedures.choosing import Candidate
+from jetmem.domain.procedures.contagion import Boost
+from jetmem.domain.procedures.estimate import Prior
+from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
+from jetmem.learn.board import Board, Near, Standing, as_of
+from jetmem.learn.core import Latest, Tally, pairs_of
+from jetmem.learn.rows import CONTEXT, Rows, decode_share, hashed, prefix
+from jetmem.learn.study import Model
+from jetmem_schemas.procedures import How
+
+#: Tasks nearest to the one asked about, and the cosine below which a run counts less than 0.02 runs. On
+#: intercode-sql-dev log-loss is 0.4504 with 64, 0.4510 with 32, 0.4486 with all; each costs a read of its rows.
+NEAR_TASKS: Final = 64
+COSINE_MIN: Final = 0.3
+#: Rows of one task, and of all, that are read: who was tried there in which context.
+TRIED_MAX: Final = 256
+TRIED_ALL_MAX: Final = 4_096
+#: Procedures whose context is looked at: the likeliest so far, and those that were tried near.
+WEIGHED_MAX: Final = 128
+#: Context values of a question that are looked at.
+PAIRS_MAX: Final = 8
+NO_BOOSTS: Final[Mapping[str, Boost]] = {}
+#: Evidence at which an answer says what it rests on.
+TELLING_RUNS: Final = 1.0
+
+
+class Learnt(NamedTuple):
+    """What was found in many runs at once.
+
+    `model`: its gate says whether it is used. `boosts`: what neighbours' runs move priors by; empty unless contagion is
+    on.
+    """
+
+    model: Model | None = None
+    boosts: Mapping[str, Boost] = NO_BOOSTS
+
+
+NOTHING: Final = Learnt()
+
+
+class Seen(NamedTuple):
+    """A run at a task like the one asked about."""
+
+    run: Latest
+    task: bytes
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What is known of the procedures weighed, in rows of a board.
+
+    Attributes:
+        standing: The board as it stood.
+        rows: Procedures weighed.
+        probability: Of each of them, clipped.
+        evidence: Runs that stand behind each, own and near.
+        near_runs: What runs at tasks like this one count for each.
+        context_runs: Runs of each in this context, the fewest over its values.
+        seen: Runs at the nearest tasks, by row, the nearest first.
+        boosts: As of `Learnt`.
+        hows: At places of `rows` that a model answered for, which one.
+    """
+
+    standing: Standing
+    rows: NDArray[np.intp]
+    probability: Floats
+    evidence: Floats
+    near_runs: Floats
+    context_runs: Floats
+    seen: Mapping[int, Sequence[Seen]]
+    hows: Mapping[int, How]
+    boosts: Mapping[str, Boost]
+
+    def boost(self, at: int) -> float:
+        """What waves of related procedures move the prior of one by."""
+        boost = self.boosts.get(self.standing.names[self.rows[at]])
+        return contagion.value(boost, self.standing.now_ms) if boost is not None else 0.0
+
+    def candidates(self) -> list[Candidate]:
+        """As `choosing.rank` takes them."""
+        found = zip(self.rows, self.probability, self.evidence, strict=True)
+        return [Candidate(self.standing.names[row], float(p), float(n)) for row, p, n in found]
+
+    def how(self, at: int) -> How:
+        """What the estimate at a place of `rows` rests on."""
+        if at in self.hows:
+            return self.hows[at]
+        if self.near_runs[at] >= TELLING_RUNS:
+            return "neighbours"
+        if self.context_runs[at] >= TELLING_RUNS:
+            return "context"
+        return "rate" if self.standing.all_runs[self.rows[at]] else "none"
+
+
+class Asked(NamedTuple):
+    """A question: the task's text, key and vector (empty if there is none), the context as it is compared."""
+
+    tenant: str
+    text: str
+    task: bytes
+    vector: Vectors
+    context: dict[str, str]
+    now_ms: int
+
+
+def estimated(
+    rows: Rows,
+    board: Board,
+    asked: Asked,
+    only: bytes | None = None,
+    learnt: Learnt = NOTHING,
+) -> Estimates:
+    """Estimate procedures.
+
+    Args:
+        rows: What is known.
+        board: The same, in memory.
+        asked: The question.
+        only: One procedure; all if None.
+        learnt: What was found in many runs at once.
+    """
+    standing = board.standing(asked.now_ms)
+    rate = rates(standing, learnt.boosts)
+    near = _near(rows, asked, standing, _like(board, asked))
+    weighed = _weighed(standing, rate, near.runs, only)
+    there, in_context, context_runs = _in_context(rows, asked, standing, weighed, rate[weighed])
+    near_won, near_runs = near.won[weighed], near.runs[weighed]
+    simple = estimate.clipped(estimate.shrunk(near_won, near_runs, there, estimate.NEAR_PRIOR))
+    probability, hows = _chosen(asked, standing, weighed, rate[weighed], simple, learnt.model)
+    own = standing.runs[weighed]
+    if asked.context:
+        own = in_context + np.minimum(np.maximum(0.0, own - in_context), estimate.CONTEXT_RUNS)
+    own = own + near_runs
+    return Estimates(standing, weighed, probability, own, near_runs, context_runs, near.seen, hows, learnt.boosts)
+
+
+def rates(standing: Standing, boosts: Mapping[str, Boost] = NO_BOOSTS) -> Floats:
+    """Each procedure's rate, shrunk to what procedures are like in general, moved by what is catching."""
+    general = estimate.prior(standing.won, standing.runs)
+    mean = np.full(standing.runs.shape, general.mean)
+    for name, boost in boosts.items():
+        at = standing.row.get(hashed(name))
+        if at is not None and at < len(mean):
+            mean[at] = min(1.0, max(0.0, general.mean + contagion.value(boost, standing.now_ms)))
+    return estimate.shrunk(standing.won, standing.runs, mean, general.runs)
+
+
+def _chosen(
+    asked: Asked, standing: Standing, weighed: NDArray[np.intp], rate: Floats, simple: Floats, model: Model | None
+) -> tuple[Floats, Mapping[int, How]]:
+    """Probabilities by what did best on runs that it had not seen, and of which places of `weighed` what answered.
+
+    A procedure's rate goes on after a model was fitted: by as much as its log odds moved, so do the model's.
+    """
+    if model is None or model.fitted is None or not model.judged or model.fitted.how == "simple":
+        return simple, {}
+    if model.fitted.how == "rate":
+        how: How = "rate"
+        known = standing.all_runs[weighed] > 0
+        return estimate.clipped(rate), {at: how for at in range(len(weighed)) if known[at]}
+    dimensions = model.fitted.dimensions
+    if len(asked.vector) != dimensions:
+        return simple, {}
+    told = model.fitted.predict(Situations([asked.text], asked.vector.reshape(1, -1), [asked.context]))[0]
+    probability, hows = simple.copy(), {}
+    how = "boosted" if model.fitted.how == "boosted" else "difficulty"
+    for at, row in enumerate(weighed):
+        name = standing.names[row]
+        if name in model.row and name in model.rates:
+            moved = estimate.logit(np.array([told[model.row[name]], rate[at], model.rates[name]]))
+            odds = float(moved[0] + moved[1] - moved[2])
+            probability[at] = 1.0 / (1.0 + math.exp(-odds))
+            hows[at] = how
+    return estimate.clipped(probability), hows
+
+
+def unknown(rows: Rows, board: Board, now_ms: int) -> Prior:
+    """What is thought of a procedure that nobody ran or defined."""
+    standing = board.standing(now_ms)
+    return estimate.prior(standing.won, standing.runs)
+
+
+def _like(board: Board, asked: Asked) -> Near:
+    """Tasks like this one; the very same counts also while it has no vector."""
+    near = board.near(asked.vector, NEAR_TASKS, COSINE_MIN) if len(asked.vector) else Near([], np.zeros(0))
+    if asked.task in near.tasks:
+        return near
+    return Near([asked.task, *near.tasks], np.r_[1.0, near.cosine])
+
+
+@dataclass(slots=True)
+class _Tried:
+    won: Floats
+    runs: Floats
+    seen: dict[int, list[Seen]]
+
+
+def _near(rows: Rows, asked: Asked, standing: Standing, near: Near) -> _Tried:
+    """What procedures did at these tasks, each run counted by how near it is."""
+    seen: dict[int, list[Seen]] = {}
+    at: list[int] = []
+    tallies: list[Tally] = []
+    of: list[int] = []
+    for number, (task, cosine) in enumerate(zip(near.tasks, near.cosine.tolist(), strict=True)):
+        most = min(TRIED_MAX, TRIED_ALL_MAX - len(at))
+        for procedure, row in islice(rows.tried(asked.tenant, task), most):
+            place = standing.row.get(procedure)
+            if place is None:
+                continue
+            at.append(place)
+            tallies.append(row.tally)
+            of.append(number)
+            seen.setdefault(place, []).extend(Seen(each, task, cosine) for each in row.latest)
+    won, runs = decayed(tallies, asked.now_ms)
+    weight = estimate.near(near.cosine)[np.array(of, dtype=np.intp)]
+    size = len(standing.runs)
+    places = np.array(at, dtype=np.intp)
+    return _Tried(
+        _summed(places, weight * won, size),
+        _summed(places, weight * runs, size),
+        seen,
+    )
+
+
+def _weighed(standing: Standing, rate: Floats, near_runs: Floats, only: bytes | None) -> NDArray[np.intp]:
+    """Rows of the procedures to weigh."""
+    if only is not None:
+        row = standing.row.get(only, len(rate))
+        return np.array([row] if row < len(rate) else [], dtype=np.intp)
+    rows = np.flatnonzero(standing.there)
+    if len(rows) <= WEIGHED_MAX:
+        return rows
+    likely = rows[np.argsort(-rate[rows], kind="stable")[:WEIGHED_MAX]]
+    tried = rows[np.argsort(-near_runs[rows], kind="stable")[:WEIGHED_MAX]]
+    return np.union1d(likely, tried[near_runs[tried] > 0])
+
+
+def _in_context(
+    rows: Rows, asked: Asked, standing: Standing, weighed: NDArray[np.intp], rate: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """The rate of each in this context, decayed runs that it rests on, and plain runs.
+
+    A run counts the share of the asked values that it was made in; with one value, whether it was.
+    """
+    pairs = pairs_of(asked.context)[:PAIRS_MAX]
+    held = [prefix(asked.tenant) + standing.keys[row] + CONTEXT for row in weighed]
+    keys = [start + of for of in map(hashed, pairs) for start in held]
+    found = [(at, decode_share(raw).tally) for at, raw in enumerate(rows.store.get_many("shares", keys)) if raw]
+    each_won, each_runs = decayed([tally for _, tally in found], asked.now_ms)
+    at = np.array([at for at, _ in found], dtype=np.intp)
+    plain = np.zeros((len(pairs), len(weighed)))
+    plain.flat[at] = [tally.runs for _, tally in found]
+    place = at % max(1, len(weighed))
+    won = _summed(place, each_won / max(1, len(pairs)), len(weighed))
+    runs = _summed(place, each_runs / max(1, len(pairs)), len(weighed))
+    fewest = plain.min(axis=0) if pairs else np.zeros(len(weighed))
+    return estimate.shrunk(won, runs, rate, estimate.CONTEXT_RUNS), runs, fewest
+
+
+def _summed(places: NDArray[np.intp], amounts: Floats, size: int) -> Floats:
+    return np.bincount(places, weights=amounts, minlength=size).astype(np.float64)
+
+
+def decayed(tallies: Sequence[Tally], now_ms: int) -> tuple[Floats, Floats]:
+    """Successes and runs of each as they count now."""
+    sums = [(t.decayed_successes, t.decayed_runs) for t in tallies]
+    held = np.array([(won.value, won.at_ms, runs.value, runs.at_ms) for won, runs in sums]).reshape(-1, 4)
+    return as_of(held[:, 0], held[:, 1], now_ms), as_of(held[:, 2], held[:, 3], now_ms)
+
+
+def asked_of(tenant: str, task: str, vector: Vectors, context: dict[str, str], now_ms: int) -> Asked:
+    """A question about a task."""
+    return Asked(tenant, task, hashed(task), vector, context, now_ms)

@@ -1,0 +1,264 @@
+"""The rows of learn's own store: runs, what is counted of them, definitions, tasks and their vectors.
+
+All keys begin with partition and tenant. Names and texts stand in keys as hashes only: RocksDB's manifest keeps keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from jetmem.domain import keys
+from jetmem.domain.procedures.crystals import Crystal
+from jetmem.domain.procedures.run import Ran
+from jetmem.domain.procedures.statistics import Statistics
+from jetmem.learn.core import Defined, Grown, Latest, Tally
+from jetmem.runtime.store import Store, WriteSet
+from jetmem_schemas.internal import Head
+from jetmem_schemas.subjects import partition_of
+
+FORMAT: Final = 1
+#: runs: RunRow by (procedure, rseq) · places: what an entry was, and of which procedure, by rseq · procedures:
+#: ProcedureRow · definitions: Defined by (procedure, rseq) · shares: ShareRow by (procedure, agent or context value) ·
+#: tried: TriedRow by (task, context, procedure) · tasks: TaskRow · vectors: by task, with a mark · pending: task by the
+#: run it came with: lacks its vector · meta: checkpoints, model, what is half done.
+FAMILIES: Final = (
+    "runs", "places", "procedures", "definitions", "shares", "tried", "tasks", "vectors", "pending", "meta",
+)  # fmt: skip
+AT: Final = b"at:"
+HASH_BYTES: Final = 16
+_CONTEXT_BYTES: Final = 8
+#: First byte of a place.
+RUN: Final = b"r"
+DEFINITION: Final = b"d"
+#: Byte between procedure and what a share is of.
+AGENT: Final = b"a"
+CONTEXT: Final = b"c"
+#: First byte of a stored vector, and of a task that cannot be embedded, whose reason follows.
+VECTOR_MARK: Final = b"v"
+EMPTY_MARK: Final = b"!"
+
+encode = msgspec.msgpack.Encoder().encode
+
+
+class RunRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One run without its task's text and its procedure's name."""
+
+    id: str
+    at_ms: int
+    success: bool
+    agent: str
+    session: str
+    task: bytes
+    context: dict[str, str]
+    steps: tuple[str, ...]
+    reward: float | None
+    duration_ms: float | None
+    cost: float | None
+    failure: str
+    lessons: tuple[str, ...]
+
+
+class ProcedureRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A procedure that was run or defined; as of `core.Grown`."""
+
+    name: str
+    counts: Statistics = Statistics()
+    crystal: Crystal = Crystal()
+    before: Crystal = Crystal()
+    step: int = 0
+
+    @property
+    def grown(self) -> Grown:
+        """Without its name."""
+        return Grown(self.counts, self.crystal, self.before, self.step)
+
+
+class ShareRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A procedure's runs by one agent, or in one context value."""
+
+    of: str
+    tally: Tally = Tally()
+
+
+class TriedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A procedure's runs at one task in one context."""
+
+    context: dict[str, str]
+    tally: Tally = Tally()
+    latest: tuple[Latest, ...] = ()
+
+
+class TaskRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A task: how many runs have it, and the entry that it came with."""
+
+    text: str
+    runs: int
+    place: int
+
+
+_run = msgspec.msgpack.Decoder(RunRow).decode
+decode_procedure = msgspec.msgpack.Decoder(ProcedureRow).decode
+decode_share = msgspec.msgpack.Decoder(ShareRow).decode
+decode_tried = msgspec.msgpack.Decoder(TriedRow).decode
+decode_task = msgspec.msgpack.Decoder(TaskRow).decode
+_defined = msgspec.msgpack.Decoder(Defined).decode
+
+
+@lru_cache(4_096)
+def prefix(tenant: str) -> bytes:
+    """Where a tenant's keys begin."""
+    return keys.tenant(partition_of(tenant), tenant)
+
+
+def tenant_of(key: bytes) -> str:
+    """The tenant of any key."""
+    return key[1 : key.index(b"\0", 1)].decode()
+
+
+def hashed(text: str) -> bytes:
+    """What stands for a name or a task in keys."""
+    return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).digest()
+
+
+@lru_cache(16_384)
+def named(text: str) -> bytes:
+    """The same for what comes again and again: names, agents, context values."""
+    return hashed(text)
+
+
+def context_hash(context: dict[str, str]) -> bytes:
+    """What stands for a context; its names are in order."""
+    return hashlib.blake2b(encode(context), digest_size=_CONTEXT_BYTES).digest()
+
+
+def run_key(tenant: str, procedure: bytes, rseq: int) -> bytes:
+    """Key of a run."""
+    return prefix(tenant) + procedure + keys.u64(rseq)
+
+
+def place_key(tenant: str, rseq: int) -> bytes:
+    """Key of an entry's place."""
+    return prefix(tenant) + keys.u64(rseq)
+
+
+def share_key(tenant: str, procedure: bytes, kind: bytes, of: str) -> bytes:
+    """Key of a share, of `AGENT` or `CONTEXT`."""
+    return prefix(tenant) + procedure + kind + named(of)
+
+
+def tried_key(tenant: str, task: bytes, context: dict[str, str], procedure: bytes) -> bytes:
+    """Key of a procedure at a task."""
+    return prefix(tenant) + task + context_hash(context) + procedure
+
+
+def procedure_of_tried(key: bytes) -> bytes:
+    """The procedure of such a key."""
+    return key[-HASH_BYTES:]
+
+
+def run_row(run: Ran) -> bytes:
+    """A run as it is stored."""
+    row = RunRow(
+        run.id, run.at_ms, run.success, run.agent, run.session, hashed(run.task), run.context, run.steps,
+        run.reward, run.duration_ms, run.cost, run.failure, run.lessons,
+    )  # fmt: skip
+    return encode(row)
+
+
+def ran(rseq: int, row: RunRow, procedure: str = "", task: str = "") -> Ran:
+    """A stored run; its procedure's name and its task's text are elsewhere."""
+    return Ran(
+        id=row.id, seq=rseq, at_ms=row.at_ms, procedure=procedure, success=row.success, agent=row.agent,
+        session=row.session, task=task, context=row.context, steps=row.steps, reward=row.reward,
+        duration_ms=row.duration_ms, cost=row.cost, failure=row.failure, lessons=row.lessons,
+    )  # fmt: skip
+
+
+class Rows:
+    """Reads of the store, from any thread."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def position(self, part: int) -> Head:
+        """Checkpoint of a partition."""
+        raw = self.store.get("meta", AT + keys.partition(part))
+        return msgspec.msgpack.decode(raw, type=Head) if raw else Head()
+
+    def set_position(self, batch: WriteSet, part: int, head: Head) -> None:
+        """Set the checkpoint, in the same write as what it covers."""
+        batch.put("meta", AT + keys.partition(part), encode(head))
+
+    def model(self) -> str:
+        """The model that the vectors are of; "" before the first."""
+        return (self.store.get("meta", b"model") or b"").decode()
+
+    def dimensions(self) -> int:
+        """Length of the model's vectors; 0 before the first."""
+        return int(self.store.get("meta", b"dimensions") or b"0")
+
+    def runs(self, tenant: str, procedure: bytes) -> Iterator[tuple[int, RunRow]]:
+        """Runs of a procedure with their numbers, in the order of the log."""
+        for key, raw in self.store.scan("runs", prefix(tenant) + procedure):
+            yield keys.from_u64(key[-8:]), _run(raw)
+
+    def runs_at(self, tenant: str, procedure: bytes, rseqs: Sequence[int]) -> list[tuple[int, RunRow]]:
+        """Those runs of a procedure that are there."""
+        found = self.store.get_many("runs", [run_key(tenant, procedure, rseq) for rseq in rseqs])
+        return [(rseq, _run(raw)) for rseq, raw in zip(rseqs, found, strict=True) if raw]
+
+    def runs_of(self, tenant: str, places: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes, RunRow]]:
+        """Those of (number, procedure) that are there, with both."""
+        found = self.store.get_many("runs", [run_key(tenant, procedure, rseq) for rseq, procedure in places])
+        return [(rseq, name, _run(raw)) for (rseq, name), raw in zip(places, found, strict=True) if raw]
+
+    def procedure(self, tenant: str, procedure: bytes) -> ProcedureRow | None:
+        """A procedure."""
+        raw = self.store.get("procedures", prefix(tenant) + procedure)
+        return decode_procedure(raw) if raw else None
+
+    def procedures(self, tenant: str) -> Iterator[tuple[bytes, ProcedureRow]]:
+        """Every procedure of a tenant."""
+        for key, raw in self.store.scan("procedures", prefix(tenant)):
+            yield key[-HASH_BYTES:], decode_procedure(raw)
+
+    def definition(self, tenant: str, procedure: bytes) -> Defined | None:
+        """The newest definition of a procedure."""
+        for _, raw in self.store.scan("definitions", prefix(tenant) + procedure, back=True):
+            return _defined(raw)
+        return None
+
+    def shares(self, tenant: str, procedure: bytes, kind: bytes) -> Iterator[ShareRow]:
+        """Shares of a procedure's runs, of `AGENT` or `CONTEXT`."""
+        for _, raw in self.store.scan("shares", prefix(tenant) + procedure + kind):
+            yield decode_share(raw)
+
+    def tried(self, tenant: str, task: bytes) -> Iterator[tuple[bytes, TriedRow]]:
+        """(procedure, row) of everything that was tried at a task."""
+        for key, raw in self.store.scan("tried", prefix(tenant) + task):
+            yield procedure_of_tried(key), decode_tried(raw)
+
+    def tasks(self, tenant: str, tasks: Sequence[bytes]) -> list[TaskRow | None]:
+        """Tasks, in the order asked."""
+        found = self.store.get_many("tasks", [prefix(tenant) + task for task in tasks])
+        return [decode_task(raw) if raw else None for raw in found]
+
+    def places(self, tenant: str) -> list[tuple[int, bytes]]:
+        """(entry it came with, task) of every task of a tenant."""
+        found = self.store.scan("tasks", prefix(tenant))
+        return [(decode_task(raw).place, key[-HASH_BYTES:]) for key, raw in found]
+
+    def vectors(self, tenant: str, tasks: Sequence[bytes]) -> list[bytes | None]:
+        """Stored vectors with their marks, in the order asked."""
+        return self.store.get_many("vectors", [prefix(tenant) + task for task in tasks])
+
+    def pending(self, tenant: str, after: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """(place, task) of the tasks that lack their vector, in order from a place."""
+        start = prefix(tenant)
+        for key, raw in self.store.scan("pending", start, start=start + after):
+            yield key.removeprefix(start), raw

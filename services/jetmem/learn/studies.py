@@ -1,0 +1,173 @@
+"""What was found in the latest runs of tenants: made aside when somebody asks, kept until it is old.
+
+A model is fitted in a process of its own, the rest in a thread.
+
+A forget makes all of its tenant's void: nothing answers that was made with what was erased.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+
+from jetmem.adapters.aside import aside
+from jetmem.domain.procedures.prediction import CLUSTERS_MIN, Sample
+from jetmem.learn import study
+from jetmem.learn.boards import Boards
+from jetmem.learn.estimating import rates
+from jetmem.learn.ports import News
+from jetmem.learn.rows import Rows
+from jetmem.learn.sample import sampled
+from jetmem.learn.settings import LearnSettings
+from jetmem.runtime.clock import Clock
+from jetmem_schemas.internal import Head
+
+Kind: TypeAlias = Literal["related", "patterns", "insights", "model"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+#: Found of so many tenants at once; a model holds some 100 MB at most.
+_KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 64, "model": 6}
+#: Who asks waits so long for what is being made, then takes what was made before.
+WAIT_S: Final = 1.2
+_NICE: Final = 10
+#: What took long is made again only after so many times as long: a model may take seconds.
+_TIMES: Final = 20.0
+
+
+class Study(NamedTuple):
+    """What was found, up to which entry, when (monotonic, seconds), and how long it took."""
+
+    found: Any
+    at: Head
+    made_s: float
+    took_s: float
+
+
+class Studies:
+    """Event loop only, but for what `ports.Hears` asks, which any thread may call."""
+
+    def __init__(
+        self, rows: Rows, boards: Boards, settings: LearnSettings, clock: Clock, failed: Callable[[BaseException], None]
+    ) -> None:
+        """Study a store; `failed` is called when a study could not be made."""
+        self._rows = rows
+        self._boards = boards
+        self._settings = settings
+        self._clock = clock
+        self._failed = failed
+        self._kept: OrderedDict[tuple[str, Kind], Study] = OrderedDict()
+        self._making: dict[tuple[str, Kind], asyncio.Task[None]] = {}
+        self._lock = threading.Lock()
+        self._voids: dict[str, int] = {}
+        self._cleared = 0
+        self._pool = ThreadPoolExecutor(1, "study", initializer=_be_nice)
+
+    async def get(self, tenant: str, kind: Kind, at: Head) -> Study | None:
+        """What is found, made again if there is more to find up to `at`; None if that takes longer than one can wait.
+
+        Args:
+            tenant: Whose.
+            kind: What.
+            at: The last entry applied.
+        """
+        kept = self.ask(tenant, kind, at)
+        making = self._making.get((tenant, kind))
+        if making is not None and (kept is None or kept.at.rseq < at.rseq):
+            await asyncio.wait([making], timeout=WAIT_S)
+        return self._now(tenant, kind)
+
+    def ask(self, tenant: str, kind: Kind, at: Head) -> Study | None:
+        """What is found now; if it is old, it is being made again."""
+        kept = self._now(tenant, kind)
+        if (tenant, kind) not in self._making and self._is_old(kept, at):
+            task = asyncio.create_task(self._make(tenant, kind, at))
+            self._making[tenant, kind] = task
+            task.add_done_callback(lambda _: self._making.pop((tenant, kind), None))
+        return kept
+
+    def behind(self, tenant: str, kind: Kind, at: Head) -> int:
+        """Entries of the partition that came after what is found; all of them if nothing is."""
+        kept = self._now(tenant, kind)
+        return at.rseq - (kept.at.rseq if kept else 0)
+
+    def tell(self, tenant: str, news: News) -> None:
+        """What was found is void when something was erased."""
+        if news.erased:
+            with self._lock:
+                self._voids[tenant] = self._voids.get(tenant, 0) + 1
+                for kind in KINDS:
+                    self._kept.pop((tenant, kind), None)
+
+    def clear(self) -> None:
+        """Everything was changed underneath."""
+        with self._lock:
+            self._cleared += 1
+            self._kept.clear()
+
+    async def close(self) -> None:
+        """Wait for what is being made: nobody reads a store that is being closed."""
+        for task in list(self._making.values()):
+            task.cancel()
+        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+
+    def _now(self, tenant: str, kind: Kind) -> Study | None:
+        with self._lock:
+            return self._kept.get((tenant, kind))
+
+    def _is_old(self, kept: Study | None, at: Head) -> bool:
+        if kept is None:
+            return True
+        rest_s = max(self._settings.study_every_s, _TIMES * kept.took_s)
+        return kept.at.rseq < at.rseq and self._clock.monotonic() - kept.made_s >= rest_s
+
+    async def _make(self, tenant: str, kind: Kind, at: Head) -> None:
+        since, began = self._since(tenant), self._clock.monotonic()
+        try:
+            found = await self._made(tenant, kind)
+        except Exception as error:  # an answer is missing, learning goes on
+            self._failed(error)
+            return
+        now = self._clock.monotonic()
+        with self._lock:
+            if since != self._since(tenant):
+                return  # it may be made of what was erased meanwhile
+            self._kept[tenant, kind] = Study(found, at, now, now - began)
+            same = [key for key in self._kept if key[1] == kind]
+            for key in same[: max(0, len(same) - _KEPT_MAX[kind])]:
+                del self._kept[key]
+
+    def _since(self, tenant: str) -> tuple[int, int]:
+        return self._voids.get(tenant, 0), self._cleared
+
+    async def _made(self, tenant: str, kind: Kind) -> Any:
+        in_pool = partial(asyncio.get_running_loop().run_in_executor, self._pool)
+        if kind != "model":
+            return await in_pool(partial(self._study, tenant, kind))
+        given = await in_pool(partial(self._for_model, tenant))
+        if len(given[0].situations) < CLUSTERS_MIN:
+            return study.UNJUDGED
+        return await aside(study.model, *given, self._settings.boosting)
+
+    def _study(self, tenant: str, kind: Kind) -> Any:
+        of = sampled(self._rows, tenant, self._settings.study_runs)
+        if kind == "related":
+            return study.related(of, spread=self._settings.contagion)
+        if kind == "patterns":
+            return study.recurring(of)
+        return study.told(of)
+
+    def _for_model(self, tenant: str) -> tuple[Sample, list[str], dict[str, float]]:
+        """What a model is fitted to."""
+        sample, names = sampled(self._rows, tenant, self._settings.study_runs).situations()
+        standing = self._boards.get(tenant).standing(self._clock.now_ms())
+        held = dict(zip(standing.names, rates(standing).tolist(), strict=True))
+        return sample, names, held
+
+
+def _be_nice() -> None:
+    os.nice(_NICE)  # of this thread alone, on Linux

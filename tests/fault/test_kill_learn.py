@@ -1,0 +1,205 @@
+"""learn killed at every named point and at random: what it knows is what a rebuild learns from what is left."""
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import signal
+
+import msgspec
+import nats
+import nats.errors
+import pytest
+
+from harness.broker import Broker
+from harness.persist_process import PersistProcess
+from harness.pipeline import MODEL, FakeEmbed, Pipeline, quiet
+from harness.waiting import until, until_async
+from jetmem.index.settings import IndexSettings
+from jetmem.runtime.crashpoints import POINTS
+from jetmem_schemas import subjects
+from jetmem_schemas.internal import AppliedReply, AppliedRequest, StageStatus
+from jetmem_schemas.procedures import (
+    Found,
+    OneAsk,
+    ProcedureAsk,
+    ProcedureDetail,
+    Recommend,
+    RecommendAsk,
+    RecommendFound,
+)
+
+SEED = int(os.environ.get("JETMEM_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+OWN_POINTS = [point for point in POINTS if point.startswith("learn:")]
+TENANTS = ("acme", "zoo")
+NAMES = ("plan", "code", "test", "guess")
+TASKS = tuple(f"{verb} the {thing}" for verb in ("fix", "write", "read") for thing in ("parser", "poem", "lexer"))
+
+
+class Load:
+    """Two tenants report runs and definitions, and forget some; all is acknowledged. Goes on while `more`."""
+
+    def __init__(self, line):
+        self.line = line
+        self.random = random.Random(SEED)
+        self.more = True
+        self.number = 0
+        self.last = dict.fromkeys(TENANTS, 0)
+        self.held = {tenant: {} for tenant in TENANTS}
+
+    async def run(self):
+        while self.more:
+            tenant = self.random.choice(TENANTS)
+            ids = [f"r{n}" for n in range(self.number, self.number + 30)]
+            self.number += len(ids)
+            seqs = await asyncio.gather(*(self.ran(tenant, id_) for id_ in ids))
+            self.last[tenant] = max(self.last[tenant], *seqs)
+            if self.random.random() < 0.3:
+                gone = self.random.sample(sorted(self.held[tenant]), 5)
+                self.last[tenant] = await self.line.forget(tenant=tenant, ids=gone)
+                for id_ in gone:
+                    del self.held[tenant][id_]
+
+    async def ran(self, tenant, id_):
+        name, success = self.random.choice(NAMES), self.random.random() < 0.6
+        self.held[tenant][id_] = (name, success)
+        task = self.random.choice(TASKS) + self.random.choice(
+            ["", "", f" of {id_}"]
+        )  # new ones go on asking for vectors
+        body = {
+            "task": task, "success": success, "procedure": name, "id": id_,
+            "steps": [{"tool": tool} for tool in ("read", "edit")], "context": {"lang": self.random.choice("ab")},
+            "ts": 1_777_900_000_000 + self.number * 1_000, "failure": "" if success else f"broke {id_}",
+        }  # fmt: skip
+        subject = subjects.memory(tenant, "run", self.random.choice(("alice", "bob")), "s1")
+        return int((await self.line.nc.jetstream().publish(subject, msgspec.json.encode(body), timeout=10)).seq)
+
+
+async def caught_up(line, load):
+    for tenant in TENANTS:
+        rseq = await line.covered(load.last[tenant], tenant=tenant)
+
+        async def done(tenant=tenant, rseq=rseq):
+            try:
+                asked = AppliedRequest(tenant, rseq, 1_000)
+                reply = await line.ask("learn", "applied", asked, AppliedReply, tenant=tenant)
+                status = await line.ask("learn", "status", {"tenant": tenant}, StageStatus, tenant=tenant)
+            except nats.errors.Error:
+                return False
+            return not reply.late and not status.counts["pending_tasks"]
+
+        await until_async(done, f"{tenant} is learnt", 60)
+
+
+async def known(line, tenant):
+    """Everything that can be asked; of intervals and probabilities, what does not move with the clock."""
+    found = {}
+    for name in NAMES:
+        asked = OneAsk(tenant, ProcedureAsk(id=name))
+        reply = await line.ask("learn", "procedure", asked, Found[ProcedureDetail], tenant=tenant)
+        still = msgspec.structs.replace(reply.value, decayed_runs=0.0, decayed_successes=0.0, posterior=None)
+        found[name] = still
+    encoder = line.embed.encoder
+    for task in TASKS:
+        vector = bytes(encoder.encode([task])[0].tobytes())
+        asked = RecommendAsk(tenant, Recommend(task=task, context={"lang": "a"}, k=9), vector, MODEL)
+        reply = await line.ask("learn", "recommend", asked, Found[RecommendFound], tenant=tenant)
+        assert not reply.degraded
+        found[task] = {each.id: (each.why, each.steps, each.failures) for each in reply.value.procedures}
+    return found
+
+
+async def judged(line, load, again):
+    """Counts are those of the runs that were not forgotten; from nothing the same is learnt."""
+    await caught_up(line, load)
+    told = {tenant: await known(line, tenant) for tenant in TENANTS}
+    for tenant in TENANTS:
+        for name in NAMES:
+            mine = [success for which, success in load.held[tenant].values() if which == name]
+            assert (told[tenant][name].runs, told[tenant][name].successes) == (len(mine), sum(mine))
+    again()
+    await caught_up(line, load)
+    for tenant in TENANTS:
+        assert await known(line, tenant) == told[tenant]
+
+
+def run(tmp_path, body):
+    async def test():
+        print("seed", SEED)
+        with Broker() as broker:
+            nc = await nats.connect(broker.url, max_reconnect_attempts=-1, error_cb=quiet)
+            line = Pipeline(broker, tmp_path / "data", nc, IndexSettings())
+            line.embed = FakeEmbed(nc, "learn")
+            started = [PersistProcess(broker, line.data).start()]
+
+            def learn(**settings):
+                started.append(PersistProcess(broker, line.data, stage="learn").start(**settings))
+                return started[-1]
+
+            def again():
+                started[-1].kill()
+                shutil.rmtree(line.data / "learn")
+                learn()
+
+            try:
+                await until_async(lambda: made(line), "persist is ready", 60)
+                line.embed.start()
+                await body(line, learn, again)
+            finally:
+                await line.close()
+                for process in started:
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()
+                await nc.close()
+
+    asyncio.run(test())
+
+
+async def made(line):
+    try:
+        await line.nc.jetstream().stream_info(subjects.MEMORY)
+    except nats.js.errors.NotFoundError:
+        return False
+    return True
+
+
+async def reached(load, number):
+    return load.number >= number
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("point", OWN_POINTS)
+def test_killed_at_a_named_point(tmp_path, point, count):
+    async def body(line, learn, again):
+        process = learn(crash=f"{point}:{count}")
+        load = Load(line)
+        loading = asyncio.create_task(load.run())
+        await asyncio.to_thread(until, lambda: not process.running(), f"learn dies at {point}")
+        assert process.ended() == -signal.SIGKILL
+        load.more = False
+        learn()
+        await loading
+        await judged(line, load, again)
+
+    run(tmp_path, body)
+
+
+@pytest.mark.slow
+def test_killed_at_random(tmp_path):
+    async def body(line, learn, again):
+        chance = random.Random(SEED)
+        process = learn()
+        load = Load(line)
+        loading = asyncio.create_task(load.run())
+        for _ in range(6):
+            after = load.number + 300 + chance.randrange(600)
+            await until_async(lambda after=after: reached(load, after), f"{after} runs were reported")
+            process.kill()
+            process = learn()
+        load.more = False
+        await loading
+        await judged(line, load, again)
+
+    run(tmp_path, body)

@@ -1,0 +1,138 @@
+"""Whatever is run, forgotten, embedded and killed: the rows are those of the runs that remain."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.learn_record import PART, START, Killed, Record, Stage
+from jetmem.domain.procedures.crystals import Rules
+from jetmem.learn.rows import FAMILIES
+
+DAY = 86_400_000
+#: So that a handful of runs crystallise a procedure, and dissolve it.
+RULES = Rules(
+    runs_min=2, agents_min=1, lower_min=0.1, last=2, last_min=0.5, dissolve_last=3, dissolve_below=0.4, alarm=1.0
+)
+NAMES = st.sampled_from(["plan", "code", "test", ""])
+TASKS = st.sampled_from(["fix the parser", "fix the lexer", "write a poem", "cook rice"])
+
+runs = st.tuples(
+    st.just("run"), NAMES, st.booleans(), TASKS, st.sampled_from(["alice", "bob"]),
+    st.sampled_from([0, 0, 500, DAY, -DAY]), st.sampled_from([{}, {"lang": "python"}, {"lang": "c", "os": 1}]),
+    st.lists(st.sampled_from(["read", "edit", "check"]), max_size=4), st.none() | st.floats(0, 1),
+)  # fmt: skip
+defines = st.tuples(st.just("define"), st.sampled_from(["plan", "code", "spare"]), st.text(max_size=5))
+does = st.tuples(st.sampled_from(["read", "read", "embed", "restart", "kill", "ask"]), st.integers(0, 5))
+forgets = st.tuples(
+    st.just("forget"), st.sets(st.integers(0, 30), min_size=1, max_size=6), st.sampled_from([1, 2, 500])
+)
+histories = st.lists(st.one_of(runs, runs, runs, defines, does, forgets), min_size=1, max_size=30)
+
+
+def play(history):
+    record = Record()
+    stage = Stage(record, rules=RULES)
+    now = START
+    for step in history:
+        try:
+            if step[0] == "run":
+                _, name, success, task, agent, later, context, steps, reward = step
+                now += max(0, later)
+                fields = {"reward": reward} if reward is not None else {}
+                record.ran(
+                    name, success, task, agent=agent, ts=now + min(0, later), context=context,
+                    steps=[{"tool": each} for each in steps], failure="" if success else "timeout", **fields,
+                )  # fmt: skip
+            elif step[0] == "define":
+                record.defined(step[1], description=step[2])
+            elif step[0] == "forget":
+                known = record.runs()
+                names = {known[n % len(known)].id for n in step[1]} if known else {"nobody"}
+                record.forget(names, step[2])
+            elif step[0] == "read":
+                stage.read(step[1] + 1)
+            elif step[0] == "embed":
+                stage.embed(step[1] + 1)
+            elif step[0] == "ask":
+                stage.recommend("fix the parser")
+            elif step[0] == "kill":
+                stage.store.left = step[1]
+                stage.read(3)
+                stage.embed(2)
+                stage.store.left = None
+            else:
+                stage.open()
+        except Killed:
+            stage.open()
+    stage.settle()
+    return record, stage
+
+
+def fresh(record):
+    """What is learnt at once of what is left."""
+    stage = Stage(record, rules=RULES)
+    stage.settle()
+    return stage
+
+
+@settings(max_examples=150)
+@given(histories)
+def test_rows_are_those_of_what_remains(history):
+    record, stage = play(history)
+    again = fresh(record)
+    found, wanted = plain(stage), plain(again)
+    for family in FAMILIES:
+        assert found.get(family) == wanted.get(family), family
+
+
+@settings(max_examples=60)
+@given(histories)
+def test_answers_are_those_of_what_remains(history):
+    """Also of what was in memory all along."""
+    record, stage = play(history)
+    again = fresh(record)
+    for task in ("fix the parser", "something else"):
+        for context in ({}, {"lang": "python"}):
+            told = [each.recommend(task, context=context, agent="bob", k=9) for each in (stage, again)]
+            assert msgspec.json.encode(told[0]) == msgspec.json.encode(told[1])
+    for sort in ("name", "runs", "rate", "lift", "last"):
+        assert stage.procedures(sort=sort) == again.procedures(sort=sort)
+
+
+def plain(stage):
+    """Rows without the entry that a task came with: of two runs with it, the first may have been forgotten."""
+    held = stage.held()
+    held["tasks"] = {key: msgspec.msgpack.decode(raw)[:2] for key, raw in held["tasks"].items()}
+    return held
+
+
+@settings(max_examples=60)
+@given(histories, st.integers(1, 10))
+def test_replay_changes_nothing(history, count):
+    record, stage = play(history)
+    before = stage.held()
+    stage.it.apply(PART, record.entries[:count])
+    assert stage.held() == before
+
+
+@settings(max_examples=60)
+@given(st.lists(runs, min_size=1, max_size=12), st.data())
+def test_order_within_a_time_step_does_not_matter(said, data):
+    order = data.draw(st.permutations(range(len(said))))
+    found = []
+    for which in (range(len(said)), order):
+        record = Record()
+        for n in which:
+            _, name, success, task, agent, _, context, steps, reward = said[n]
+            record.ran(
+                name, success, task, agent=agent, ts=START, context=context, id_=f"x{n}",
+                steps=[{"tool": each} for each in steps], reward=reward,
+            )  # fmt: skip
+        found.append(fresh(record))
+    for task in ("fix the parser", "cook rice"):
+        told = [each.recommend(task, context={"lang": "c"}, k=9) for each in found]
+        assert [each.id for each in told[0].procedures] == [each.id for each in told[1].procedures]
+        for one, other in zip(told[0].procedures, told[1].procedures, strict=True):
+            assert one.probability == pytest.approx(other.probability, rel=1e-9)
+            assert (one.why, one.steps, one.failures) == (other.why, other.steps, other.failures)

@@ -1,0 +1,257 @@
+"""learn's answers and what they are made of, without a process."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from harness.learn_record import MODEL, PART, START, TENANT, Record, Stage
+from jetmem.domain.procedures.statistics import Statistics
+from jetmem.learn import core
+from jetmem.learn.board import Board
+from jetmem.learn.estimating import WEIGHED_MAX
+from jetmem.learn.ports import News
+from jetmem.learn.rows import ProcedureRow
+from jetmem_schemas.events import Step
+from jetmem_schemas.internal import Vector, VectorsReady
+
+DAY = 86_400_000
+
+
+def learnt(*said, **settings):
+    """A stage that has learnt runs of (procedure, success, fields)."""
+    record = Record()
+    for procedure, success, *more in said:
+        record.ran(procedure, success, **(more[0] if more else {}))
+    stage = Stage(record, **settings)
+    stage.settle()
+    return stage
+
+
+def ids(found):
+    return [each.id for each in found.procedures]
+
+
+def test_the_likelier_procedure_comes_first_and_what_is_new_is_between():
+    stage = learnt(*[("good", True)] * 8, *[("bad", False)] * 8, ("new", True, {"task": "something else"}))
+    assert ids(stage.recommend("another thing")) == ["good", "new", "bad"]
+
+
+def test_neighbours_outweigh_the_rate():
+    stage = learnt(
+        *[("words", True, {"task": f"translate the poem number {n}"}) for n in range(6)],
+        *[("words", False, {"task": f"compile the kernel module {n}"}) for n in range(6)],
+        *[("code", False, {"task": f"translate the poem number {n}"}) for n in range(6)],
+        *[("code", True, {"task": f"compile the kernel module {n}"}) for n in range(6)],
+    )
+    assert ids(stage.recommend("translate the poem number 9")) == ["words", "code"]
+    found = stage.recommend("compile the kernel module 9")
+    assert ids(found) == ["code", "words"]
+    assert found.procedures[0].why.how == "neighbours"
+    assert all("kernel" in each.task and each.success for each in found.procedures[0].why.neighbours)
+
+
+def test_a_context_is_told_from_another():
+    said = [
+        ("a", lang == "c", {"context": {"lang": lang}, "task": f"{lang}{n}"}) for n in range(9) for lang in ("c", "d")
+    ]
+    said += [
+        ("b", lang == "d", {"context": {"lang": lang}, "task": f"{lang}{n}"}) for n in range(9) for lang in ("c", "d")
+    ]
+    stage = learnt(*said)
+    assert ids(stage.recommend("quite new", context={"lang": "c"})) == ["a", "b"]
+    found = stage.recommend("quite new", context={"lang": "d"})
+    assert (ids(found), found.cold) == (["b", "a"], False)
+    assert (found.procedures[0].why.how, found.procedures[0].why.in_context) == ("context", 9)
+    assert stage.recommend("quite new", context={"lang": "e"}).cold
+
+
+def test_old_runs_fade():
+    said = [("old", True, {"ts": START - 200 * DAY}) for _ in range(5)] + [("old", False)] * 5
+    stage = learnt(*said, *[("fair", n % 2 == 0, {"task": "x"}) for n in range(10)])
+    assert stage.predict("no such thing", "old").probability < stage.predict("no such thing", "fair").probability
+
+
+def test_nothing_is_known():
+    stage = learnt()
+    found = stage.recommend("anything")
+    assert (found.procedures, found.cold) == ([], True)
+    told = stage.predict("anything", "nobody")
+    assert (told.probability, told.cold, told.why.how) == (0.5, True, "none")
+    assert stage.procedure("nobody") is None
+    assert stage.procedures() == ([], False)
+
+
+def test_exploring_draws_alike_for_the_same_question_and_otherwise_differently():
+    stage = learnt(*[(f"p{n}", n % 3 == 0, {"task": f"task {n}"}) for n in range(30)])
+    draws = [stage.recommend("new", explore="thompson", seed=seed, k=9) for seed in ("1", "1", "2")]
+    assert draws[0] == draws[1] != draws[2]
+    assert all(each.drawn is not None for each in draws[0].procedures)
+    assert {tuple(ids(stage.recommend("new", explore="thompson", seed=str(n), k=3))) for n in range(9)} != {
+        tuple(ids(stage.recommend("new", k=3)))
+    }
+
+
+def test_many_procedures_are_weighed_within_bounds():
+    stage = learnt(*[(f"p{n}", n == 7, {"task": f"task {n}"}) for n in range(WEIGHED_MAX + 200)])
+    assert ids(stage.recommend("another", k=1)) == ["p7"]
+    seldom = f"p{WEIGHED_MAX + 150}"
+    near = stage.recommend(f"task {WEIGHED_MAX + 150}", k=100)
+    assert near.procedures[0].why.how in ("none", "rate", "neighbours")
+    told = stage.predict(f"task {WEIGHED_MAX + 150}", seldom)
+    assert told.why.neighbours[0].similarity == pytest.approx(1.0)
+
+
+def test_a_definition_is_known_before_anybody_ran_it_and_its_newest_version_counts():
+    record = Record()
+    first = record.defined("plan", description="one", steps=[{"tool": "think"}], version=1)
+    record.defined("plan", description="two", steps=[{"tool": "think"}, {"tool": "act"}], version="2b")
+    stage = Stage(record)
+    stage.settle()
+    detail = stage.procedure("plan")
+    assert (detail.description, detail.version, detail.steps, detail.runs) == ("two", "2b", ["think", "act"], 0)
+    assert stage.recommend("x").procedures[0].why.how == "none"
+    record.forget({record.entries[1].id})
+    stage.settle()
+    assert stage.procedure("plan").description == "one"
+    record.forget({first.id})
+    stage.settle()
+    assert (stage.procedure("plan"), stage.procedures()) == (None, ([], False))
+
+
+def test_runs_without_a_procedure_are_kept_apart():
+    stage = learnt(("", True), ("named", True))
+    assert [each.id for each in stage.procedures()[0]] == ["named"]
+    stage.record.forget({"r1"})
+    stage.settle()
+    assert stage.procedures()[0][0].runs == 1
+
+
+def test_a_task_is_embedded_once_and_goes_with_its_last_run():
+    record = Record()
+    for n in range(5):
+        record.ran("p", True, "the same task  ", id_=f"x{n}")
+    record.ran("p", True, "another", id_="y")
+    stage = Stage(record)
+    stage.read()
+    assert stage.lacking.pending == {TENANT: 2}
+    assert stage.embed() == 2
+    assert stage.lacking.pending == {}
+    record.forget({"x0", "x1", "x2", "x3"})
+    stage.settle()
+    assert len(stage.held()["vectors"]) == 2
+    record.forget({"x4"})
+    stage.settle()
+    assert len(stage.held()["vectors"]) == len(stage.held()["tasks"]) == 1
+    assert b"the same task" not in b"".join(stage.held()["tasks"].values())
+
+
+def test_another_model_asks_for_every_vector_again():
+    stage = learnt(("p", True, {"task": "a"}), ("p", True, {"task": "b"}))
+    stage.record.ran("p", True, "c")
+    stage.read()
+    assert stage.embed(model="other") is None, "ours was heard of a moment ago"
+    stage.clock.now += 3600
+    assert stage.embed(model="other") == 1
+    assert stage.rows.model() == "other"
+    assert stage.lacking.pending == {TENANT: 2}
+    stage.embed(model="other")
+    assert stage.lacking.pending == {}
+    assert stage.recommend("a").procedures[0].why.neighbours
+
+
+@pytest.mark.parametrize("data", [b"", b"abc", b"\0" * 8, np.full(32, np.nan, np.float32).tobytes()])
+def test_what_is_no_vector_is_not_waited_for(data):
+    stage = learnt(("p", True, {"task": "a"}))
+    stage.record.ran("q", True, "b")
+    stage.read()
+    ((_, key),) = stage.lacking.lacking(TENANT, b"")
+    assert stage.lacking.store(VectorsReady(TENANT, MODEL, [Vector(key, data, "why")])) == 1
+    assert stage.lacking.pending == {}
+    assert {each.id for each in stage.recommend("b").procedures} == {"p", "q"}
+
+
+def test_a_board_keeps_the_newest_tasks_and_gives_places_on():
+    board = Board(3)
+    for n in range(5):
+        vector = np.zeros(4, np.float32)
+        vector[n % 4] = 1.0
+        board.take(News(tasks={bytes([n]): vector.tobytes()}))
+    assert board.tasks == 3
+    found = board.near(np.ones(4, np.float32), 9, 0.0)
+    assert sorted(found.tasks) == [b"\2", b"\3", b"\4"]
+    board.take(News(tasks={b"\3": None}))
+    assert sorted(board.near(np.ones(4, np.float32), 9, 0.1).tasks) == [b"\2", b"\4"]
+    board.take(
+        News(procedures={b"a": ProcedureRow("a", Statistics(runs=2)), b"b": ProcedureRow("b", Statistics(runs=1))})
+    )
+    board.take(News(procedures={b"a": None}))
+    board.take(News(procedures={b"c": ProcedureRow("c", Statistics(runs=4))}))
+    standing = board.standing(0)
+    assert sorted(zip(standing.names, standing.all_runs, strict=True)) == [("b", 1.0), ("c", 4.0)]
+    assert board.near(np.ones(7, np.float32), 3, 0.0).tasks == [], "of another model"
+
+
+def test_boards_are_put_away_when_they_are_too_much():
+    record = Record()
+    for tenant in ("acme", "zoo"):
+        record.ran("p", True, "a task", tenant=tenant)
+    stage = Stage(record, board_bytes_max=1_000_000)
+    stage.read()
+    first = stage.boards.get("acme")
+    assert stage.boards.get("acme") is first
+    first.take(
+        News(procedures={bytes([n // 256, n % 256]): ProcedureRow(f"q{n}", Statistics(runs=1)) for n in range(4_000)})
+    )
+    stage.boards.get("zoo")
+    assert stage.boards.get("acme") is not first
+
+
+def test_what_is_written_while_a_board_is_loaded_is_in_it():
+    stage = learnt(("p", True))
+    seen = []
+
+    class Slow(type(stage.rows)):
+        def procedures(self, tenant):
+            found = list(super().procedures(tenant))
+            stage.record.ran("late", True)
+            stage.read()
+            seen.append(tenant)
+            return iter(found)
+
+    stage.rows.__class__ = Slow
+    assert "late" in ids(stage.recommend("fix it"))
+    assert seen == [TENANT]
+
+
+def test_a_context_is_compared_by_words_and_names_in_order():
+    told = core.context_of({"z": True, "a": 3, "m": None, "b": "x" * 300})
+    assert list(told.items()) == [("a", "3"), ("b", "x" * 128), ("m", "null"), ("z", "true")]
+    assert len(core.context_of({f"k{n:02}": n for n in range(64)})) == core.CONTEXT_MAX
+    assert core.steps_of([Step(tool="a" * 300), Step(), Step(tool="b")]) == ("a" * 64, "b")
+
+
+def test_a_forget_of_one_run_among_many_in_memory_and_store():
+    stage = learnt(*[("p", n % 2 == 0, {"id_": f"x{n}", "failure": "boom" if n == 3 else "slow"}) for n in range(9)])
+    assert {each.text for each in stage.recommend("fix it").procedures[0].failures} == {"boom", "slow"}
+    stage.record.forget({"x3", "x4"}, at_once=1)
+    stage.read()
+    found = stage.recommend("fix it").procedures[0]
+    assert (found.why.runs, found.why.successes, [each.text for each in found.failures]) == (7, 4, ["slow"])
+    assert stage.it.erased == {TENANT: stage.it.at[PART].rseq}
+    stage.it.purged(dict(stage.it.erased))
+    assert stage.it.erased == {}
+
+
+def test_a_partition_that_begins_again_is_empty():
+    stage = learnt(("p", True), ("q", False))
+    stage.it.reset(PART)
+    assert all(not rows for rows in stage.held().values())
+    assert (stage.recommend("x").procedures, stage.it.erased) == ([], {TENANT: 0})
+    stage.settle()
+    assert ids(stage.recommend("x")) == ["p", "q"]
+
+
+def test_replies_are_messages():
+    stage = learnt(("p", True, {"duration_ms": 5, "cost": 0.1, "lessons": ["careful"]}))
+    for reply in (stage.recommend("fix it"), stage.predict("fix it", "p"), stage.procedure("p"), stage.procedures()):
+        assert msgspec.json.encode(reply)

@@ -1,0 +1,355 @@
+"""What learn finds in many runs at once: relations, patterns, insights, the model, and crystals with their waves."""
+
+import asyncio
+
+import msgspec
+import numpy as np
+import pytest
+
+from harness.learn_record import PART, START, TENANT, Record, Stage
+from harness.toc_record import Clock
+from harness.waiting import until_async
+from jetmem.domain.procedures.prediction import CLUSTERS_MIN
+from jetmem.domain.procedures.run import Ran
+from jetmem.learn import shown
+from jetmem.learn.estimating import Learnt
+from jetmem.learn.ports import News, Wave
+from jetmem.learn.sample import sampled
+from jetmem.learn.waves import Waves
+from jetmem_schemas.procedures import Insights, Patterns, Related
+
+DAY = 86_400_000
+
+
+def learnt(record, **settings):
+    stage = Stage(record, **settings)
+    stage.settle()
+    return stage
+
+
+def studied(stage, kind):
+    async def ask():
+        found = await stage.study(kind)
+        await stage.studies.close()
+        return found
+
+    return asyncio.run(ask())
+
+
+def steps(*names):
+    return [{"tool": name} for name in names]
+
+
+def test_procedures_relate_by_tasks_by_success_and_by_what_comes_next():
+    record = Record()
+    for n in range(8):
+        record.ran("plan", True, f"fix the parser module {n}", session=f"s{n}", ts=START + n * 10)
+        record.ran("code", True, f"fix the parser module {n}", session=f"s{n}", ts=START + n * 10 + 1)
+        record.ran("poem", True, f"a verse about love {n}", session=f"t{n}", agent="bob", ts=START + n)
+    stage = learnt(record)
+    found = studied(stage, "related")
+    assert found.at == stage.it.at[PART]
+
+    def related(name, **how):
+        return {(each.id, each.kind): each for each in shown.related(found.found, Related(id=name, **how))}
+
+    (near,) = related("plan").values()
+    assert (near.id, near.path) == ("code", ["plan", "code"])
+    assert 0 < near.strength <= 1
+    assert set(related("plan", kinds=["follows"])) == {("code", "follows")}
+    assert related("code", kinds=["follows"]) == {}, "nothing came after it"
+    assert set(related("plan", kinds=["context_related"])) == {("code", "context_related")}
+    assert related("plan", kinds=["context_related"])["code", "context_related"].strength == pytest.approx(8 / 13)
+    assert ("code", "similar_to") in related("plan", kinds=["similar_to"])
+    assert related("nobody") == {}
+
+
+def test_hops_go_on_along_the_strongest_path():
+    record = Record()
+    for n in range(20):
+        for at, name in enumerate(("a", "b", "c")):
+            record.ran(name, False, f"quite another task {name} {n * 7}", session=f"s{n}", ts=START + at)
+    found = studied(learnt(record), "related").found
+    names = [each.id for each in shown.related(found, Related(id="a", kinds=["follows"], hops=2))]
+    assert names == ["b", "c"]
+    far = shown.related(found, Related(id="a", kinds=["follows"], hops=2))[1]
+    assert far.path == ["a", "b", "c"]
+    assert far.strength == pytest.approx(0.8**2)
+    assert [each.id for each in shown.related(found, Related(id="a", kinds=["follows"]))] == ["b"]
+
+
+def test_patterns_recur_and_say_what_comes_next():
+    record = Record()
+    for n in range(5):
+        record.ran("p", True, f"t{n}", steps=steps("read", "edit", "check"), agent=f"a{n % 2}")
+        record.ran("q", False, f"t{n}", steps=steps("guess", "edit"))
+    stage = learnt(record)
+    found = studied(stage, "patterns").found
+    page, more = shown.patterns(found, Patterns(limit=2), 0, stage.clock.now_ms())
+    assert more
+    assert page.next == []
+    everything, more = shown.patterns(found, Patterns(done=["x", "read", "edit"]), 0, stage.clock.now_ms())
+    assert not more
+    assert {each.id for each in everything.patterns} == {"read > edit", "edit > check", "read > edit > check"}
+    assert all(each.shared and each.successes == 5 and not each.failures for each in everything.patterns)
+    assert [each.step for each in everything.next] == ["check"]
+    assert everything.patterns[0].lift > 1
+
+
+def test_insights_tell_what_works_where():
+    record = Record()
+    for n in range(10):
+        for name in ("code", "words"):
+            record.ran(name, name == "code", f"compile kernel module {n}", context={"kind": "c"})
+            record.ran(name, name == "words", f"sonnet about roses {n}", context={"kind": "art"})
+    found = shown.insights(studied(learnt(record), "insights").found, Insights())
+    assert sum(each.tasks for each in found) == 20
+    for each in found:
+        kinds = {"words" if "sonnet" in text else "code" for text in each.examples}
+        if len(kinds) == 1:
+            assert [one.id for one in each.works] == list(kinds)
+            assert each.works[0].lift > 0 > each.fails[0].lift
+    assert shown.insights(studied(learnt(Record()), "insights").found, Insights()) == []
+
+
+def hard_and_easy(tasks=CLUSTERS_MIN * 3):
+    """Tasks of which some are hard for everybody; each is quite another one."""
+    record = Record()
+    chance = np.random.default_rng(5)
+    for n in range(tasks):
+        hard = n % 2 == 0
+        words = " ".join(f"w{chance.integers(10**6)}" for _ in range(5))
+        for name, skill in (("good", 0.9), ("fair", 0.6)):
+            for _ in range(3):
+                success = bool(chance.random() < skill * (0.2 if hard else 1.0))
+                record.ran(name, success, f"{words} {'hopeless' * hard}", context={"kind": str(hard)})
+    return record
+
+
+def test_a_model_is_used_as_its_gate_says():
+    stage = learnt(hard_and_easy())
+    model = studied(stage, "model").found
+    assert model.judged
+    assert model.fitted.how == "factors"
+    plain = {each.id: each for each in stage.recommend("new w1 hopeless", context={"kind": "True"}).procedures}
+    asked = stage.answers.recommend(
+        TENANT, _recommend("new w1 hopeless", {"kind": "True"}), stage.vector("new w1 hopeless"), "", Learnt(model)
+    )
+    fitted = {each.id: each for each in asked.procedures}
+    assert {each.why.how for each in fitted.values()} == {"difficulty"}
+    assert fitted["good"].probability < 0.5
+    assert plain["good"].why.how != "difficulty"
+    blind = stage.answers.recommend(TENANT, _recommend("x", {}), b"", "", Learnt(model))
+    assert {each.why.how for each in blind.procedures} == {"rate"}
+
+
+def test_a_fitted_answer_moves_on_with_the_rate():
+    record = hard_and_easy()
+    stage = learnt(record)
+    model = studied(stage, "model").found
+    before = stage.answers.predict(TENANT, _predict("new w1", "good"), stage.vector("new w1"), Learnt(model))
+    for n in range(60):
+        record.ran("good", False, f"something else {n}", ts=START + n)
+    stage.settle()
+    after = stage.answers.predict(TENANT, _predict("new w1", "good"), stage.vector("new w1"), Learnt(model))
+    assert after.probability < before.probability - 0.1
+
+
+def test_too_few_tasks_are_not_judged():
+    record = Record()
+    record.ran("p", True, "a")
+    assert not studied(learnt(record), "model").found.judged
+    assert not studied(learnt(Record()), "model").found.judged
+
+
+def _recommend(task, context):
+    from jetmem_schemas.procedures import Recommend
+
+    return Recommend(task=task, context=context)
+
+
+def _predict(task, name):
+    from jetmem_schemas.procedures import Predict
+
+    return Predict(task=task, procedure=name)
+
+
+def test_a_forget_makes_void_what_was_found_and_what_is_being_found():
+    async def body():
+        record = Record()
+        for n in range(5):
+            record.ran("p", True, f"t{n}", steps=steps("secret", "word"), id_=f"x{n}")
+        stage = learnt(record)
+        assert (await stage.study("patterns")).found.rows
+        stage.studies.ask(TENANT, "insights", stage.it.at[PART])  # being made
+        record.forget({f"x{n}" for n in range(5)})
+        stage.settle()
+        assert stage.studies.ask(TENANT, "patterns", stage.it.at[PART]) is None
+        assert (await stage.study("patterns")).found.rows == {}
+        assert (await stage.study("insights")).found == []
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
+def test_what_is_found_is_made_again_when_it_is_old_and_somebody_asks():
+    async def body():
+        record = Record()
+        for n in range(3):
+            record.ran("p", True, f"t{n}", steps=steps("a", "b"))
+        stage = learnt(record, study_every_s=30.0)
+        first = await stage.study("patterns")
+        record.ran("p", True, "t9", steps=steps("a", "b"))
+        stage.settle()
+        assert await stage.study("patterns") is first
+        stage.clock.now += 31
+        assert (await stage.study("patterns")).found.rows["a", "b"].successes == 4
+        stage.studies.clear()
+        assert stage.studies.ask(TENANT, "patterns", stage.it.at[PART]) is None
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
+def test_a_sample_is_of_the_last_runs_with_their_words():
+    record = Record()
+    for n in range(8):
+        record.ran("p" if n else "", n % 2 == 0, f"task {n}", context={"n": n})
+    record.said("not a run")
+    found = sampled(learnt(record).rows, TENANT, 5)
+    assert [(run.task, run.procedure, run.context) for run in found.runs] == [
+        (f"task {n}", "p", {"n": str(n)}) for n in range(3, 8)
+    ]
+    sample, names = found.situations()
+    assert (names, sample.runs.shape, float(sample.successes.sum())) == (["p"], (5, 1), 2.0)
+    assert np.allclose(np.linalg.norm(sample.situations.vectors, axis=1), 1.0)
+
+
+def test_contagion_is_off_unless_it_is_set():
+    record = Record()
+    for n in range(12):
+        record.ran("plan", n < 2, f"fix the parser {n}", session=f"s{n}", ts=START + n * 2_000)
+        record.ran("code", True, f"fix the parser {n}", session=f"s{n}", ts=START + n * 2_000 + 1)
+    assert studied(learnt(record), "related").found.boosts == {}
+    stage = learnt(record, contagion=True)
+    boosts = studied(stage, "related").found.boosts
+    assert boosts["plan"].sum.value > 0
+    still = stage.answers.predict(TENANT, _predict("x", "plan"), b"")
+    moved = stage.answers.predict(TENANT, _predict("x", "plan"), b"", Learnt(None, boosts))
+    assert 0 < moved.why.boost <= 0.2
+    assert moved.probability > still.probability
+
+
+def test_a_procedure_crystallises_and_dissolves_and_says_so_once():
+    record = Record()
+    for n in range(30):
+        record.ran("p", True, f"t{n}", agent=f"a{n % 3}", steps=steps("read", "edit"), ts=START + n * 1_000)
+    stage = learnt(record)
+    topics = [wave.topic for wave in stage.waves]
+    assert topics.count("success") == 30
+    assert topics.count("crystallized") == 1
+    detail = stage.procedure("p")
+    assert (detail.state, detail.crystal, detail.crystal_why, detail.steps) == (
+        "crystalline", 1, "proved", ["read", "edit"],
+    )  # fmt: skip
+    assert [each.id for each in stage.procedures(state="crystalline")[0]] == ["p"]
+    assert stage.recommend("t1").procedures[0].why.crystal == 1
+    record.defined("p", steps=steps("something", "else"))
+    stage.settle()
+    assert stage.procedure("p").steps == ["read", "edit"], "frozen"
+    for n in range(30):
+        record.ran("p", False, f"t{n}", agent="a1", ts=START + (100 + n) * 1_000, failure="broke")
+    stage.settle()
+    assert [wave.topic for wave in stage.waves].count("dissolved") == 1
+    detail = stage.procedure("p")
+    assert (detail.state, detail.steps, detail.crystal) == ("fluid", ["something", "else"], 1)
+    assert stage.procedures(state="crystalline")[0] == []
+    assert stage.recommend("t1").procedures[0].why.crystal == 0
+    stage.it.apply(PART, record.entries)
+    assert len(stage.waves) == 62
+
+
+def test_strength_is_how_far_an_outcome_is_from_what_was_expected():
+    record = Record()
+    for n in range(9):
+        record.ran("p", n < 8, f"t{n}")
+    stage = learnt(record)
+    first, *_, last = stage.waves
+    assert (first.topic, first.strength) == ("success", 0.5)
+    assert (last.topic, last.strength) == ("failure", pytest.approx(0.9))
+    stage.studies.tell(TENANT, News())
+
+
+class Shell:
+    """What waves need of a process."""
+
+    def __init__(self):
+        self.clock = Clock()
+        self.clock.now = START / 1_000
+        self.health = self
+        self.nc = self
+        self.sent = []
+        self.errors = []
+        self.down = False
+
+    async def publish(self, subject, body):
+        if self.down:
+            raise OSError("away")
+        self.sent.append((subject, msgspec.json.decode(body)))
+
+    def failed(self, error):
+        self.errors.append(error)
+
+
+def waves(count, topic="success", at=START, procedure="p"):
+    ran = [
+        Ran(id=f"r{n}", seq=n + 1, at_ms=at, procedure=procedure, success=True, task="x" * 999, arrived_ms=at)
+        for n in range(count)
+    ]
+    return News(waves=[Wave(topic, run, 0.5) for run in ran])
+
+
+def publish(told):
+    async def some():
+        running = asyncio.create_task(told.run())
+
+        async def done():
+            return not told._waiting
+
+        await until_async(done, "all is told")
+        running.cancel()
+
+    asyncio.run(some())
+
+
+def test_waves_are_bounded_by_tenant_and_time_but_crystals_are_told():
+    shell = Shell()
+    told = Waves(shell, 3.0)
+    told.tell("acme", waves(10))
+    told.tell("zoo", waves(2))
+    told.tell("acme", waves(2, "crystallized"))
+    told.tell("acme", waves(5, at=START - 60_000))
+    publish(told)
+    assert [subject for subject, _ in shell.sent] == [
+        *["mem.acme.notify.success"] * 3, *["mem.zoo.notify.success"] * 2, *["mem.acme.notify.crystallized"] * 2,
+    ]  # fmt: skip
+    assert shell.sent[0][1] == {"procedure": "p", "agent": "", "strength": 0.5, "task": "x" * 300, "run": "r0"}
+    shell.clock.now += 1.0
+    told.tell("acme", waves(10, at=START + 1_000))
+    publish(told)
+    assert len(shell.sent) == 10
+
+
+def test_a_broker_that_is_away_costs_waves_and_nothing_else():
+    shell = Shell()
+    shell.down = True
+    told = Waves(shell, 3.0)
+    told.tell("acme", waves(2))
+    publish(told)
+    assert len(shell.errors) == 2
+
+
+def test_a_run_without_a_procedure_makes_no_wave():
+    record = Record()
+    record.ran("", True)
+    assert learnt(record).waves == []
