@@ -13,6 +13,9 @@ from harness.broker import Broker
 from harness.persist_process import Client, PersistProcess, run
 from harness.shards import Shards, answers, moved, owners, recorded, tenants_of, timeline
 from harness.waiting import until_async
+from jetmem.adapters.rocks import Rocks
+from jetmem.persist.record import FAMILIES, SHARED, WHOLE
+from jetmem.runtime.errors import Broken
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import StageStatus
 
@@ -174,6 +177,36 @@ def test_an_owner_that_is_away_is_waited_for_and_said_so(tmp_path):
         await moved(c, 2)
         await recorded(c, seq, *TENANTS)
         await has(c, other, "a")
+
+    on(tmp_path, body)
+
+
+def test_a_store_without_the_whole_record_is_refused_by_versions_that_know_no_shards(tmp_path):
+    def formats(shards, *ordinals):
+        found = []
+        for shard in ordinals:
+            shards.stop(shard)
+            folder = tmp_path / str(shard) / "persist"
+            try:
+                Rocks(folder, FAMILIES, format_version=WHOLE).close()
+                found.append(WHOLE)
+            except Broken as error:
+                assert f"has format {SHARED}, newer than {WHOLE}; use a newer jetmem" in str(error)
+                found.append(SHARED)
+        return found
+
+    async def body(c, shards):
+        shards.start(0, shards=1)
+        await moved(c, 1)
+        assert formats(shards, 0) == [WHOLE]
+        shards.start(0, 1, shards=2)
+        await moved(c, 2)
+        assert formats(shards, 0, 1) == [SHARED, SHARED]
+        shards.start(0, 1, shards=1)
+        await moved(c, 1)
+        seq = await everywhere(c, "a")
+        await recorded(c, seq, *TENANTS)
+        assert formats(shards, 0, 1) == [WHOLE, SHARED]
 
     on(tmp_path, body)
 

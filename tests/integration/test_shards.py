@@ -16,7 +16,8 @@ from harness.waiting import until_async
 from jetmem_schemas import subjects
 from jetmem_schemas.failures import ERROR_CODE_HEADER
 
-STAGES = ("persist", "index", "summarize")
+STAGES = ("persist", "index", "summarize", "learn")
+PROJECTIONS = STAGES[1:]
 TENANTS = tenants_of(list(range(subjects.PARTITIONS)))
 
 
@@ -38,6 +39,20 @@ class Line:
 
     async def say(self, tenant, id_, text):
         return await self.c.publish({"id": id_, "text": text}, f"mem.{tenant}.event.alice.s1")
+
+    async def ran(self, tenant, id_, procedure):
+        body = {"id": id_, "task": f"what {procedure} is for", "procedure": procedure, "success": True}
+        return await self.c.publish(body, f"mem.{tenant}.run.alice.s1")
+
+    async def all_learnt(self, *procedures):
+        """Until every tenant has exactly these."""
+        for tenant in TENANTS:
+
+            async def known(tenant=tenant):
+                found = await self.query(tenant, "procedures")
+                return sorted(each["id"] for each in found.get("procedures", [])) == [*procedures]
+
+            await until_async(known, f"{tenant} has learnt {procedures}", 90)
 
     async def finds(self, tenant, query, *ids, **how):
         """Until a search finds exactly these and nothing is missing from the answer."""
@@ -130,22 +145,28 @@ def test_projections_drop_what_is_anothers_and_fill_what_is_theirs_now(tmp_path)
         await moved(line.c, 4, 120)
         for tenant in TENANTS:
             await line.say(tenant, "a", f"zanzibar of {tenant}")
+            await line.ran(tenant, "run", "mend")
         await line.all_find("zanzibar", "a")
-        for stage in ("index", "summarize"):
+        await line.all_learnt("mend")
+        for stage in PROJECTIONS:
             line.stages[stage].stop(1, 2, 3)
             line.stages[stage].restart(0, shards=1)
         await line.all_find("zanzibar", "a")
+        await line.all_learnt("mend")
         for tenant in TENANTS:
             await line.say(tenant, "gone", f"zanzibar secretword of {tenant}")
+            await line.ran(tenant, "gone-run", "secretword")
         await line.all_find("zanzibar", "a", "gone")
-        for stage in ("index", "summarize"):
+        await line.all_learnt("mend", "secretword")
+        for stage in PROJECTIONS:
             line.stages[stage].restart(0, 1, 2, 3, shards=4)
         for tenant in TENANTS:
-            reply = await line.query(tenant, "forget", ids=["gone"])
-            assert reply["erased"] == 1
+            reply = await line.query(tenant, "forget", ids=["gone", "gone-run"])
+            assert reply["erased"] == 2
         await line.all_find("zanzibar", "a")
+        await line.all_learnt("mend")
 
-        folders = [line.data / str(shard) / stage for shard in range(4) for stage in ("index", "summarize")]
+        folders = [line.data / str(shard) / stage for shard in range(4) for stage in PROJECTIONS]
 
         async def rid():
             with contextlib.suppress(FileNotFoundError):  # a folder that goes while it is looked into

@@ -236,12 +236,13 @@ class Persist:
             self.shell.health.behind(stuck)
 
     async def _apply(self, messages: list[Delivered]) -> None:
-        traces = _traces(messages)
+        ours = self.recorder.ours(messages)  # what every shard reads is counted by one
+        traces = _traces(ours)
         with tracing.writing("persist write", traces.values()):
-            await self._record(messages, traces)
+            await self._record(messages, ours, traces)
 
-    async def _record(self, messages: list[Delivered], traces: dict[int, str]) -> None:
-        metrics.received.labels("persist").inc(len(messages))
+    async def _record(self, messages: list[Delivered], ours: list[Delivered], traces: dict[int, str]) -> None:
+        metrics.received.labels("persist").inc(len(ours))
         metrics.batch_size.labels("persist").observe(len(messages))
         waiting = len(messages) + messages[-1].pending
         self.shell.health.behind(waiting)  # said first: the write may hang
@@ -250,7 +251,7 @@ class Persist:
             began = self.shell.clock.monotonic()
             applied = await self.in_writer(lambda: next(steps, None))
             if applied is None:
-                freshness.observe("record", (each.at for each in messages), self.shell.clock.now_ms())
+                freshness.observe("record", (each.at for each in ours), self.shell.clock.now_ms())
                 self.shell.health.reached(messages[-1].at)
                 return
             metrics.write_seconds.labels("persist").observe(self.shell.clock.monotonic() - began)

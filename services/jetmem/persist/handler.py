@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -39,6 +39,7 @@ from jetmem_schemas.events import Forget
 from jetmem_schemas.internal import Entry, Facts, Forgotten
 from jetmem_schemas.subjects import partition_of
 
+M = TypeVar("M", bound=Message)
 _encode = msgspec.msgpack.Encoder().encode
 #: Header values are one line of printable ASCII, and short.
 _HEADER_CHARS_MAX: Final = 500
@@ -112,6 +113,12 @@ class Recorder:
                 self._take(write, candidate, message)
             self.checkpoint = self._behind(message)
         yield from self._commit(write)
+
+    def ours(self, messages: list[M]) -> list[M]:
+        """Those of a batch that are recorded here, not passed over."""
+        if len(self.parts) == subjects.PARTITIONS:
+            return messages
+        return [each for each in messages if self._is_ours(each)]
 
     def adopt(self, created: str) -> None:
         """Bind the record to the stream it will read from its first message on.

@@ -23,7 +23,7 @@ from ulid import ULID
 from jetmem.domain import keys
 from jetmem.persist.copying import Row, drop_some, family_of
 from jetmem.persist.handler import Recorder
-from jetmem.persist.record import TRIMMING, Checkpoint, Trimming
+from jetmem.persist.record import SHARED, TRIMMING, WHOLE, Checkpoint, Trimming
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import RequestFailed, invariant
 from jetmem.runtime.store import WriteSet
@@ -89,6 +89,8 @@ class Shares:
         for part in self._readers.keys() - self.parked.keys():
             del self._readers[part]
         mine.parts = frozenset(self.owned) - frozenset(self.parked)
+        if len(mine.parts) == subjects.PARTITIONS:
+            self._store.set_format(WHOLE)
 
     @property
     def riding(self) -> frozenset[int]:
@@ -123,6 +125,8 @@ class Shares:
 
     def own(self, moves: Mapping[int, int]) -> None:
         """These partitions are ours: new ones that nobody had, or those that came whole."""
+        if len({*self.owned, *moves}) < subjects.PARTITIONS:
+            self._store.set_format(SHARED)
         batch = self._store.batch()
         for part, count in moves.items():
             batch.put("meta", _key(_OWN, part), keys.u64(count))
@@ -142,6 +146,7 @@ class Shares:
     def own_from_the_start(self, moves: Mapping[int, int]) -> None:
         """These are ours, and nothing is here: they are read from MEMORY's first message on, the others not again."""
         checkpoint = Checkpoint(self.recorder.synced.created, epoch=self.recorder.synced.epoch)
+        self._store.set_format(SHARED)
         batch = self._store.batch()
         for part, count in moves.items():
             batch.put("meta", _key(_OWN, part), keys.u64(count))
@@ -154,6 +159,7 @@ class Shares:
     def park(self, part: int) -> None:
         """Read no further; what the reader passes over from now on, others may erase."""
         token, synced = str(ULID()), self.recorder.synced
+        self._store.set_format(SHARED)
         batch = self._store.batch()
         self._put_parked(batch, part, synced, token)
         self.recorder.write_with(batch, erased=True)
@@ -191,6 +197,7 @@ class Shares:
 
     def forsake(self, part: int) -> None:
         """Whatever there is of a partition is not valid any more; `drop_some` deletes it then."""
+        self._store.set_format(SHARED)
         batch = self._store.batch()
         for before in (_OWN, _PARKED, _COPYING):
             batch.delete("meta", _key(before, part))
