@@ -129,6 +129,7 @@ class Persist:
         shell.loop("trim", self.trim.run)
         shell.loop("purge", self.purge.run)
         shell.loop("partitions", self.mover.run)
+        shell.loop("given away", self.mover.leave)
         shell.on_stop(self._close)
         table = {
             "scan": Endpoint(ScanRequest, self._scan),

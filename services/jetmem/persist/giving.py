@@ -84,6 +84,7 @@ class Giver:
                 raise RequestFailed("unavailable", str(error)) from error
             crashpoint("move:after-let-go")
             await self._in_writer(partial(self._shares.forsake, part))
+        self._mover.given.set()
         self._shell.log.info("a partition was given away", partition=part, owner=table[part].owner)
         return Released(done=table[part].store == request.store)
 

@@ -59,6 +59,7 @@ class Mover:
         waiting: What this process still waits for, in words; "" for nothing.
         looking: Held while the table is read and believed, or a partition let go.
         reading: Whoever reads MEMORY.
+        given: Set when a partition was let go: from then on its new owner alone answers on its subject.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Mover:
         self.waiting = ""
         self.looking = asyncio.Lock()
         self.reading = reading
+        self.given = asyncio.Event()
         self._shell = shell
         self._shares = shares
         self._between = between
@@ -147,6 +149,13 @@ class Mover:
                 self.waiting = str(error)
             self._shell.health.note = self.waiting
             await asyncio.sleep(_LOOK_S if ready and not self.waiting else _MOVING_S)
+
+    async def leave(self) -> None:
+        """Answer no more for what was let go, at once: the next round of `run` may be long."""
+        while True:
+            await self.given.wait()
+            self.given.clear()
+            await self._places.keep(self._shares.owned)
 
     async def _once(self) -> str:
         """One round; what is still to come, in words."""

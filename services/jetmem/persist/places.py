@@ -42,7 +42,9 @@ class Places:
         """Answer for no others: what has come for them is still answered."""
         for place in list(self._served):
             if isinstance(place, int) and place not in parts:
-                await self._served.pop(place).stop()
+                gone = self._served.pop(place, None)
+                if gone is not None:
+                    await gone.stop()
 
     def _add(self, place: int | str) -> Served:
         served = self._shell.serve(subjects.service_all(self._shell.stage, place), self.table)
