@@ -346,7 +346,7 @@ def test_defaults_that_help_names_are_those_of_the_service():
     checked = 0
     for verb, (kind, _) in requests.VERBS.items():
         command = group.commands[verb]
-        command = command.commands["show"] if hasattr(command, "commands") else command
+        command = command.commands[command.default] if hasattr(command, "commands") else command
         held = {field.name: field.default for field in msgspec.structs.fields(kind)}
         held |= msgspec.structs.asdict(Budget()) if verb == "route" else {}
         for option in command.params:
