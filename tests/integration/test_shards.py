@@ -50,7 +50,7 @@ class Line:
 
             async def known(tenant=tenant):
                 found = await self.query(tenant, "procedures")
-                return sorted(each["id"] for each in found.get("procedures", [])) == [*procedures]
+                return "error" not in found and sorted(each["id"] for each in found["procedures"]) == [*procedures]
 
             await until_async(known, f"{tenant} has learnt {procedures}", 90)
 
@@ -101,6 +101,7 @@ def test_four_of_each_find_and_forget_all_and_one_that_is_away_is_missed_by_its_
             await line.say(tenant, "a", f"zanzibar of {tenant}")
             await line.say(tenant, "gone", f"zanzibar secretword of {tenant}")
         await line.all_find("zanzibar", "a", "gone")
+        await line.all_learnt()
         for tenant in (of(0)[0], of(1)[0], of(2)[0], of(3)[0]):
             shard = subjects.partition_of(tenant) % 4
             status = await line.query(tenant, "status")
