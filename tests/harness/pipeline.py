@@ -85,7 +85,11 @@ class FakeEmbed:
         sub = await js.pull_subscribe(subject, durable=f"embed-{self.stage}", stream=subjects.EMBED, config=config)
         while True:
             await self.open.wait()
-            for msg in await sub.fetch(1, timeout=1):
+            try:
+                msgs = await sub.fetch(1, timeout=1)
+            except nats.errors.TimeoutError:
+                continue  # with this subscription: what is on its way would be lost to another until the ack wait ends
+            for msg in msgs:
                 await self.open.wait()
                 try:
                     await self._done(msg)

@@ -1,8 +1,10 @@
 """One trace from who publishes or asks to every stage's write and answer, at a collector; and without one."""
 
 import asyncio
+import contextlib
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -178,6 +180,29 @@ def test_a_collector_that_is_away_holds_nobody_up(tmp_path) -> None:
     with tracing.serving("query search", None):
         assert trace.get_current_span().get_span_context().is_valid
     stop()
+
+
+def test_a_collector_that_does_not_answer_is_given_up_at_an_end() -> None:
+    """What is left is dropped after a while, however many batches it is."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        stop = tracing.export("jetmem-test", "0", f"http://127.0.0.1:{deaf.getsockname()[1]}", 1.0)
+        for _ in range(1_500):
+            with tracing.serving("query search", None):
+                pass
+        stop()
+        deaf.setblocking(False)
+        asked = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                deaf.accept()[0].close()
+                asked += 1
+    assert 1 <= asked <= 2  # three batches were there, and each may take its time-out
+
+
+def test_a_header_that_is_too_long_is_not_passed_on() -> None:
+    assert tracing.carried(PARENT) and not tracing.carried("") and not tracing.carried(PARENT + "-" + "x" * 500)
+    with tracing.serving("query search", {"traceparent": PARENT + "-" + "x" * 100_000}):
+        assert tracing.headers() is None
 
 
 def test_ours_is_what_opentelemetry_writes() -> None:

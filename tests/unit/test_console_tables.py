@@ -131,7 +131,9 @@ def test_stored_text_cannot_steer_the_terminal():
     [
         (None, None),
         ("5", 5),
+        ("1768435200000", 1_768_435_200_000),
         ("2026-01-15", "2026-01-15T00:00:00"),
+        ("20260115", "2026-01-15T00:00:00"),
         ("2026-01-15 09:30", "2026-01-15T09:30:00"),
         ("2026-01-15T10:00:00Z", "2026-01-15T10:00:00+00:00"),
     ],
@@ -140,7 +142,16 @@ def test_times_as_people_give_them(given, taken):
     assert moment(given, "--since") == taken
 
 
-@pytest.mark.parametrize("option", [["--since", "yesterday"], ["--until", "2026-02-30"]])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--since", "yesterday"],
+        ["--until", "2026-02-30"],
+        ["--since", "2026"],
+        ["--until", "202601"],
+        ["--since", "20260230"],
+    ],
+)
 def test_what_is_no_time_is_refused_as_the_help_says_it(option):
     done = CliRunner().invoke(app, ["timeline", "acme", *option])
     assert done.exit_code == 2

@@ -61,3 +61,31 @@ logs.logger().info("started")
     lines = [json.loads(line) for line in said.splitlines()]
     assert len(lines) == logs._SHOWN_MAX + 1
     assert (lines[-1]["event"], lines[-1]["stage"], lines[0]["level"]) == ("started", "index", "warning")
+
+
+def test_what_libraries_log_is_a_line_like_ours_and_cut_like_ours():
+    code = """
+import logging, threading
+from jetmem.runtime import logs
+logs.configure("info", "json", "index")
+def flood():
+    for number in range(1000):
+        logging.getLogger("some.library").error("gave up %d", number)
+    logging.getLogger("other").warning("%d", "no number")
+    logging.getLogger("other").info("nobody asked")
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        logging.getLogger("other").exception("broken")
+thread = threading.Thread(target=flood)
+thread.start()
+thread.join()
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert len(lines) == logs._SHOWN_MAX + 1
+    first, last = lines[0], lines[-1]
+    assert (first["event"], first["message"], first["stage"], first["level"]) == (
+        "some.library", "gave up 0", "index", "error"
+    )  # fmt: skip
+    assert (last["event"], last["message"]) == ("other", "broken") and "ZeroDivisionError" in last["exception"]

@@ -86,3 +86,18 @@ def test_tenants_that_set_nothing_any_more_are_not_listed(monkeypatch, capsys, p
         assert shown[2].endswith("timezone Asia/Tokyo, toc_paused yes")
     else:
         assert [json.loads(line)["tenant"] for line in shown] == ["_", "acme"]
+
+
+@pytest.mark.parametrize("people", [True, False])
+def test_what_others_wrote_for_a_tenant_is_listed_as_it_is(monkeypatch, capsys, people):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(tenant_commands, "for_people", lambda _: people)
+    found = {"list": b"[1]", "number": b"5", "null": b"null", "bytes": b"\xff", "deep": b"[" * 100_000}
+    monkeypatch.setattr(tenant_commands, "in_bucket", lambda *_: found)
+    tenant_commands.list_()
+    shown = capsys.readouterr().out
+    if people:
+        assert "unreadable [1]" in shown
+    else:
+        told = {line["tenant"]: line["settings"] for line in map(json.loads, shown.splitlines())}
+        assert told == {name: {"unreadable": value.decode(errors="backslashreplace")} for name, value in found.items()}

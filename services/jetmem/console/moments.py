@@ -23,6 +23,8 @@ FORMS: Final = (
     "2026-01-15, 2026-01-15T09:30 (the tenant's clock unless it ends in Z or +01:00), epoch ms, or 2h, 7d ago"
 )
 _AGO: Final = re.compile(r"(\d{1,9})([smhdw])(?: ago)?")
+#: A date without its dashes, or a part of one, which is none; as epoch ms all were the first day of 1970.
+_SHORT: Final = re.compile(r"(?:19|20)\d\d(?:(?:0[1-9]|1[0-2])(?:\d\d)?)?")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _FURTHEST: Final = timezone(timedelta(hours=14))
 #: How long a command waits to hear of the tenant's zone.
@@ -33,7 +35,7 @@ def moment(text: str | None, option: str) -> str | int | None:
     """A time as people give it, as requests take it; what is none ends the command with a usage error."""
     if text is None:
         return None
-    if re.fullmatch(r"-?\d+", text):
+    if not _SHORT.fullmatch(text) and re.fullmatch(r"-?\d+", text):
         return int(text)
     ago = _AGO.fullmatch(text)
     if ago:

@@ -192,8 +192,10 @@ def in_bucket(server: str, creds: str, tenant: str, work: Callable[[Bucket], Awa
 def _known(value: bytes) -> dict[str, Any]:
     """What is set, also by a newer version; unreadable ones as they are."""
     try:
-        found: dict[str, Any] = json.loads(value or b"{}")
-    except ValueError:
+        found = json.loads(value or b"{}")
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):  # somebody else wrote it
         return {"unreadable": value.decode(errors="backslashreplace")}
     return found
 

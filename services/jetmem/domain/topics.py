@@ -33,6 +33,8 @@ _FAR_SHARE: Final = 0.1
 FRESH_LEAST: Final = 20
 FRESH_SHARE: Final = 0.1
 STRAY_SHARE: Final = 0.02
+#: … but not while more than this share of them have yet to get their vectors: they would be left out, too few to count.
+WAITING_SHARE: Final = 0.1
 #: Fewer segments than that have no groups worth a name.
 GROUPED_LEAST: Final = 10
 RELATED: Final = 5
@@ -108,14 +110,17 @@ def nearest(vectors: Floats, centres: Sequence[Centre]) -> list[int]:
     return found
 
 
-def due(segments: int, fresh: int, strays: int) -> bool:
+def due(segments: int, fresh: int, strays: int, waiting: int = 0) -> bool:
     """Whether to group again.
 
     Args:
         segments: That have a vector.
         fresh: That came or went since the last time.
         strays: Of those that came, who found no topic.
+        waiting: That are to come as soon as they have their vectors.
     """
+    if waiting > WAITING_SHARE * segments:
+        return False
     return fresh >= max(FRESH_LEAST, FRESH_SHARE * segments) or strays >= max(FRESH_LEAST, STRAY_SHARE * segments)
 
 

@@ -139,8 +139,9 @@ class Index:
         """Words up to the last commit; vectors up to where every event of this tenant with text has its own."""
         if self.indexer.remodelling:
             return {"text": self.indexer.text_at[part], "vector": Head()}
+        at = self.indexer.rows_at[part]  # before what is pending: the writer moves them the other way round
         first = self.indexer.pieces.first_pending(tenant)
-        vector = self.indexer.rows_at[part] if first is None else Head(first.rseq - 1, first.seq - 1)
+        vector = at if first is None else min(at, Head(first.rseq - 1, first.seq - 1), key=lambda head: head.rseq)
         return {"text": self.indexer.text_at[part], "vector": vector}
 
     def passed(self, part: int) -> dict[str, Head]:

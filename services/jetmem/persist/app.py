@@ -368,7 +368,7 @@ def _traces(messages: list[Delivered]) -> dict[int, str]:
     """What of a trace messages carry, by their sequence. Headers are parsed only of those that have one."""
     mark = subjects.TRACE_HEADER.encode()
     found = {each.seq: each.headers.get(subjects.TRACE_HEADER, "") for each in messages if mark in each.header_bytes}
-    return {seq: carried for seq, carried in found.items() if carried}
+    return {seq: header for seq, header in found.items() if tracing.carried(header)}
 
 
 def _traced(facts: Facts, traces: dict[int, str]) -> Facts:

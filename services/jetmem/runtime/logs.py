@@ -67,6 +67,23 @@ class Repeats:
         return line
 
 
+class _Libraries(logging.Handler):
+    """What libraries log, as lines like ours: the event is the library's logger, so that its floods are cut, too."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__()
+        self._stage = stage  # not every thread of theirs has our context
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record. It may come from any thread, and must not raise."""
+        try:
+            severity = logging.ERROR if record.levelno >= logging.ERROR else record.levelno
+            said = {"stage": self._stage, "message": record.getMessage(), "exc_info": record.exc_info}
+            logger().log(severity, record.name, **said)
+        except Exception:  # what a library says must not end what it says it of
+            self.handleError(record)
+
+
 def configure(level: str, form: str, stage: str) -> None:
     """Set up logging of this process once, on standard error.
 
@@ -93,7 +110,7 @@ def configure(level: str, form: str, stage: str) -> None:
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(stage=stage)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Libraries(stage)])
 
 
 def logger() -> Any:

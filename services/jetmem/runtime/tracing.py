@@ -5,6 +5,7 @@ Without a collector context is still passed on, so that a trace does not end wit
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -22,6 +23,8 @@ from jetmem_schemas.subjects import TRACE_HEADER
 _FOLLOWED_MAX: Final = 32
 #: A collector that is away must not hold up an end.
 _SEND_S: Final = 2.0
+#: A traceparent is 55 characters; later versions may add to it. What is longer names no trace and is not passed on.
+_CHARS_MAX: Final = 512
 _W3C: Final = TraceContextTextMapPropagator()
 
 _tracer: trace.Tracer | None = None
@@ -55,7 +58,11 @@ def export(service: str, version: str, endpoint: str, share: float) -> Callable[
     def stop() -> None:
         global _tracer
         _tracer = None
+        overdue = threading.Timer(_SEND_S, exporter.shutdown)  # the batches left then are dropped
+        overdue.daemon = True
+        overdue.start()
         provider.shutdown()
+        overdue.cancel()
 
     return stop
 
@@ -115,6 +122,11 @@ def headers() -> dict[str, str] | None:
     return {TRACE_HEADER: carrier[TRACE_HEADER]} if TRACE_HEADER in carrier else None
 
 
+def carried(header: str) -> bool:
+    """Whether a header that somebody sent may name a trace; any other is of no use to who comes after."""
+    return 0 < len(header) <= _CHARS_MAX
+
+
 def exemplar() -> dict[str, str] | None:
     """For an observation of a histogram: the trace it was made in, if that is kept somewhere."""
     at = trace.get_current_span().get_span_context()
@@ -123,7 +135,7 @@ def exemplar() -> dict[str, str] | None:
 
 def _context(header: str | None) -> Context:
     """Of a header that somebody sent; of none, or one that is wrong, an empty one."""
-    return _W3C.extract({TRACE_HEADER: header} if header else {}, context=Context())
+    return _W3C.extract({TRACE_HEADER: header} if header and carried(header) else {}, context=Context())
 
 
 def _at(context: Context) -> SpanContext:

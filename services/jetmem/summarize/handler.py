@@ -146,7 +146,7 @@ class Summarizer:
             elif entry.kind == "derived":
                 self._returned(batch, entry)
         for tenant, ids in corrected.items():  # those of this batch are made anyway
-            self._correct(batch, tenant, ids, since)
+            self._correct(batch, tenant, dict.fromkeys(ids), since)
         for key, items in sessions.items():
             self._want(batch, key, self.sessions.add(batch, key, items, arrived[key]), since)
         last = run[-1]

@@ -302,7 +302,11 @@ class Topics:
     def due(self) -> list[str]:
         """Tenants whose segments are to be grouped again. From any thread."""
         held = list(self.tallies.items())
-        due = [tenant for tenant, tally in held if rules.due(tally.segments, tally.fresh, tally.strays)]
+        due = [
+            tenant
+            for tenant, tally in held
+            if rules.due(tally.segments, tally.fresh, tally.strays, len(self.unplaced.get(tenant, ())))
+        ]
         return [tenant for tenant in due if not self._paused(tenant)]
 
     def snapshot(self, tenant: str) -> Snapshot:
