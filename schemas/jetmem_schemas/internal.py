@@ -70,7 +70,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Heads(msgspec.Struct, frozen=True, array_like=True):
-    """persist's heads, announced each second: what a reader that hears nothing else goes by."""
+    """Heads of all partitions that one persist has, each second: what a reader that hears nothing else goes by."""
 
     checkpoint: int
     heads: dict[int, Head]

@@ -15,8 +15,11 @@ MEMORY: Final = "MEMORY"
 RECORD: Final = "RECORD"
 EMBED: Final = "EMBED"
 DEAD: Final = "DEAD"
+STREAMS: Final = (MEMORY, RECORD, EMBED, DEAD)
 #: The stream of the key-value bucket TENANTS: settings of tenants.
 TENANTS: Final = "KV_TENANTS"
+#: The stream of the key-value bucket OWNERS: which shard has which partition.
+OWNERS: Final = "KV_OWNERS"
 
 #: Kinds of message an agent (or, for `derived`, a stage) may publish.
 AGENT_KINDS: Final = ("event", "run", "procedure", "forget")
@@ -38,6 +41,7 @@ TRACE_HEADER: Final = "traceparent"
 EMBED_SUBJECTS: Final = ("memjob.embed.*",)
 DEAD_SUBJECTS: Final = ("memdead.*.*",)
 TENANTS_SUBJECTS: Final = ("$KV.TENANTS.>",)
+OWNERS_SUBJECTS: Final = ("$KV.OWNERS.>",)
 QUERY_ALL: Final = "mem.*.query.>"
 NOTIFY_ALL: Final = "mem.*.notify.>"
 SERVICE_DISCOVERY: Final = "$SRV"
@@ -151,6 +155,14 @@ def tenant_of(stored: str) -> str:
     return tenant if is_token(tenant) else NONE
 
 
+def home(stored: str) -> int:
+    """The partition that a message of MEMORY belongs to; of a wrong shape, its tenant's."""
+    parts = stored.split(".", 2)
+    if parts[0] == "memp" and parts[1].isdecimal():
+        return int(parts[1])
+    return partition_of(tenant_of(stored))
+
+
 def memory_partition(partition: int) -> str:
     """The filter of one partition of MEMORY."""
     return f"memp.{partition}.>"
@@ -237,6 +249,11 @@ def notify(tenant: str, topic: str) -> str:
 def tenant_settings(tenant: str) -> str:
     """Where a tenant's settings lie, or under `_` those of all."""
     return f"$KV.TENANTS.{tenant}"
+
+
+def owners(stage: str) -> str:
+    """Where it is written which shard of a stage has which partition."""
+    return f"$KV.OWNERS.{stage}"
 
 
 def settings_tenant(subject: str) -> str:

@@ -30,7 +30,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         settings: Name of the Struct in `jetmem.<name>.settings`.
         tenants: It knows what tenants set (`adapters.tenant_settings`).
         says: Kinds of message that it publishes under tenants.
-        asks: What it asks of other stages, `<stage>.<verb>`, beside what all of its sort ask (`rights.of_stage`).
+        asks: What it asks of other stages, or other processes of its own, `<stage>.<verb>`, beside what all of its sort
+            ask (`rights.of_stage`).
         nice: How far it gives way on a machine that it shares, 0..19: what is said is stored first, then found by
             words and by meaning, then summarised. Not more for embed: questions wait for it, too.
     """
@@ -50,6 +51,11 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     asks: tuple[str, ...] = ()
 
     @property
+    def shares(self) -> bool:
+        """Whether it is the record: its partitions have owners, and move (decision 0025)."""
+        return bool(self.store) and self.reads == subjects.MEMORY
+
+    @property
     def projects(self) -> bool:
         """Whether it is a projection of the record: a forget is done when all of these have applied it."""
         return self.reads == subjects.RECORD
@@ -66,6 +72,7 @@ STAGES: Final = (
         settings="PersistSettings",
         arms=("record",),
         says=("notify",),
+        asks=("persist.copy", "persist.release", "persist.safe", "persist.status"),
     ),
     Stage(
         name="embed",
@@ -163,6 +170,15 @@ def stage(name: str) -> Stage:
         KeyError: There is none.
     """
     return {s.name: s for s in STAGES}[name]
+
+
+def readers(stream: str) -> list[str]:
+    """The stages that read a stream or a bucket."""
+    return [
+        s.name
+        for s in STAGES
+        if s.reads == stream or (s.tenants and stream == subjects.TENANTS) or (s.shares and stream == subjects.OWNERS)
+    ]
 
 
 def projections() -> tuple[Stage, ...]:

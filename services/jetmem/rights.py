@@ -79,6 +79,7 @@ def of_stage(stage: flow.Stage) -> Rights:
     subscribe = [subjects.service(stage.name, _ANY, _ANY)]
     read = [*filter(None, (stage.reads,)), *([subjects.TENANTS] if stage.tenants else ())]
     made = [*read, *(stream for stream in stage.emits if stream != subjects.MEMORY)]
+    made += [subjects.OWNERS] if stage.shares else []
     publish += [subjects.raw_stream_api(f"STREAM.{verb}", stream) for stream in made for verb in ("INFO", "CREATE")]
     for stream in read:
         publish += [subjects.raw_stream_api(verb, f"{stream}{end}") for verb in _READS for end in ("", f".{_ALL}")]
@@ -89,6 +90,8 @@ def of_stage(stage: flow.Stage) -> Rights:
     publish += [_question(each) for each in stage.asks]
     if stage.reads == subjects.MEMORY:
         publish += [subjects.raw_stream_api(verb, s) for verb in _KEEPS for s in (stage.reads, subjects.DEAD)]
+    if stage.shares:
+        publish += [subjects.raw_stream_api("STREAM.MSG.GET", subjects.OWNERS), subjects.owners(stage.name)]
     if stage.projects:
         publish += [subjects.service(each.name, _ANY, "scan") for each in flow.STAGES if each.reads == subjects.MEMORY]
     if stage.reads == subjects.EMBED:  # jobs that are put back, and vectors to whoever asked

@@ -37,7 +37,7 @@ def checked(broker, stream, without=(), common=None, **changes):
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("stream", [subjects.MEMORY, subjects.RECORD, subjects.EMBED, subjects.DEAD, subjects.TENANTS])
+@pytest.mark.parametrize("stream", [*subjects.STREAMS, subjects.TENANTS, subjects.OWNERS])
 def test_our_own_are_taken(broker, stream):
     checked(broker, stream)
 

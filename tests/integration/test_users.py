@@ -13,7 +13,9 @@ import nats
 import pytest
 
 from harness.broker import Broker
+from harness.persist_process import Client
 from harness.pipeline import Pipeline, quiet
+from harness.shards import Shards, moved, recorded, timeline
 from harness.waiting import until_async
 from jetmem import flow, rights
 from jetmem.adapters.nats_streams import ensure, stream_info
@@ -36,15 +38,17 @@ INTERNAL = (
     subjects.dead("conflict", ACME),
     subjects.service("persist", 1, "fetch"),
     subjects.service_status("persist"),
+    subjects.service("persist", 1, "release"),
     subjects.tenant_settings(ACME),
     subjects.tenant_settings(OTHER),
+    subjects.owners("persist"),
     subjects.memory_partition(1).replace(">", f"{ACME}.event.alice.s1"),
     subjects.memory(ACME, "derived", "alice", "node"),
     subjects.notify(ACME, "dead_letter"),
     subjects.discovery("INFO"),
     subjects.API_INFO,
     *(subjects.raw_stream_api(f"STREAM.{verb}", s) for verb in ("INFO", "PURGE", "DELETE", "MSG.GET") for s in
-      (subjects.MEMORY, subjects.TENANTS)),
+      (subjects.MEMORY, subjects.TENANTS, subjects.OWNERS)),
     subjects.raw_stream_api("CONSUMER.CREATE", subjects.MEMORY),
     "$SYS.REQ.SERVER.PING",
 )  # fmt: skip
@@ -99,7 +103,7 @@ def place(tmp_path):
 async def streams(place):
     """The streams without stages, as the operator sees them."""
     nc = await place.operator()
-    for stream in (subjects.MEMORY, subjects.RECORD, subjects.EMBED, subjects.DEAD, subjects.TENANTS):
+    for stream in (subjects.MEMORY, subjects.RECORD, subjects.EMBED, subjects.DEAD, subjects.TENANTS, subjects.OWNERS):
         await ensure(nc, stream, Common())
     yield nc
     await nc.close()
@@ -173,6 +177,28 @@ def test_every_stage_does_its_work_with_its_own_user(place, tmp_path):
             assert place.violations() == []
 
     asyncio.run(run())
+
+
+def test_partitions_move_with_the_user_of_persist(place, tmp_path):
+    async def go(shards):
+        nc = await place.operator()
+        try:
+            shards.start(0, shards=1)
+            await moved(Client(nc), 1)
+            async with place.connect("acme.owner") as owner:
+                last = (await owner.publish("it is here before", session="s1", id="a")).seq
+            shards.restart(0, shards=2)
+            shards.start(1, shards=2)
+            await moved(Client(nc), 2)
+            await recorded(Client(nc), last, ACME, OTHER)
+            for tenant, ids in ((ACME, ["a"]), (OTHER, [])):
+                assert await timeline(Client(nc), tenant) == ids
+            assert place.violations() == []
+        finally:
+            await nc.close()
+
+    with Shards(place.broker, tmp_path / "data", creds=place.key("persist")) as shards:
+        asyncio.run(go(shards))
 
 
 def noted(found):

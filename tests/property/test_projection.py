@@ -50,7 +50,7 @@ class Log:
         return Head(held[-1].rseq, held[-1].seq) if held else Head()
 
     def heads(self):
-        return Heads(self.seq, {part: self.head(part) for part in PARTS if self.entries[part]})
+        return Heads(self.seq, {part: self.head(part) for part in PARTS})
 
     def scan(self, part, request):
         held, head = self.entries[part], self.head(part)

@@ -18,7 +18,7 @@ from jetmem.runtime.settings import Common
 from jetmem_schemas import errors, requests, subjects
 
 ROOT = Path(__file__).parents[2]
-STREAMS = {subjects.MEMORY, subjects.RECORD, subjects.EMBED, subjects.DEAD, subjects.TENANTS}
+STREAMS = {*subjects.STREAMS, subjects.TENANTS, subjects.OWNERS}
 
 
 def part(page: str, name: str) -> str:
@@ -80,6 +80,7 @@ def test_streams_and_their_consumers_equal_the_flow() -> None:
     for stream in STREAMS:
         assert configuration(stream, Common())["name"] == stream
         readers = {s.name for s in flow.STAGES if s.reads == stream or (s.tenants and stream == subjects.TENANTS)}
+        readers |= {"persist"} if stream == subjects.OWNERS else set()
         assert shown[stream] == (readers or {"jetmem dead-letters"})
 
 

@@ -68,6 +68,9 @@ def test_a_stage_says_only_what_is_its_own():
     assert purges == {"persist"}
     reads = {name for name, held in every.items() if may(held, subjects.raw_stream_api("CONSUMER.CREATE", "MEMORY"))}
     assert reads == {"persist"}
+    moves = {name for name, held in every.items() if may(held, subjects.owners("persist"))}
+    assert moves == {name for name, held in every.items() if may(held, subjects.service("persist", 1, "copy"))}
+    assert moves == {"persist"} and not any(may(held, subjects.owners("index")) for held in every.values())
     for held in every.values():
         assert not may(held, subjects.query("acme", "forget")) and not may(held, "$JS.API.STREAM.DELETE.MEMORY")
         assert not may(held, subjects.record(1)) or held is every["persist"]

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import nats.errors
@@ -54,6 +54,16 @@ class Endpoint(NamedTuple):
 
 #: Answers one raw request: (subject, payload) to (code for the metric, verb, reply body, headers).
 Answer = Callable[[str, bytes], Awaitable[tuple[str, str, bytes, dict[str, str]]]]
+
+
+class Served(Protocol):
+    """What answers on a subject: starts with the process, or by itself once that runs."""
+
+    async def start(self) -> None:
+        """Answer from now on."""
+
+    async def stop(self) -> None:
+        """Answer what has come, and then no more."""
 
 
 class _StoppedEarly(Exception):
@@ -149,8 +159,11 @@ class Shell:
         """Run last, in reverse order, after the loops have ended."""
         self._stoppers.append(stopper)
 
-    def serve(self, subject: str, table: Mapping[str, Endpoint], *, queue: str = "") -> None:
-        """Answer MessagePack requests `memsvc.<stage>.<partition>.<verb>` by table."""
+    def serve(self, subject: str, table: Mapping[str, Endpoint], *, queue: str = "") -> Served:
+        """Answer MessagePack requests `memsvc.<stage>.<partition>.<verb>` by table.
+
+        Once the process runs, what this returns is to be started.
+        """
 
         async def answer(at: str, payload: bytes) -> tuple[str, str, bytes, dict[str, str]]:
             _, _, partition, verb = at.split(".")
@@ -165,11 +178,11 @@ class Shell:
             verb = at.rsplit(".", 1)[-1]
             return verb if verb in table else "unknown"
 
-        self.respond(subject, answer, queue=queue, on_refused=known)
+        return self.respond(subject, answer, queue=queue, on_refused=known)
 
     def respond(
         self, subject: str, answer: Answer, *, queue: str = "", on_refused: Callable[[str], str] | None = None
-    ) -> None:
+    ) -> Served:
         """Answer every request on `subject`; whatever happens, the caller gets a reply."""
         verb_of = on_refused or (lambda at: at.rsplit(".", 1)[-1])
 
@@ -188,7 +201,9 @@ class Shell:
                 metrics.request_seconds.labels(self.stage, verb).observe(took_s, tracing.exemplar())
             return NatsResponse(body, headers=headers) if raw.reply else None
 
-        self.broker.subscriber(subject, queue=queue, max_workers=limits.REQUESTS_HELD_MAX, decoder=_raw)(handle)
+        served = self.broker.subscriber(subject, queue=queue, max_workers=limits.REQUESTS_HELD_MAX, decoder=_raw)
+        served(handle)
+        return served
 
     async def ask(self, subject: str, request: Any, reply: Any, timeout_s: float = limits.SERVICE_TIMEOUT_S) -> Any:
         """Ask another stage.

@@ -81,25 +81,34 @@ def configuration(stream: str, common: Common) -> dict[str, Any]:
         "num_replicas": common.replicas,
         "allow_direct": True,
     }
-    return {c["name"]: c for c in (memory, record, embed, dead, _tenants(common))}[stream]
+    return {c["name"]: c for c in (memory, record, embed, dead, *_buckets(common))}[stream]
 
 
-def _tenants(common: Common) -> dict[str, Any]:
+def _buckets(common: Common) -> list[dict[str, Any]]:
     """A key-value bucket is a stream of the last messages of each subject."""
-    return {
-        "name": subjects.TENANTS,
-        "subjects": list(subjects.TENANTS_SUBJECTS),
+    bucket: dict[str, Any] = {
         "retention": "limits",
         "storage": "file",
         "discard": "new",
-        "max_bytes": limits.TENANTS_BYTES_MAX,
-        "max_msgs_per_subject": limits.TENANTS_HISTORY,
         "duplicate_window": 120 * _NS,
         "num_replicas": common.replicas,
         "allow_direct": True,
         "allow_rollup_hdrs": True,
         "deny_delete": True,
     }
+    tenants = {
+        "name": subjects.TENANTS,
+        "subjects": list(subjects.TENANTS_SUBJECTS),
+        "max_bytes": limits.TENANTS_BYTES_MAX,
+        "max_msgs_per_subject": limits.TENANTS_HISTORY,
+    }
+    owners = {
+        "name": subjects.OWNERS,
+        "subjects": list(subjects.OWNERS_SUBJECTS),
+        "max_bytes": limits.OWNERS_BYTES_MAX,
+        "max_msgs_per_subject": limits.OWNERS_HISTORY,
+    }
+    return [bucket | tenants, bucket | owners]
 
 
 async def ensure(nc: Client, stream: str, common: Common) -> dict[str, Any]:

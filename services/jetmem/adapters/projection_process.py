@@ -7,6 +7,7 @@ it asks for is `runtime.projection`; how one stage differs from another is its o
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ _REST_S: Final = 0.01
 #: The reply to `rebuild` is out before the process ends.
 _REBUILD_AFTER_S: Final = 0.2
 _REBUILD: Final = "rebuild"
+#: Names, in a stage's folder, the partitions that its stores may hold anything of.
+_HELD: Final = "partitions.json"
 
 
 class Projected(Protocol):
@@ -105,6 +108,7 @@ class ProjectionProcess:
     def wire(self, endpoints: Mapping[str, Endpoint]) -> None:
         """Add the loop and the endpoints to the shell: `applied`, `status` and `rebuild`, and the stage's own."""
         shell = self.shell
+        shell.on_start(self._keep_own)
         shell.loop("projection", self._projection.run)
         shell.on_stop(self._close)
         table = {
@@ -116,6 +120,19 @@ class ProjectionProcess:
         places: Iterable[int | str] = ("*",) if shell.common.shards == 1 else (*self.parts, "all")
         for place in places:
             shell.serve(subjects.service_all(shell.stage, place), table)
+
+    async def _keep_own(self) -> None:
+        """Drop what is another shard's since `--shards` changed; what is new here comes by `scan`, like all."""
+        listed = self._folder / _HELD
+        held = json.loads(listed.read_text()) if listed.exists() else range(subjects.PARTITIONS)
+        others = sorted(set(held) - set(self.parts))
+        for part in others:
+            await self.in_writer(partial(self._target.reset, part))
+        if others or not listed.exists() or not set(self.parts) <= set(held):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            new = listed.with_suffix(".new")
+            new.write_text(json.dumps(self.parts))
+            new.replace(listed)
 
     async def in_writer(self, work: Callable[[], T]) -> T:
         """Run on the one thread that writes."""

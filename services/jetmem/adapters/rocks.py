@@ -71,11 +71,16 @@ class Rocks:
     def _check_format(self, version: int) -> None:
         found = self._db.get(_FORMAT_KEY)
         if found is None:
-            self._db.put(_FORMAT_KEY, str(version).encode())
-            self._db.flush_wal(True)
+            self.set_format(version)
         elif int(found) > version:
             self.close()
             raise Broken(f"store {self.path} has format {int(found)}, newer than {version}; use a newer jetmem")
+
+    def set_format(self, version: int) -> None:
+        """Let only versions that know this format open it."""
+        if self._db.get(_FORMAT_KEY) != (said := str(version).encode()):
+            self._db.put(_FORMAT_KEY, said)
+            self._db.flush_wal(True)
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """The value of one key, or None."""

@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-import nats.errors
-import nats.js.errors
 from nats.aio.client import Client
 
+from jetmem.adapters.nats_buckets import put_if
 from jetmem.adapters.nats_connect import NOT_FOUND, ApiError
 from jetmem.adapters.nats_reader import Delivered, OrderedReader
 from jetmem.adapters.nats_shell import Shell
@@ -26,12 +25,8 @@ from jetmem_schemas import subjects, tenants
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.tenants import TenantSettings
 
-#: JetStream: wrong last sequence; somebody else was faster.
-_OVERTAKEN: Final = 10071
-_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 #: Who is overtaken so often is one of too many.
 _TRIES: Final = 20
-_ACK_S: Final = 5.0
 _NOTHING: Final = TenantSettings()
 _AWAY: Final = "the settings of tenants cannot be had: {}"
 _MISSING: Final = (
@@ -117,15 +112,9 @@ async def put(nc: Client, tenant: str, value: bytes, revision: int) -> int | Non
         RequestFailed: `unavailable`; it may be set nevertheless.
     """
     try:
-        subject, headers = subjects.tenant_settings(tenant), {_EXPECTED: str(revision)}
-        ack = await nc.jetstream().publish(subject, value, timeout=_ACK_S, headers=headers, stream=subjects.TENANTS)
-    except nats.js.errors.APIError as error:
-        if error.err_code == _OVERTAKEN:
-            return None
-        raise RequestFailed("unavailable", _AWAY.format(error)) from error
-    except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:
-        raise RequestFailed("unavailable", _AWAY.format(error or type(error).__name__)) from error
-    return int(ack.seq)
+        return await put_if(nc, subjects.TENANTS, subjects.tenant_settings(tenant), value, revision)
+    except RequestFailed as error:
+        raise RequestFailed(error.code, _AWAY.format(error.message)) from error
 
 
 def _value(headers: Mapping[str, str], data: bytes) -> bytes:

@@ -158,7 +158,7 @@ def trim(
     creds: Creds = "",
 ) -> None:
     """Have persist remove from MEMORY what is recorded and older than the kept window."""
-    answers = call(server, creds, NO_TENANT, lambda c: ask_stage(c, "persist", "trim", {"dry_run": dry_run}))
+    answers = call(server, creds, NO_TENANT, lambda c: ask_stage(c, "persist", "trim", {"dry_run": dry_run}, place=0))
     typer.echo(_trimmed(answers) if for_people(as_json) else json.dumps(answers, default=str))
 
 

@@ -223,7 +223,7 @@ def run(
     file = configuration.settings_file(config, data)
     settings = configuration.load(file, os.environ, shard=shard, shards=shards)
     common = settings[""]
-    if common.shard >= common.shards:
+    if common.shard >= common.shards and flow.stage(stage).replicas:
         raise SettingsError(f"shard {common.shard} does not exist among {common.shards}; the first is 0")
     raise typer.Exit(_run_stage(stage, settings))
 

@@ -13,6 +13,7 @@ from jetmem.docs import schemas
 from jetmem.runtime.settings import Common
 from jetmem_schemas import internal, requests, subjects
 from jetmem_schemas.failures import ERROR_CODE_HEADER, ERROR_HEADER, Failure
+from jetmem_schemas.owning import Owned
 from jetmem_schemas.tenants import TenantSettings
 from jetmem_schemas.waves import TOPICS, WaveTold
 
@@ -34,6 +35,7 @@ _STREAMS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     subjects.EMBED: (subjects.embed_job("STAGE"), {"job": internal.EmbedJob}),
     subjects.DEAD: (subjects.dead("CODE", "TENANT"), {"dead_letter": None}),
     subjects.TENANTS: (subjects.tenant_settings("TENANT"), {"tenant_settings": TenantSettings}),
+    subjects.OWNERS: (subjects.owners("STAGE"), {"owned": Owned}),
 }
 
 
@@ -92,6 +94,7 @@ def _stream(stream: str) -> dict[str, Any]:
         subjects.MEMORY: subjects.MEMORY_DESTINATION.split("{{")[0] + "{partition}.{tenant}.{kind}.{agent}.{session}",
         subjects.RECORD: subject.replace("0", "{partition}"),
         subjects.TENANTS: subjects.tenant_settings("{tenant}"),
+        subjects.OWNERS: subjects.owners("{stage}"),
     }.get(stream, _template(subject))
     kept = f"{shown['storage']} storage, {shown['retention']}, discard {shown['discard']}"
     takes = ", ".join(shown["subjects"])
@@ -157,6 +160,7 @@ def _messages() -> dict[str, Any]:
             if kind is not None:
                 found[name] = {"contentType": "application/msgpack", **_message(kind)}
     found["tenant_settings"] = _message(TenantSettings)
+    found["owned"] = {"payload": {"type": "array", "items": {"$ref": _REF.format(name="Owned")}}}
     found["dead_letter"] = {
         "description": "The original bytes; headers `Jetmem-*` carry subject, sequence, time, code, reason and field.",
         "contentType": "application/octet-stream",

@@ -81,7 +81,8 @@ _PIPELINE: Final = Board(
             Panel("Published", "cps", "What stages say as a consequence.", _rates("jetmem_emitted_total", "stage")),
         ),
         "Lag": (
-            Panel("Entries behind", "short", "Not yet applied.", _per("jetmem_lag_messages", "stage")),
+            Panel("Entries behind", "short", "Not yet applied, by the process that has most.",
+                  _per("jetmem_lag_messages", "stage", "max")),
             Panel("Seconds behind", "s", "Age of the oldest not yet applied.",
                   _per("jetmem_lag_seconds", "stage", "max")),
             Panel("Waits", "short", "Texts without a vector, nodes not yet back, outbox rows not yet acknowledged.", (

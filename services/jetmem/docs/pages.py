@@ -49,9 +49,9 @@ def stages() -> str:
 def streams() -> str:
     """The stream table, from the configurations that they are made with."""
     rows = []
-    for name in (subjects.MEMORY, subjects.RECORD, subjects.EMBED, subjects.DEAD, subjects.TENANTS):
+    for name in (*subjects.STREAMS, subjects.TENANTS, subjects.OWNERS):
         made = configuration(name, Common())
-        readers = [f"`{s.name}`" for s in flow.STAGES if s.reads == name or (s.tenants and name == subjects.TENANTS)]
+        readers = [f"`{each}`" for each in flow.readers(name)]
         takes = ", ".join(f"`{each}`" for each in made["subjects"])
         bound = f"{made['max_bytes'] // _MIB:,} MiB"
         kept = f"{made['storage']}, {made['retention']}"

@@ -335,8 +335,11 @@ class Indexer:
     def purge_step(self) -> bool:
         """One slice of rewriting the word indexes of partitions that forgot; True when all are done and in place."""
         if self._to_rewrite is None:
-            self._to_rewrite = sorted({part for part in map(partition_of, self.erased) if part in self.rows_at})
-            self._rewritten = {}
+            self._to_rewrite = sorted({part for part in map(partition_of, self.erased) if part in self.parts})
+            self._rewritten = {t: rseq for t, rseq in self.erased.items() if partition_of(t) not in self.parts}
+            for tenant in self._rewritten:  # another shard's by now: the word index went at once
+                self.tenants.drop_graph(tenant)
+                self.tenants.drop_graph(nodes_of(tenant))
         if self._rewrite is None:
             if not self._to_rewrite:
                 self._to_rewrite = None

@@ -18,15 +18,15 @@ class Fresh:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
-        self._ends: dict[int, deque[Head]] = {part: deque(maxlen=_ENDS_MAX) for part in learner.parts}
+        self._ends: dict[int, deque[Head]] = {}
 
     def applied(self, part: int) -> None:
         """Entries were applied."""
-        self._ends[part].append(self._learner.at[part])
+        self._ends.setdefault(part, deque(maxlen=_ENDS_MAX)).append(self._learner.at[part])
 
     def reset(self, part: int) -> None:
-        """The log is another one."""
-        self._ends[part].clear()
+        """The log is another one, or another shard's: it need not be ours."""
+        self._ends.pop(part, None)
 
     def tasks(self, part: int, tenant: str) -> Head:
         """The entry before the first task that lacks its vector.
@@ -37,6 +37,6 @@ class Fresh:
         first = self._learner.vectors.first_pending(tenant)
         if first is None or first > at.rseq:
             return at
-        ends = list(self._ends[part])
+        ends = list(self._ends.get(part, ()))
         before = bisect_left(ends, first, key=lambda end: end.rseq)
         return Head(first - 1, ends[before - 1].seq if before else 0)

@@ -19,18 +19,23 @@ from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.nats_streams import ensure, stream_info
 from jetmem.adapters.rocks import Rocks
 from jetmem.persist import answers
+from jetmem.persist.giving import Giver
 from jetmem.persist.handler import Applied, Recorder
 from jetmem.persist.letters import Letters
+from jetmem.persist.moving import Mover
+from jetmem.persist.neighbours import Neighbours
 from jetmem.persist.outbox import Outbox
+from jetmem.persist.places import Places
 from jetmem.persist.purge import Purge
 from jetmem.persist.record import FAMILIES, FORMAT, Record
 from jetmem.persist.settings import PersistSettings
+from jetmem.persist.shares import Shares
 from jetmem.persist.source import Source
 from jetmem.persist.trim import Trim, TrimRequest
 from jetmem.runtime import freshness, limits, metrics, tracing
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.crashpoints import crashpoint
-from jetmem.runtime.errors import Broken, Retryable
+from jetmem.runtime.errors import RequestFailed, Retryable
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
 from jetmem_schemas import subjects
@@ -51,6 +56,7 @@ from jetmem_schemas.internal import (
     decode_entry,
     encode,
 )
+from jetmem_schemas.owning import CopyRequest, ReleaseRequest, SafeRequest
 
 T = TypeVar("T")
 _READER = "all"
@@ -67,10 +73,8 @@ def build(
     """Build the process; nothing is connected before `run`, the store is opened at once.
 
     Raises:
-        Broken: The store is in use or of a newer format, or more than one shard is asked for.
+        Broken: The store is in use or of a newer format.
     """
-    if common.shards != 1:
-        raise Broken("persist runs as one shard; reading one partition per consumer is not built yet")
     shell = Shell("persist", common, clock=clock, broker=broker)
     held = store or Rocks(Path(common.data) / "persist", FAMILIES, format_version=FORMAT)
     persist = Persist(shell, settings, held)
@@ -86,16 +90,31 @@ class Persist:
         self.settings = settings
         self.record = Record(store)
         self.recorder = Recorder(self.record, _READER)
+        self.shares = Shares(self.recorder)
+        self.between = asyncio.Lock()  # held while a batch of MEMORY is recorded
         self.writer = ThreadPoolExecutor(1, "writer")
         self.readers = ThreadPoolExecutor(settings.read_threads, "reader")
-        self.source = Source(shell, settings, self.recorder, self.in_writer)
-        self.outbox = Outbox(shell, store, self.in_writer, self.in_reader)
-        self.trim = Trim(shell, settings, self.recorder, self.in_writer)
-        self.purge = Purge(shell, settings, self.recorder, self.in_writer, self.in_reader, self.outbox)
-        self.letters = Letters(shell, store, self.in_writer, self.outbox.settled)
+        work = (self.in_writer, self.in_reader)
+        self.places = Places(shell)
+        self.mover = Mover(
+            shell,
+            self.shares,
+            self.between,
+            self.in_writer,
+            self.places,
+            self,
+            accept_gap=settings.accept_gap,
+        )
+        self.source = Source(shell, settings, self.recorder, self.in_writer, lambda: bool(self.shares.owned))
+        self.outbox = Outbox(shell, store, *work)
+        others = Neighbours(shell, self.shares, self.mover)
+        self.trim = Trim(shell, settings, self.recorder, self.in_writer, others)
+        self.purge = Purge(shell, settings, self.recorder, *work, self.outbox, self.shares.keeps, self.mover.shares)
+        self.giver = Giver(shell, self.shares, self.mover, self.between, self.outbox, *work)
+        self.letters = Letters(shell, store, self.in_writer, self.outbox.settled, self.shares.keeps)
         self._moved = asyncio.Event()
         # heads tell what was announced, not what is stored: a reader that heard all must not look behind
-        self._announced = Heads(self.recorder.synced.seq, self.recorder.heads)
+        self._announced = self._heads()
 
     def wire(self) -> None:
         """Add loops and endpoints to the shell."""
@@ -109,6 +128,8 @@ class Persist:
         shell.loop("dead letters", self._count_dead_letters)
         shell.loop("trim", self.trim.run)
         shell.loop("purge", self.purge.run)
+        shell.loop("partitions", self.mover.run)
+        shell.loop("given away", self.mover.leave)
         shell.on_stop(self._close)
         table = {
             "scan": Endpoint(ScanRequest, self._scan),
@@ -123,7 +144,22 @@ class Persist:
             "drop_letter": Endpoint(DropLetter, self.letters.drop),
             "trim": Endpoint(TrimRequest, self.trim.answer),
         }
-        shell.serve(subjects.service_all("persist", "*"), table)
+        moving = {
+            "copy": Endpoint(CopyRequest, self.giver.copy),
+            "release": Endpoint(ReleaseRequest, self.giver.release),
+            "safe": Endpoint(SafeRequest, self.giver.safe),
+        }
+        self.places.table = {verb: self._of_ours(endpoint) for verb, endpoint in table.items()} | moving
+
+    def _of_ours(self, endpoint: Endpoint) -> Endpoint:
+        """Refuse what is asked of a partition that is another's, or on its way."""
+
+        async def answer(part: int, request: Any) -> Any:
+            if part >= 0 and (part not in self.shares.owned or part in self.shares.closed):
+                raise RequestFailed("unavailable", f"partition {part} is not at this process")
+            return await endpoint.answer(part, request)
+
+        return Endpoint(endpoint.request, answer)
 
     async def in_writer(self, work: Callable[[], T]) -> T:
         """Run on the one thread that writes."""
@@ -138,7 +174,34 @@ class Persist:
             await self.source.verify()  # before a lost MEMORY is made anew and takes messages as if all were well
         for stream in (subjects.MEMORY, subjects.RECORD, subjects.DEAD):
             await ensure(self.shell.nc, stream, self.shell.common)
+        await self.mover.claim()
         await self.source.verify()
+        self._announced = self._heads()
+        stay = all(map(self.mover.me.wants, self.shares.owned))
+        self.places.wire(self.shares.owned, stay=stay)
+
+    def changed(self) -> None:
+        """Other partitions ride than before."""
+        self._announced = self._heads()
+
+    async def reached(self, seq: int, wait_s: float) -> bool:
+        """Whether MEMORY is read up to there, within so long."""
+        return await self._within(lambda: self.recorder.synced.seq >= seq, wait_s)
+
+    async def _within(self, condition: Callable[[], bool], wait_s: float) -> bool:
+        """Whether something holds, looked at after each write."""
+        deadline = self.shell.clock.monotonic() + wait_s
+        while not condition():
+            left = deadline - self.shell.clock.monotonic()
+            if left <= 0:
+                return False
+            moved = self._moved
+            try:
+                async with asyncio.timeout(min(left, 0.25)):
+                    await moved.wait()
+            except TimeoutError:
+                continue
+        return True
 
     async def _read(self) -> None:
         """The spine: read in order, write once, announce. Never skips ahead.
@@ -160,7 +223,8 @@ class Persist:
                 await asyncio.sleep(limits.RETRY_FIRST_S)
                 continue
             if messages:
-                await self._apply(messages)
+                async with self.between:
+                    await self._apply(messages)
             if messages or reader.alive:
                 self._tell_health(messages)
 
@@ -173,12 +237,13 @@ class Persist:
             self.shell.health.behind(stuck)
 
     async def _apply(self, messages: list[Delivered]) -> None:
-        traces = _traces(messages)
+        ours = self.recorder.ours(messages)  # what every shard reads is counted by one
+        traces = _traces(ours)
         with tracing.writing("persist write", traces.values()):
-            await self._record(messages, traces)
+            await self._record(messages, ours, traces)
 
-    async def _record(self, messages: list[Delivered], traces: dict[int, str]) -> None:
-        metrics.received.labels("persist").inc(len(messages))
+    async def _record(self, messages: list[Delivered], ours: list[Delivered], traces: dict[int, str]) -> None:
+        metrics.received.labels("persist").inc(len(ours))
         metrics.batch_size.labels("persist").observe(len(messages))
         waiting = len(messages) + messages[-1].pending
         self.shell.health.behind(waiting)  # said first: the write may hang
@@ -187,7 +252,7 @@ class Persist:
             began = self.shell.clock.monotonic()
             applied = await self.in_writer(lambda: next(steps, None))
             if applied is None:
-                freshness.observe("record", (each.at for each in messages), self.shell.clock.now_ms())
+                freshness.observe("record", (each.at for each in ours), self.shell.clock.now_ms())
                 self.shell.health.reached(messages[-1].at)
                 return
             metrics.write_seconds.labels("persist").observe(self.shell.clock.monotonic() - began)
@@ -206,8 +271,13 @@ class Persist:
                 metrics.emitted.labels("persist").inc(len(facts.entries))
         except (nats.errors.Error, OSError) as error:
             self.shell.health.failed(error)
-        self._announced = Heads(self.recorder.synced.seq, self.recorder.heads)
+        self._announced = self._heads()
         crashpoint("persist:after-announce")
+
+    def _heads(self) -> Heads:
+        """Where the partitions end that are read here, those without an entry too; of others a reader hears others."""
+        heads = self.recorder.heads
+        return Heads(self.recorder.synced.seq, {part: heads.get(part, Head()) for part in self.shares.riding})
 
     async def _announce_heads(self) -> None:
         """Say each second, acknowledged, where every partition ends; make RECORD again if the broker lost it."""
@@ -237,51 +307,41 @@ class Persist:
             await asyncio.sleep(limits.DEAD_COUNT_EVERY_S)
 
     async def _scan(self, part: int, request: ScanRequest) -> Any:
-        at = self.recorder.synced.seq
-        head = self.recorder.heads.get(part, Head())
+        at, head = self.shares.seq(part), self.shares.head(part)
         return await self.in_reader(lambda: answers.scan(self.record, part, request, head, at))
 
     async def _cover(self, part: int, request: CoverRequest) -> CoverReply:
-        deadline = self.shell.clock.monotonic() + request.wait_ms / 1000
-        while (at := self.recorder.synced.seq) < request.after:
-            left = deadline - self.shell.clock.monotonic()
-            if left <= 0:
-                break
-            moved = self._moved
-            try:
-                async with asyncio.timeout(min(left, 0.25)):
-                    await moved.wait()
-            except TimeoutError:
-                continue
-        head = self.recorder.heads.get(part, Head())
+        covered = await self._within(lambda: self.shares.seq(part) >= request.after, request.wait_ms / 1000)
+        at = self.shares.seq(part)
+        head = self.shares.head(part)
         if not request.after:
             return CoverReply(True, 0, head, at)
-        covered = at >= request.after
         rseq = await self.in_reader(lambda: self.record.covering(part, request.after)) if covered else 0
         return CoverReply(covered, rseq, head, at)
 
     async def _fetch(self, part: int, request: FetchRequest) -> Any:
-        at = self.recorder.synced.seq
+        at = self.shares.seq(part)
         return await self.in_reader(lambda: answers.fetch(self.record, request, at))
 
     async def _timeline(self, part: int, request: TimelineRequest) -> Any:
-        at = self.recorder.synced.seq
+        at = self.shares.seq(part)
         return await self.in_reader(lambda: answers.timeline(self.record, request, at))
 
     async def _sessions(self, part: int, request: ActivityRequest) -> Any:
-        at = self.recorder.synced.seq
+        at = self.shares.seq(part)
         return await self.in_reader(lambda: answers.activity(self.record, request, at, agents=False))
 
     async def _agents(self, part: int, request: ActivityRequest) -> Any:
-        at = self.recorder.synced.seq
+        at = self.shares.seq(part)
         return await self.in_reader(lambda: answers.activity(self.record, request, at, agents=True))
 
     async def _nodes(self, part: int, request: NodesRequest) -> Any:
-        at = self.recorder.synced.seq
+        at = self.shares.seq(part)
         return await self.in_reader(lambda: answers.toc_nodes(self.record, request, at))
 
     async def _status(self, part: int, request: dict[str, Any]) -> StageStatus:
-        counts: dict[str, int | float | str] = {"record_seq": self.recorder.synced.seq}
+        at = self.shares.seq(part) if part >= 0 else self.recorder.synced.seq
+        counts: dict[str, int | float | str] = {"record_seq": at}
         tenant = str(request.get("tenant", ""))
         if tenant:
             counts |= await self.in_reader(lambda: self.purge.counts(tenant))

@@ -60,6 +60,7 @@ class Copies:
         in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
         in_reader: Callable[[Callable[[], Any]], Awaitable[Any]],
         outbox_silent: Callable[[], AbstractAsyncContextManager[Any]],
+        keeps: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._shell = shell
         self._recorder = recorder
@@ -67,6 +68,7 @@ class Copies:
         self._in_writer = in_writer
         self._in_reader = in_reader
         self._outbox_silent = outbox_silent
+        self._keeps = keeps
 
     async def erase(self) -> set[str]:
         """Erase what is due; returns the tenants of whose messages nobody knows whether they are erased."""
@@ -97,6 +99,7 @@ class Copies:
         if asked or gone:
             held = [_with(row, held=True) for row in lost]
             await self._in_writer(partial(self._write, [r for r in gone if r not in lost], asked + held))
+        there = [row for row in there if self._keeps(row.due.tenant)]  # parked meanwhile, it was not noted
         self._tell(lost)
         erased = await asyncio.gather(*(overwrite(self._shell.nc, stream, row.seq) for row in there))
         # gone meanwhile, by somebody else: looked at again
@@ -149,21 +152,24 @@ class Copies:
         rows: list[Row] = []
         for key, raw in self._store.scan("purge", b""):
             row = _row(key, raw)
-            if not row.due.held:
+            if not row.due.held and self._keeps(row.due.tenant):
                 rows.append(row)
             if len(rows) == _CHUNK:
                 break
         return rows
 
     def _held(self) -> list[Row]:
-        return [row for row in (_row(*each) for each in self._store.scan("purge", b"")) if row.due.held]
+        rows = (_row(*each) for each in self._store.scan("purge", b""))
+        return [row for row in rows if row.due.held and self._keeps(row.due.tenant)]
 
     def _write(self, done: list[Row], changed: list[Row] | None = None) -> None:
         batch = self._store.batch()
         for row in done:
-            batch.delete("purge", row.key)
+            if self._keeps(row.due.tenant):
+                batch.delete("purge", row.key)
         for row in changed or ():
-            batch.put("purge", row.key, _encode(row.due))
+            if self._keeps(row.due.tenant):
+                batch.put("purge", row.key, _encode(row.due))
         if len(batch):
             self._store.write(batch, sync=True)
 

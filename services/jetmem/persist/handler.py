@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import count
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -31,12 +32,14 @@ from jetmem.persist.record import (
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import Poison
+from jetmem.runtime.store import WriteSet
 from jetmem_schemas import subjects
 from jetmem_schemas.errors import SchemaError
 from jetmem_schemas.events import Forget
 from jetmem_schemas.internal import Entry, Facts, Forgotten
 from jetmem_schemas.subjects import partition_of
 
+M = TypeVar("M", bound=Message)
 _encode = msgspec.msgpack.Encoder().encode
 #: Header values are one line of printable ASCII, and short.
 _HEADER_CHARS_MAX: Final = 500
@@ -62,15 +65,25 @@ class Recorder:
         checkpoint: Where the write in the making is; writer thread only.
         synced: Where the disk is; replaced after each sync, after `heads`. What others are told.
         heads: The last synced entry of each partition; replaced, never changed.
+        parts: The partitions whose messages are recorded, others are passed over; replaced, never changed.
+        numbers: Where outbox rows get theirs from.
     """
 
-    def __init__(self, record: Record, reader: str) -> None:
+    def __init__(
+        self,
+        record: Record,
+        reader: str,
+        parts: Iterable[int] = range(subjects.PARTITIONS),
+        *,
+        numbers: Iterator[int] | None = None,
+    ) -> None:
         self.record = record
         self.reader = reader
+        self.parts = frozenset(parts)
         self.checkpoint = record.checkpoint(reader)
         self.synced = self.checkpoint
         self.heads = record.heads()
-        self._outbox_next = _last_number(record, "outbox") + 1
+        self.numbers = numbers or count(_last_number(record, "outbox") + 1)
 
     def apply(self, messages: Sequence[Message]) -> Applied:
         """Record a batch: all of it is on disk when this returns."""
@@ -88,6 +101,9 @@ class Recorder:
         for message in messages:
             if message.seq <= self.checkpoint.seq:
                 continue
+            if not self._is_ours(message):
+                self.checkpoint = self._behind(message)
+                continue
             candidate = self._judge(write, message)
             if candidate is not None and candidate.forget is not None:
                 yield from self._commit(write)
@@ -97,6 +113,12 @@ class Recorder:
                 self._take(write, candidate, message)
             self.checkpoint = self._behind(message)
         yield from self._commit(write)
+
+    def ours(self, messages: list[M]) -> list[M]:
+        """Those of a batch that are recorded here, not passed over."""
+        if len(self.parts) == subjects.PARTITIONS:
+            return messages
+        return [each for each in messages if self._is_ours(each)]
 
     def adopt(self, created: str) -> None:
         """Bind the record to the stream it will read from its first message on.
@@ -125,8 +147,21 @@ class Recorder:
         if seq == self.checkpoint.seq:
             self._set(msgspec.structs.replace(self.checkpoint, erased=True), self._begin())
 
+    def begin_at(self, created: str, seq: int, epoch: int = 0) -> None:
+        """Read on behind a message that others may erase."""
+        self._set(Checkpoint(created, seq, erased=True, epoch=epoch), self._begin())
+
+    def write_with(self, batch: WriteSet, **changes: Any) -> None:
+        """Write a batch together with changes of the checkpoint, between two batches of messages."""
+        self._set(msgspec.structs.replace(self.checkpoint, **changes), Write(self.record, batch))
+
+    def _is_ours(self, message: Message) -> bool:
+        return len(self.parts) == subjects.PARTITIONS or subjects.home(message.subject) in self.parts
+
     def _behind(self, message: Message) -> Checkpoint:
-        return Checkpoint(self.checkpoint.created, message.seq, message.at, epoch=self.checkpoint.epoch)
+        """Who else owns what is passed over may erase it: that it is gone is no sign of loss then."""
+        erased = not self._is_ours(message)
+        return Checkpoint(self.checkpoint.created, message.seq, message.at, erased, self.checkpoint.epoch)
 
     def _set(self, checkpoint: Checkpoint, write: Write) -> None:
         self.checkpoint = checkpoint
@@ -289,9 +324,8 @@ class Recorder:
         row = OutboxRow(
             subjects.dead(code, tenant), headers, message.data, tenant, source, message.seq, id_, message.at
         )
-        write.batch.put("outbox", keys.u64(self._outbox_next), _encode(row))
+        write.batch.put("outbox", keys.u64(next(self.numbers)), _encode(row))
         write.outbox += 1
-        self._outbox_next += 1
         metrics.dead_letters.labels(code).inc()
         metrics.operations.labels("publish", code).inc()
 

@@ -54,11 +54,13 @@ class Letters:
         store: Store,
         in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
         outbox_settled: Callable[[], Awaitable[None]],
+        keeps: Callable[[str], bool],
     ) -> None:
         self._shell = shell
         self._store = store
         self._in_writer = in_writer
         self._outbox_settled = outbox_settled
+        self._keeps = keeps
 
     async def drop(self, part: int, request: DropLetter) -> LetterDropped:
         """Erase one letter from DEAD at once, its origin from MEMORY with the next purge.
@@ -81,6 +83,8 @@ class Letters:
         return LetterDropped(dropped=True)
 
     def _purge_later(self, seq: int, letter: Due, origin: Origin) -> None:
+        if not self._keeps(letter.tenant):
+            raise RequestFailed("unavailable", f"what is of {letter.tenant} is at another shard, or on its way")
         batch = self._store.batch()
         batch.put("purge", letter_key(seq), _encode(letter))
         if self._store.get("purge", origin.copy) is None:  # one that is there may have been asked for

@@ -70,6 +70,10 @@ class Outbox:
         """Rows were written."""
         self._wake.set()
 
+    def tenants(self) -> set[str]:
+        """Whose rows wait."""
+        return {msgspec.msgpack.decode(raw, type=OutboxRow).tenant for _, raw in self._store.scan("outbox", b"")}
+
     async def run(self) -> None:
         """Publish for ever; what is refused or unanswered stays and is tried again."""
         wait_s = limits.RETRY_FIRST_S

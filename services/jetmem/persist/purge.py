@@ -33,8 +33,21 @@ from jetmem_schemas.subjects import partition_of
 _encode = msgspec.msgpack.Encoder().encode
 
 
+def _every(_: str) -> bool:
+    return True
+
+
+def _none(_: str) -> bool:
+    return False
+
+
 class Purge:
-    """Works off `purge` rows and unpurged forgets; everything it does can be done again."""
+    """Works off `purge` rows and unpurged forgets; everything it does can be done again.
+
+    `keeps` says of a tenant whether its rows are ours to work off, `shared` whether another store's files may still
+    hold some of its: what is forgotten is not purged then. A partition may be parked at any time, so both are asked
+    again where rows are written, on the writer thread.
+    """
 
     def __init__(
         self,
@@ -44,6 +57,8 @@ class Purge:
         in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
         in_reader: Callable[[Callable[[], Any]], Awaitable[Any]],
         outbox: Outbox,
+        keeps: Callable[[str], bool] = _every,
+        shared: Callable[[str], bool] = _none,
     ) -> None:
         self._shell = shell
         self._settings = settings
@@ -52,7 +67,9 @@ class Purge:
         self._in_writer = in_writer
         self._in_reader = in_reader
         self._outbox_settled = outbox.settled
-        self._copies = Copies(shell, recorder, in_writer, in_reader, outbox.silent)
+        self._copies = Copies(shell, recorder, in_writer, in_reader, outbox.silent, keeps)
+        self._keeps = keeps
+        self._shared = shared
         self._rewritten: set[bytes] = set()  # forgets that wait for nothing but what is held
 
     async def run(self) -> None:
@@ -79,6 +96,7 @@ class Purge:
                 await self._note_dead(row)
             held = await self._copies.erase()
             await asyncio.to_thread(self._store.compact)
+        held |= {row.tenant for _, row in waiting if self._shared(row.tenant)}
         ready = [(key, row) for key, row in waiting if row.tenant not in held]
         if ready:
             await self._in_writer(lambda: self._mark(ready))
@@ -114,13 +132,15 @@ class Purge:
         }
 
     def _unpurged(self) -> list[tuple[bytes, ForgetRow]]:
-        return [(key, forget_row(raw)) for key, raw in self._store.scan("unpurged", b"")]
+        rows = ((key, forget_row(raw)) for key, raw in self._store.scan("unpurged", b""))
+        return [(key, row) for key, row in rows if self._keeps(row.tenant)]
 
     def _mark(self, waiting: list[tuple[bytes, ForgetRow]]) -> None:
         batch = self._store.batch()
         for key, row in waiting:
-            batch.delete("unpurged", key)
-            batch.put("forgets", key, _encode(msgspec.structs.replace(row, body=b"", purged=True)))
+            if self._keeps(row.tenant) and not self._shared(row.tenant):
+                batch.delete("unpurged", key)
+                batch.put("forgets", key, _encode(msgspec.structs.replace(row, body=b"", purged=True)))
         self._store.write(batch, sync=True)
 
     async def _note_dead(self, row: ForgetRow) -> None:
@@ -142,9 +162,11 @@ class Purge:
                 ]
             seq = found.seq + 1
         if noted:
-            await self._in_writer(lambda: self._note(noted))
+            await self._in_writer(lambda: self._note(noted, row.tenant))
 
-    def _note(self, rows: list[tuple[bytes, bytes]]) -> None:
+    def _note(self, rows: list[tuple[bytes, bytes]], tenant: str) -> None:
+        if not self._keeps(tenant):
+            return
         batch = self._store.batch()
         for key, value in rows:
             if self._store.get("purge", key) is None:  # one that is there may have been asked for

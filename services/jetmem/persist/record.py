@@ -16,7 +16,11 @@ from jetmem.runtime.store import Store, WriteSet
 from jetmem_schemas.internal import Activity, Entry, Facts, Head, decode_entry
 from jetmem_schemas.subjects import partition_of
 
-FORMAT: Final = 1
+#: Of a store with the whole record, …
+WHOLE: Final = 1
+#: … and of one that lacks partitions, or has parked some: who knows no shards would take itself for the owner of all.
+SHARED: Final = 2
+FORMAT: Final = SHARED
 #: log: entries by number · ids: IdRow by (tenant, id) · time, sessions: order of events · activity, agents: counters ·
 #: recent_*: latest first · outbox: what must still be published · unpurged: forgets whose words some file may hold ·
 #: forgets: all others · purge: messages of MEMORY to be erased, by sequence and broker time, and letters of DEAD ·

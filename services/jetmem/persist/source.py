@@ -27,11 +27,13 @@ class Source:
         settings: PersistSettings,
         recorder: Recorder,
         in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
+        owns: Callable[[], bool] = lambda: True,
     ) -> None:
         self._shell = shell
         self._settings = settings
         self._recorder = recorder
         self._in_writer = in_writer
+        self._owns = owns
 
     async def verify(self) -> int:
         """Compare the stream with the checkpoint; adopts the stream when the record is empty.
@@ -55,6 +57,8 @@ class Source:
         try:
             if self._recorder.synced.created:
                 await self._compare(info)
+            elif not self._owns():  # a new shard: what it will have comes with where it is to be read on
+                await self._in_writer(partial(self._recorder.begin_at, info["created"], info["state"]["last_seq"]))
             else:
                 self._first(info)
                 await self._in_writer(partial(self._recorder.adopt, info["created"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -31,6 +31,27 @@ class TrimRequest(msgspec.Struct, frozen=True):
     dry_run: bool = False
 
 
+class OtherShards(Protocol):
+    """The shards that read MEMORY beside us."""
+
+    def first(self) -> bool:
+        """Whether trimming is for us to do."""
+
+    async def safe(self) -> int:
+        """Up to where all partitions are on disk that do not follow our own checkpoint; large if none.
+
+        Raises:
+            Retryable: One does not say.
+        """
+
+    async def note(self, trimmed: int, trimming: Trimming) -> None:
+        """Have every other shard note what a trim is about to do, or has done.
+
+        Raises:
+            Retryable: One does not answer.
+        """
+
+
 class Trim:
     """A timer, and `jetmem trim`."""
 
@@ -40,11 +61,13 @@ class Trim:
         settings: PersistSettings,
         recorder: Recorder,
         in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
+        shards: OtherShards,
     ) -> None:
         self._shell = shell
         self._settings = settings
         self._recorder = recorder
         self._in_writer = in_writer
+        self._shards = shards
         self._one = asyncio.Lock()  # the timer and a request would write over what the other noted
 
     async def run(self) -> None:
@@ -52,7 +75,8 @@ class Trim:
         while True:
             await asyncio.sleep(self._settings.trim_every_s)
             try:
-                await self.once(dry_run=False)
+                if self._shards.first():
+                    await self.once(dry_run=False)
             except (Retryable, ApiError) as error:
                 self._shell.health.failed(error)
 
@@ -71,7 +95,7 @@ class Trim:
             first, last, checkpoint (sequences), bytes, keep_from (first sequence kept), removed (messages), dry_run.
         """
         info = await stream_info(self._shell.nc, subjects.MEMORY)
-        state, checkpoint = info["state"], self._recorder.synced.seq
+        state, checkpoint = info["state"], min(self._recorder.synced.seq, await self._shards.safe())
         keep_from = await self._keep_from(state, checkpoint, info["config"].get("max_bytes", -1))
         removed = max(0, keep_from - state["first_seq"])
         if removed and not dry_run:
@@ -93,15 +117,19 @@ class Trim:
         before, server = record.trimming(), server_id(self._shell.nc)
         doubt = before if before.server not in ("", server) else Trimming()
         asked = Trimming(doubt.server or server, max(doubt.upto, keep_from))
-        await self._in_writer(lambda: self._note(record.trimmed(), asked))
+        await self._note(record.trimmed(), asked)
         clear = await self._erase_below(keep_from, first)
         await api(
             self._shell.nc, subjects.raw_stream_api("STREAM.PURGE", subjects.MEMORY), {"seq": keep_from}, timeout_s=30
         )
         left = Trimming() if clear >= doubt.upto else doubt
-        await self._in_writer(lambda: self._note(max(record.trimmed(), clear), left))
+        await self._note(max(record.trimmed(), clear), left)
 
-    def _note(self, trimmed: int, trimming: Trimming) -> None:
+    async def _note(self, trimmed: int, trimming: Trimming) -> None:
+        await self._in_writer(lambda: self._put(trimmed, trimming))
+        await self._shards.note(trimmed, trimming)
+
+    def _put(self, trimmed: int, trimming: Trimming) -> None:
         store = self._recorder.record.store
         batch = store.batch()
         batch.put("meta", TRIMMED, keys.u64(trimmed))

@@ -33,6 +33,9 @@ DEAD_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
 TENANTS_BYTES_MAX: Final = 64 * 1024 * 1024
 #: … and so many earlier values of each, for whoever wonders what was set before.
 TENANTS_HISTORY: Final = 8
+#: Who owns which partition is one value of some kilobytes; so many earlier ones show how the last move went.
+OWNERS_BYTES_MAX: Final = 16 * 1024 * 1024
+OWNERS_HISTORY: Final = 64
 #: JetStream keeps a stream in files of at most so many bytes (server source, `FileStoreMaxBlkSize`).
 STREAM_FILE_BYTES_MAX: Final = 8 * 1024 * 1024
 #: Heads are announced this often: the longest time a reader can miss that it missed the last message.

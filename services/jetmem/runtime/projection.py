@@ -178,9 +178,14 @@ class Projection:
         self._health.progressed(self.lag())
 
     def _compare(self, said: Heads) -> None:
-        """Everything announced before the heads was heard before them, so a difference is a loss, or another log."""
-        for part in self.parts:
-            head, taken = said.heads.get(part, Head()), self.taken[part]
+        """Everything announced before the heads was heard before them, so a difference is a loss, or another log.
+
+        Each shard of persist names the partitions that it has, those without an entry too.
+        """
+        for part, head in said.heads.items():
+            if part not in self.taken:
+                continue
+            taken = self.taken[part]
             self._heads[part] = head
             if head != taken:
                 self._fall_behind(part)

@@ -41,11 +41,11 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
         http_port: Port for them; 0 for none.
         log_level: Least severity shown.
         log_format: `auto` is readable on a terminal and JSON otherwise.
-        shard: Ordinal of this process.
-        shards: Processes that share this stage's 64 partitions.
+        shard: Ordinal of this process; one beyond the last gives its partitions away.
+        shards: Processes that share this stage's 64 partitions; another number moves them (decision 0025).
         crash: Test hook, see `runtime.crashpoints`.
         memory_bytes_max: Most that MEMORY holds on disk; full, it refuses until persist has trimmed it.
-        replicas: Of the streams MEMORY, DEAD and KV_TENANTS; 3 on a cluster.
+        replicas: Of the streams MEMORY, DEAD, KV_TENANTS and KV_OWNERS; 3 on a cluster.
         otlp_endpoint: Collector that traces are sent to, OTLP over HTTP (`http://collector:4318`); "" for none.
         trace_share: Of the traces that begin here, so many are kept; those that come with a message are as it says.
         timezone: Whose days a tenant's days are if it has no own (`jetmem tenant set`): an IANA name.

@@ -46,6 +46,9 @@ class Store(Protocol):
     def compact(self) -> None:
         """Rewrite every file without what was erased."""
 
+    def set_format(self, version: int) -> None:
+        """From now on only versions of ours that know this format open it; on disk when this returns. Writer thread."""
+
     def disk_bytes(self) -> int:
         """Size on disk."""
 

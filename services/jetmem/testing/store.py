@@ -41,11 +41,13 @@ class FakeStore:
     Attributes:
         writes: Batches applied.
         syncs: Times that everything written so far was made durable.
+        format: What `set_format` set; 0 before.
     """
 
     def __init__(self, families: Sequence[str]) -> None:
         self.writes = 0
         self.syncs = 0
+        self.format = 0
         self._names = tuple(families)
         self._values: dict[str, dict[bytes, bytes]] = {name: {} for name in families}
         self._order: dict[str, list[bytes]] = {name: [] for name in families}
@@ -126,6 +128,10 @@ class FakeStore:
 
     def compact(self) -> None:
         """Nothing erased is kept anyway."""
+
+    def set_format(self, version: int) -> None:
+        """Note which format it has."""
+        self.format = version
 
     def disk_bytes(self) -> int:
         """Bytes of all keys and values."""
