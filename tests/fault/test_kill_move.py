@@ -5,6 +5,7 @@ file of any store keeps what was forgotten; and all of it said again changes not
 """
 
 import asyncio
+import math
 import os
 import random
 
@@ -26,7 +27,9 @@ OF_THE_OWNER = ("move:after-park", "move:after-let-go", "move:after-drop")
 AT_START = ("move:after-own",)
 #: Tenants of partitions that stay where they are, and of some that move.
 TENANTS = tenants_of([0, 2, 1, 3, 5])
-FORGET_EVERY, REPEAT_EVERY, BAD_EVERY = 20, 15, 40
+#: Each meets every tenant.
+FORGET_EVERY, REPEAT_EVERY, BAD_EVERY = 21, 14, 39
+assert all(math.gcd(every, len(TENANTS)) == 1 for every in (FORGET_EVERY, REPEAT_EVERY, BAD_EVERY))
 
 
 class Load:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from harness.broker import Broker
 from harness.files import grep
-from harness.persist_process import PersistProcess, client
+from harness.persist_process import Client, PersistProcess, client
 from harness.waiting import DEADLINE_S, until_async
 from jetmem import flow
 from jetmem.cli import app
@@ -209,3 +209,41 @@ def test_what_was_dropped_or_redriven_can_still_be_forgotten(pair, command):
     persist.kill()
     persist.start()  # a checkpoint whose message was erased is no alarm
     _on(pair, lambda c: c.recorded(1))
+
+
+def test_many_forgets_that_waited_look_through_the_letters_once(pair):
+    """A forget waits as long as another store may hold words of its tenant; hundreds become due at once then."""
+    broker, persist = pair
+    letters, forgets = 40, 60
+    asked = []
+
+    async def count(msg):
+        asked.append(msg.data)
+
+    async def say(c):
+        for number in range(letters):
+            await c.publish(b"unmentionable", "mem.acme.event.b.s" if number % 2 else "mem.acme.event.a.s")
+        await c.dead_count(len(BAD) + letters)
+
+    async def forget():
+        nc = await nats.connect(broker.url)
+        try:
+            for number in range(forgets):
+                body = {"ids": [f"e{number}"]} if number else {"agent": "a"}
+                last = await nc.jetstream().publish("mem.acme.forget._._", json.dumps(body).encode(), timeout=20)
+            await nc.subscribe(subjects.raw_stream_api("STREAM.MSG.GET", subjects.DEAD), cb=count)
+            await nc.flush()
+            persist.start()
+            c = Client(nc)
+            await c.recorded(last.seq)
+            await c.purged(last.seq)
+            left = [m.subject for m in await c.dead()]
+        finally:
+            await nc.close()
+        return left
+
+    _on(pair, say)
+    persist.kill()
+    left = asyncio.run(forget())
+    assert len(left) == 1 + letters // 2, "those of the other tenant and of the other agent"
+    assert letters < len(asked) < letters * forgets / 4

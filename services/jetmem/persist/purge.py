@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -92,8 +93,8 @@ class Purge:
         new = [(key, row) for key, row in waiting if key not in self._rewritten]
         if new:
             await self._outbox_settled()
-            for _, row in new:
-                await self._note_dead(row)
+            for tenant, rows in groupby(sorted((row for _, row in new), key=_tenant), _tenant):
+                await self._note_dead(tenant, list(rows))
             held = await self._copies.erase()
             await asyncio.to_thread(self._store.compact)
         held |= {row.tenant for _, row in waiting if self._shared(row.tenant)}
@@ -143,26 +144,25 @@ class Purge:
                 batch.put("forgets", key, _encode(msgspec.structs.replace(row, body=b"", purged=True)))
         self._store.write(batch, sync=True)
 
-    async def _note_dead(self, row: ForgetRow) -> None:
-        """Note the letters that a forget covers, of its tenant, said before it, and their copies in MEMORY.
+    async def _note_dead(self, tenant: str, rows: list[ForgetRow]) -> None:
+        """Note the letters that forgets of a tenant cover, said before them, and their copies in MEMORY.
 
-        Before any is erased: one that is gone would not be found again, and nobody would ask for its bytes.
+        Before any is erased: one that is gone would not be found again, and nobody would ask for its bytes. All letters
+        are looked at once, not once for each forget: many may have waited for another store to drop what it has.
         """
-        forget = msgspec.json.decode(row.body, type=Forget)
+        forgets = [(row, msgspec.json.decode(row.body, type=Forget)) for row in rows]
         # removed by hand, it would stop every purge
         created = (await ensure(self._shell.nc, subjects.DEAD, self._shell.common))["created"]
         noted: list[tuple[bytes, bytes]] = []
         seq = 1
-        while found := await next_message(self._shell.nc, subjects.DEAD, seq, subjects.dead_filter(row.tenant)):
+        while found := await next_message(self._shell.nc, subjects.DEAD, seq, subjects.dead_filter(tenant)):
             origin = origin_of(found.headers)
-            if _before(origin, row) and covers_dead(forget, origin.source, origin.id, found.data, origin.at):
-                noted += [
-                    (letter_key(found.seq), _encode(Due(row.tenant, stream=created))),
-                    (origin.copy, due(row.tenant)),
-                ]
+            said = (origin.source, origin.id, found.data, origin.at)
+            if any(_before(origin, row) and covers_dead(forget, *said) for row, forget in forgets):
+                noted += [(letter_key(found.seq), _encode(Due(tenant, stream=created))), (origin.copy, due(tenant))]
             seq = found.seq + 1
         if noted:
-            await self._in_writer(lambda: self._note(noted, row.tenant))
+            await self._in_writer(lambda: self._note(noted, tenant))
 
     def _note(self, rows: list[tuple[bytes, bytes]], tenant: str) -> None:
         if not self._keeps(tenant):
@@ -172,6 +172,10 @@ class Purge:
             if self._store.get("purge", key) is None:  # one that is there may have been asked for
                 batch.put("purge", key, value)
         self._store.write(batch, sync=True)
+
+
+def _tenant(row: ForgetRow) -> str:
+    return row.tenant
 
 
 def _before(origin: Origin, row: ForgetRow) -> bool:
