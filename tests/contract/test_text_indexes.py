@@ -117,6 +117,18 @@ def test_one_is_dropped_with_what_it_had_not_committed(indexes):
     assert found(indexes, 3, "engine") == [5]
 
 
+def test_what_a_dying_rewrite_left_of_one_that_is_anothers_by_now_is_dropped_with_it(indexes, tmp_path):
+    fresh = indexes.fresh(3)
+    fresh.add(doc(1, "engine"))
+    fresh.commit(Head(1, 10))
+    fresh.rest()
+    indexes.close()
+    others = TextIndexes(tmp_path / "text", [4], HEAP)
+    others.drop(3)
+    assert list((tmp_path / "text").iterdir()) == []
+    others.close()
+
+
 def test_what_a_dying_replace_leaves_is_cleared(indexes, tmp_path):
     indexes.add(3, doc(1, "engine"))
     indexes.commit({3: Head(1, 10)})

@@ -193,6 +193,37 @@ def test_whoever_thinks_better_of_it_in_the_middle_has_all_where_it_was(tmp_path
     on(tmp_path, body)
 
 
+def test_a_copy_of_a_state_that_was_read_on_since_is_begun_again(tmp_path):
+    """Half of it is copied; its owner keeps it, reads a forget, dies, and gives it away after all."""
+    tenant, word = tenants_of([1])[0], "secretword"
+    subject, padding = f"mem.{tenant}.event.alice.s1", " padding" * 10_000
+
+    async def body(c, shards, _):
+        shards.start(0, shards=1)
+        await moved(c, 1)
+        await c.publish({"id": "gone", "text": word + padding}, subject)
+        for number in range(20):
+            last = await c.publish({"id": f"e{number}", "text": f"words of {number}{padding}"}, subject)
+        await recorded(c, last, tenant)
+        shards.restart(0, shards=2)
+        shards.start(1, shards=2, crash="move:after-slice")
+        await dies(shards, 1)
+        seq = await c.publish({"ids": ["gone"]}, f"mem.{tenant}.forget._._")
+        shards.stop(0)
+        shards.start(0, shards=1, crash="move:after-catch-up")
+        await dies(shards, 0)
+        shards.start(0, 1, shards=2)
+        await moved(c, 2, 90)
+        await recorded(c, seq, tenant)
+        assert await timeline(c, tenant) == [f"e{number}" for number in range(20)]
+        assert {e.id for e in await c.entries(tenant) if e.kind == "event"} == {f"e{number}" for number in range(20)}
+        await until_async(lambda: purged(c, tenant, seq), "the forget is purged")
+        assert grep(b"words of 1", tmp_path) != [], "what is there can be found"
+        assert grep(word.encode(), tmp_path) == []
+
+    on(tmp_path, body)
+
+
 def test_killed_at_random_moments_of_moves_between_one_and_three(tmp_path):
     seed = int(os.environ.get("JETMEM_TEST_SEED", random.randrange(2**32)))
     print("seed", seed)

@@ -1,6 +1,7 @@
 """persist as several processes: each has its partitions, one that is away hurts its tenants only, and they move."""
 
 import asyncio
+import signal
 import sys
 from contextlib import asynccontextmanager
 
@@ -147,6 +148,26 @@ def test_partitions_move_from_one_to_four_and_back_with_all_that_was_said(tmp_pa
     on(tmp_path, body)
 
 
+def test_what_is_refused_of_what_came_while_it_moved_is_a_dead_letter_at_once(tmp_path):
+    async def body(c, shards):
+        other = TENANTS[1]
+        shards.start(0, shards=1)
+        await moved(c, 1)
+        shards.restart(0, shards=2)
+        shards.start(1, shards=2, crash="move:after-release")
+        assert shards.processes[1].ended() == -signal.SIGKILL
+        await c.publish(b"no", f"mem.{other}.event.alice.s1")
+        shards.start(1, shards=2)
+        await moved(c, 2)
+        await c.dead_count(1)
+        seq = await c.publish({"all": True}, f"mem.{other}.forget._._")
+        await recorded(c, seq, other)
+        await c.purged(seq, other)
+        assert await c.dead() == []
+
+    on(tmp_path, body)
+
+
 def test_an_owner_that_is_away_is_waited_for_and_said_so(tmp_path):
     async def body(c, shards):
         shards.start(0, shards=1)
@@ -197,7 +218,7 @@ def test_a_store_without_the_whole_record_is_refused_by_versions_that_know_no_sh
 
     async def body(c, shards):
         shards.start(0, shards=1)
-        await moved(c, 1)
+        await until_async(lambda: answers(c, TENANTS[0]), "it knows what it has")  # which the table says before
         assert formats(shards, 0) == [WHOLE]
         shards.start(0, 1, shards=2)
         await moved(c, 2)

@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from harness.toc_record import PART, TENANT, Killed, Record, Stage
+from jetmem.adapters.tantivy_text import analyze
+from jetmem.summarize.handler import Summarizer
 from jetmem.summarize.rehearsal import Rehearsal
 from jetmem_schemas import tenants
 from jetmem_schemas.tenants import EVERYONE
@@ -283,6 +285,17 @@ def test_a_command_that_was_killed_goes_on_and_two_are_the_wider(record, stage):
     assert stage.it.waiting.asked(TENANT) == 12, "rows, not memory"
     work(stage)
     assert stage.it.waiting.count() == 0
+
+
+def test_of_a_tenant_that_is_another_shards_by_now_nothing_is_made_or_told(record, stage):
+    said(record)
+    work(stage)
+    stage.set(timezone="Asia/Tokyo")
+    stage.it.reset(PART)
+    other = Summarizer(stage.it.rows, stage.settings, [PART + 1], analyze, stage.clock)
+    assert not other.some(1.0)
+    assert not other.sweeps.running(TENANT)
+    assert other.tenants.values() == {}, "what was set since only its shard has heard"
 
 
 def test_another_log_leaves_what_tenants_set(record, stage):

@@ -140,9 +140,10 @@ class TextIndexes:
         shutil.rmtree(self._beside(part, "old"), ignore_errors=True)
 
     def drop(self, part: int) -> None:
-        """Remove all of a partition, committed or not."""
+        """Remove all of a partition, committed or not; also what a process left that died while it rewrote it."""
         self._put_away(part)
-        shutil.rmtree(self._beside(part, "old"), ignore_errors=True)
+        for left in (self._beside(part, "new"), self._beside(part, "old")):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _put_away(self, part: int) -> None:
         if part in self._committing:

@@ -181,8 +181,9 @@ class Persist:
         self.places.wire(self.shares.owned, stay=stay)
 
     def changed(self) -> None:
-        """Other partitions ride than before."""
+        """Other partitions ride than before; what one read on its way here may have made letters."""
         self._announced = self._heads()
+        self.outbox.wake()
 
     async def reached(self, seq: int, wait_s: float) -> bool:
         """Whether MEMORY is read up to there, within so long."""

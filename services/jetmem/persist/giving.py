@@ -57,8 +57,7 @@ class Giver:
         self._check(part)
         if not request.token:
             await self._register(part, request.store)
-            if part not in self._shares.parked:
-                await self._park(part)
+            await self._park(part)
         token = self._shares.parked.get(part)
         if token is None or request.token not in ("", token):
             return CopyReply("", b"", [], more=False, mismatch=True)
@@ -119,9 +118,11 @@ class Giver:
 
     async def _park(self, part: int) -> None:
         async with self._between:
-            if part in self._shares.parked or part not in self._shares.owned:
+            if part not in self._shares.owned:
                 return
-            await self._empty_outbox(part)
+            await self._empty_outbox(part)  # of one that was parked already too: it may have been read on since it came
+            if part in self._shares.parked:
+                return
             await self._in_writer(partial(self._shares.park, part))
             self._mover.reading.changed()
         self._shell.log.info("a partition is parked", partition=part, seq=self._shares.seq(part))

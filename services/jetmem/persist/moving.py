@@ -273,6 +273,7 @@ class Mover:
         await self._same_stream(part, reader)
         if not await self.reading.reached(reader.synced.seq, _REACH_S):
             return  # whoever gave it is far ahead of us; next round
+        await self._in_writer(partial(self._shares.renew, part))
         await self._read_up_to(reader, mine.synced.seq)
         async with self._between:
             await self._read_up_to(reader, mine.synced.seq)

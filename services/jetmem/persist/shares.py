@@ -171,6 +171,14 @@ class Shares:
         batch.put("meta", _key(_PARKED, part), token.encode())
         batch.put("meta", b"reader:" + _reader(part).encode(), _encode(checkpoint))
 
+    def renew(self, part: int) -> None:
+        """A parked partition is about to be read further: whoever has copied some of it has copied another state."""
+        token = str(ULID())
+        batch = self._store.batch()
+        batch.put("meta", _key(_PARKED, part), token.encode())
+        self._store.write(batch, sync=True)
+        self.parked[part] = token
+
     def take(self, part: int, copying: Copying, rows: Sequence[Row]) -> None:
         """Rows of a partition, with how far the copy is then."""
         batch = self._store.batch()

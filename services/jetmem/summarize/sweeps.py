@@ -22,6 +22,7 @@ from jetmem.runtime.store import WriteSet
 from jetmem.summarize.rows import Rows, encode, node_key, node_of, prefix
 from jetmem.summarize.waiting import Waiting
 from jetmem_schemas.internal import Head
+from jetmem_schemas.subjects import partition_of
 
 #: Nodes wanted in one write: some 10 ms.
 _AT_ONCE: Final = 500
@@ -74,12 +75,13 @@ class Sweeps:
         self.load()
 
     def load(self) -> None:
-        """Begin again what the store says is under way."""
+        """Begin again what the store says is under way; of a tenant that is another shard's by now there is nothing."""
         self._first.clear()
         self._done.clear()
         for key, raw in self._rows.store.scan("meta", _SWEEPING):
-            ordinal = msgspec.msgpack.decode(raw, type=int)
-            self._first[key.removeprefix(_SWEEPING).decode()] = date.fromordinal(ordinal) if ordinal else None
+            tenant, ordinal = key.removeprefix(_SWEEPING).decode(), msgspec.msgpack.decode(raw, type=int)
+            if partition_of(tenant) in self._at:
+                self._first[tenant] = date.fromordinal(ordinal) if ordinal else None
 
     def begin(self, batch: WriteSet, tenant: str, first: date | None = None) -> None:
         """Have the nodes from a day on made again, all if it is None, by and by; the batch is to be written next."""

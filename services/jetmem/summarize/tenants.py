@@ -53,8 +53,12 @@ class Tenants:
         self._held = {tenant: tenants.decode_known(value) for tenant, value in self.values().items()}
 
     def values(self) -> dict[str, bytes]:
-        """What is set, as the bucket had it last."""
-        return {key.removeprefix(_SET).decode(): value for key, value in self._store.scan("meta", _SET)}
+        """What is set of ours and of everyone, as the bucket had it last; of others it may be long out of date."""
+        found = {key.removeprefix(_SET).decode(): value for key, value in self._store.scan("meta", _SET)}
+        return {tenant: value for tenant, value in found.items() if self._is_ours(tenant)}
+
+    def _is_ours(self, tenant: str) -> bool:
+        return tenant == EVERYONE or partition_of(tenant) in self._parts
 
     def _convert(self) -> None:
         """Zones that came from a setting are what their tenants set."""
@@ -94,7 +98,7 @@ class Tenants:
 
     def take(self, news: Sequence[Setting], sweeps: Sweeps, waiting: Waiting) -> None:
         """What was set, or lost its setting."""
-        mine = [one for one in news if one.tenant == EVERYONE or partition_of(one.tenant) in self._parts]
+        mine = [one for one in news if self._is_ours(one.tenant)]
         if not mine:
             return
         batch = self._store.batch()
