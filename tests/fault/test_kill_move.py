@@ -77,10 +77,13 @@ class Load:
         return seq
 
     async def say_all_again(self, c):
-        for tenant, bodies in self.said.items():
-            for id_, body in bodies.items():
-                number = int(id_[1:])
-                await self._send(c, f"mem.{tenant}.event.bot{number % 3}.s{number % 7}", body)
+        said = [(tenant, id_, body) for tenant, bodies in self.said.items() for id_, body in bodies.items()]
+        for start in range(0, len(said), 100):
+            await asyncio.gather(*(self._again(c, *each) for each in said[start : start + 100]))
+
+    async def _again(self, c, tenant, id_, body):
+        number = int(id_[1:])
+        await self._send(c, f"mem.{tenant}.event.bot{number % 3}.s{number % 7}", body)
 
     async def check(self, c):
         await recorded(c, self.last, *TENANTS)
@@ -136,6 +139,43 @@ def on(tmp_path, body):
         run(go(broker, shards))
 
 
+async def killed(shards, point, number):
+    """Move to so many shards; one dies at this point of it, and is started again."""
+    owner, other = (0, 1) if number == 2 else (1, 0)
+    victim = owner if point in OF_THE_OWNER else other
+    passes = 2 + (point in AT_START)
+    for shard in (owner, other):
+        if shard in shards.processes and shards.processes[shard].running():
+            shards.stop(shard)
+        shards.start(shard, shards=number, **({"crash": f"{point}:{passes}"} if shard == victim else {}))
+    await dies(shards, victim)
+    shards.start(victim, shards=number)
+
+
+def test_killed_at_each_named_point_of_moves_back_and_forth(tmp_path):
+    async def body(c, shards, load):
+        shards.start(0, shards=1)
+        await moved(c, 1)
+        await load.publish(c, 300)
+        await recorded(c, load.last, *TENANTS)
+        for turn, point in enumerate(MOVE_POINTS):
+            number = 1 if turn % 2 else 2
+            print(point, "on the way to", number)
+            load.going = True
+            going = asyncio.create_task(load.go_on(c))
+            await killed(shards, point, number)
+            await moved(c, number)
+            load.going = False
+            await going
+            await load.check(c)
+        await load.say_all_again(c)
+        await load.check(c)
+        await load.nothing_is_left(c, tmp_path)
+
+    on(tmp_path, body)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("point", MOVE_POINTS)
 def test_killed_at_a_named_point_of_a_move_there_and_of_the_move_back(tmp_path, point):
     async def body(c, shards, load):
@@ -145,15 +185,7 @@ def test_killed_at_a_named_point_of_a_move_there_and_of_the_move_back(tmp_path, 
         await recorded(c, load.last, *TENANTS)
         going = asyncio.create_task(load.go_on(c))
         for number in (2, 1):
-            owner, other = (0, 1) if number == 2 else (1, 0)
-            victim = owner if point in OF_THE_OWNER else other
-            passes = 2 + (point in AT_START)
-            for shard in (owner, other):
-                if shard in shards.processes and shards.processes[shard].running():
-                    shards.stop(shard)
-                shards.start(shard, shards=number, **({"crash": f"{point}:{passes}"} if shard == victim else {}))
-            await dies(shards, victim)
-            shards.start(victim, shards=number)
+            await killed(shards, point, number)
             await moved(c, number, 90)
         load.going = False
         await going
@@ -165,7 +197,15 @@ def test_killed_at_a_named_point_of_a_move_there_and_of_the_move_back(tmp_path, 
     on(tmp_path, body)
 
 
-@pytest.mark.parametrize("point", ["move:after-slice", "move:after-whole", "move:after-release", "move:after-catch-up"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("move:after-slice", marks=pytest.mark.slow),
+        pytest.param("move:after-whole"),
+        pytest.param("move:after-release"),
+        pytest.param("move:after-catch-up", marks=pytest.mark.slow),
+    ],
+)
 def test_whoever_thinks_better_of_it_in_the_middle_has_all_where_it_was(tmp_path, point):
     """What was copied and not taken is dropped, what was parked is read on, what had moved comes back."""
 
