@@ -16,6 +16,8 @@ TORCH_INDEX ?=
 # Docker's plugin, or the program of its own that came before it.
 DOCKER_COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 PROFILES ?= core monitoring
+# Most tests wait for processes: so many run side by side. `SIDE_BY_SIDE=` runs one after another, as `pytest` does.
+SIDE_BY_SIDE ?= -n 2 --dist worksteal
 COMPOSE = TORCH_INDEX=$(TORCH_INDEX) $(DOCKER_COMPOSE) -f compose/compose.yaml $(if $(filter cluster,$(PROFILES)),--env-file compose/cluster.env)
 CODE := services schemas tests
 GENERATED := schemas/generated services/README.md services/CLI.md services/ALERTS.md compose k8s
@@ -50,13 +52,13 @@ demo: setup  ## Load the sample, ask it questions, show the answers
 	@$(BIN)/jetmem demo
 
 test: setup  ## Run the tests
-	@$(PY) -m pytest
+	@$(PY) -m pytest $(SIDE_BY_SIDE)
 
 ci: setup  ## Exactly what CI runs
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/ruff check $(CODE)
 	@$(MAKE) types imports
-	@$(PY) -m pytest -m "not slow" --ignore=tests/packaging
+	@$(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow" --ignore=tests/packaging
 	@$(MAKE) docs-check packaging
 
 format: setup  ## Format the code
@@ -87,7 +89,7 @@ bench: setup  ## Speed, freshness, memory
 	@$(PY) -m jetmem.evaluation.bench
 
 fault: setup  ## Kill processes at their worst moments; long
-	@$(PY) -m pytest tests/fault -m "slow or not slow"
+	@$(PY) -m pytest $(SIDE_BY_SIDE) tests/fault -m "slow or not slow"
 
 up-compose:  ## The pipeline in containers, with Prometheus and Grafana (PROFILES="core monitoring")
 	@$(COMPOSE) $(addprefix --profile ,$(PROFILES)) up --build --detach

@@ -45,11 +45,14 @@ async def talk(line, kind, first, count):
 
 @contextlib.asynccontextmanager
 async def at_once(line):
-    """Vectors come when all is said, so that all of it is grouped together."""
+    """All that is said meanwhile is placed in one write, so that all of it is grouped together, however slowly."""
     line.embed.open.clear()
     yield
     await caught_up(line)
+    await line.stop("summarize")
     line.embed.open.set()
+    await line.embedded()
+    await line.start("summarize")
 
 
 async def sizes(memory, *wanted):
