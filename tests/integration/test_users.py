@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -77,8 +78,11 @@ class Place:
         agent = rest.partition(".")[2] or "alice"
         return connect(self.broker.url, tenant=tenant, agent=agent, creds=self.key(name), **how)
 
+    def written(self) -> str:
+        return configuration(self.users.read())
+
     def reload(self) -> None:
-        self.broker.reload(configuration(self.users.read()))
+        self.broker.reload(self.written())
 
     async def operator(self):
         return await nats.connect(self.broker.url, error_cb=quiet, **identity(self.key(rights.OPERATOR)).options())
@@ -315,6 +319,50 @@ def test_no_answer_is_led_to_where_the_asker_may_not_publish(place):
 
             assert await counts() == [len(led) + 1, 0, 0, 0]
             assert heard == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("upgraded", [False, True], ids=["from the start", "after a reload"])
+def test_no_answer_is_led_to_what_another_tenant_listens_to(place, upgraded):
+    """A notification is a stage's: neither an acknowledgement nor an answer comes as one, whoever asks for it there."""
+    if upgraded:
+        mappings = re.compile(r"^mappings: .*\n", re.MULTILINE)
+        for text in (mappings.sub("", place.written()), place.written()):
+            place.broker.reload(text)
+    places = [
+        *(subjects.notify(tenant, topic) for tenant in (OTHER, ACME, "*") for topic in ("dead_letter", "a.b.c")),
+        f"{place.inbox('other.owner')}.*.*", f"{place.inbox('other.owner')}.>", f"{subjects.INBOX}.>", ">",
+    ]  # fmt: skip
+
+    async def run():
+        async with streams(place) as nc, place.connect("acme.owner") as owner, place.connect("other.owner") as other:
+            heard = []
+            for client in (other, owner):
+                await client.nats.subscribe(subjects.notify(client.tenant, ">"), cb=noted(heard))
+                await client.nats.flush()
+            await other.nats.subscribe(other.nats.new_inbox(), cb=noted(heard))
+            await other.nats.flush()
+
+            async def answer(msg):
+                await nc.publish(msg.reply, b"an answer")
+
+            await nc.subscribe(subjects.QUERY_ALL, cb=answer)
+            await nc.flush()
+            for led in places:
+                await owner.nats.publish(subjects.memory(ACME, "event", "alice", "s1"), b"{}", reply=led)
+                await owner.nats.publish(subjects.query(ACME, "search"), b"{}", reply=led)
+            await owner.publish("all were answered before this", session="s1")
+            assert (await owner.nats.request(subjects.query(ACME, "search"), b"{}", timeout=20)).data == b"an answer"
+            by_stages = [subjects.notify(tenant, "last") for tenant in (ACME, OTHER)]
+            for subject in by_stages:
+                await nc.publish(subject, b"a stage's")
+
+            async def last():
+                return set(by_stages) <= set(heard)
+
+            await until_async(last, "stages are heard")
+            assert sorted(heard) == by_stages
 
     asyncio.run(run())
 
