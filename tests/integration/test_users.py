@@ -14,6 +14,7 @@ import nats
 import pytest
 
 from harness.broker import Broker
+from harness.certificates import certified
 from harness.persist_process import Client
 from harness.pipeline import Pipeline, quiet
 from harness.shards import Shards, moved, recorded, timeline
@@ -448,35 +449,24 @@ def test_commands_make_users_and_use_them(place):
     assert "not_found" in commanded(place, "tenant", "revoke", "third", "--yes", "--users", folder, code=1)
 
 
-def certificates(folder: Path) -> Path:
-    """A certificate of 127.0.0.1 and its key, vouched for by itself."""
-    names = ["-subj", "/CN=jetmem test", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = ["-out", str(folder / "server.pem"), "-keyout", str(folder / "server-key.pem")]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "2", *names, *made],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return folder / "server.pem"
-
-
 def test_everything_goes_encrypted(tmp_path):
     users = Users(tmp_path / "users")
     users.add(ACME, "owner")
-    certificate = certificates(tmp_path)
-    tls = f'tls {{ cert_file: "{certificate}", key_file: "{tmp_path / "server-key.pem"}" }}\n'
+    made = certified(tmp_path)
+    authority = str(made.authority)
 
     async def run(place):
-        options = {"creds": place.key("persist"), "tls_ca": str(certificate)}
+        options = {"creds": place.key("persist"), "tls_ca": authority}
         line = Pipeline(place.broker, tmp_path / "data", None, IndexSettings())
         line.common = {"persist": options}
         try:
             await line.start("persist")
-            async with place.connect("acme.owner", tls_ca=str(certificate)) as owner:
+            async with place.connect("acme.owner", tls_ca=authority) as owner:
                 assert (await owner.publish("nobody listens", session="s1")).seq == 1
             with pytest.raises(Unreachable, match=r"(?i)certificate"):
                 await place.connect("acme.owner", connect_timeout_s=1.0)
         finally:
             await line.close()
 
-    with Broker(accounts=tls + configuration(users.read())) as broker:
+    with Broker(accounts=made.tls + configuration(users.read())) as broker:
         asyncio.run(run(Place(broker, users)))
