@@ -270,8 +270,11 @@ CASES = (
          70, {'jetmem_expires_timestamp_seconds{stage="index",of="authority"}': f"{15 * 86400}x90"}, 55, over=95),
     Case("JetmemExpiresSoon", {'jetmem_expires_timestamp_seconds{stage="index",of="credentials"}': "86400x30"},
          10, {'jetmem_expires_timestamp_seconds{stage="index",of="credentials"}': f"{3 * 86400}x30"}, 3),
-    Case("JetmemWritesStall", {'jetmem_rocksdb_write_stopped{store="persist"}': "0x5 1x10 0x10"}, 9,
-         {'jetmem_rocksdb_write_stopped{store="persist"}': "0x60"}, 6, over=20),
+    Case("JetmemWritesStall", {'jetmem_rocksdb_write_stopped{store="persist"}': "0x5 1x10 0x10"}, 14,
+         {'jetmem_rocksdb_write_stopped{store="persist"}': "0x60"}, 9, over=20),
+    Case("JetmemWritesStall", {'jetmem_rocksdb_delayed_write_bytes_per_second{store="index"}': "0x5 9e5x10 0x10",
+                               'jetmem_rocksdb_write_stopped{store="index"}': "0x60"}, 14,
+         {'jetmem_rocksdb_delayed_write_bytes_per_second{store="index"}': "0x60"}, 9, over=20),
 )  # fmt: skip
 
 

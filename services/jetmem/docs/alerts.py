@@ -220,9 +220,12 @@ ALERTS: Final = (
         ("As JetmemExpires, now.",),
     ),
     Alert(
-        "JetmemWritesStall", "max by (store) (jetmem_rocksdb_write_stopped) > 0", "1m", "page",
-        "RocksDB of {{ $labels.store }} takes no writes",
-        "Compaction does not keep up with what is written, or its disk is very slow.",
+        "JetmemWritesStall",
+        "max by (store) (jetmem_rocksdb_write_stopped) > 0 or "
+        "max by (store) (jetmem_rocksdb_delayed_write_bytes_per_second) > 0", "5m", "page",
+        "RocksDB of {{ $labels.store }} slows writes down, or takes none",
+        "Compaction does not keep up with what is written, or its disk is very slow. A write that is held up holds "
+        "up the whole process, so that a stage whose writes are stopped mostly shows as JetmemStageDown.",
         ("\"To compact\" and \"Writes\" on the dashboard \"stores and broker\". Is another process using the disk?",),
     ),
 )  # fmt: skip
