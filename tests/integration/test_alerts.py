@@ -8,25 +8,34 @@ import json
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import nats
 import nats.errors
 import nats.js.errors
 import pytest
+from nats.aio.client import Client as Nats
 
 from harness.broker import Broker
+from harness.certificates import Certified, certified
 from harness.exporter import exporter
+from harness.persist_process import Client
 from harness.ports import free_port
 from harness.prometheus import Prometheus, prometheus
+from harness.shards import Shards, moved
 from harness.small_disk import SmallDisk, small_disk
 from harness.stalling_store import StallingStore, stalling_store
 from harness.up import Running, up
 from harness.waiting import until
 from jetmem import flow
+from jetmem.adapters.nats_connect import api
+from jetmem.adapters.nats_streams import stream_info
 from jetmem.docs import alerts
 from jetmem_schemas import subjects
 
@@ -61,6 +70,10 @@ class Place:
     def work(self, *, texts: int = 3, poison: int = 0, questions: int = 1) -> None:
         """Publish and ask a little; what nobody answers is not waited for long."""
         asyncio.run(self._work(texts, poison, questions))
+
+    def ask(self) -> None:
+        """Ask only: what was published is worked off meanwhile."""
+        self.work(texts=0)
 
     async def _work(self, texts: int, poison: int, questions: int) -> None:
         nc = await nats.connect(self.url, error_cb=_ignore)
@@ -122,6 +135,18 @@ class Here(NamedTuple):
     store: StallingStore
 
 
+@pytest.fixture(scope="module", autouse=True)
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Future[None]"]:
+    """The story of another installation, which mostly waits: it begins with the first test."""
+
+    def story() -> None:
+        with sharded(tmp_path_factory.mktemp("sharded")) as other:
+            shards_streams_and_certificates(other)
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(story)
+
+
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     """The pipeline with small disks for index and for the broker, and a broker of others beside it."""
@@ -181,9 +206,9 @@ async def flood(url: str) -> None:
 
 def test_causes_beside_each_other(here: Here) -> None:
     place, disk = here.place, here.disks["index"]
-    place.over(BESIDE | LATE, place.work)
+    place.over(BESIDE | LATE, place.ask)
     with here.running.hung("embed"), here.store.stalled():
-        place.work(texts=1500, questions=0)
+        place.work(texts=1000, questions=0)
         asyncio.run(fill(here.other.url, 15))
         asyncio.run(flood(here.other.url))
 
@@ -196,16 +221,16 @@ def test_causes_beside_each_other(here: Here) -> None:
     disk.clear()
     asyncio.run(empty(here.other.url))
     place.fire({"JetmemLag"})
-    place.over(BESIDE, place.work)
+    place.over(BESIDE, place.ask)
 
 
 def test_the_record_that_comes_late(here: Here) -> None:
     place = here.place
-    place.over(HUNG | LATE, place.work)
+    place.over(HUNG | LATE, place.ask)
     with here.running.hung("persist"):
         place.fire(HUNG, lambda: place.work(texts=20))
     place.fire(LATE - {"JetmemLag"})
-    place.over(HUNG | LATE, lambda: place.work(texts=20))
+    place.over(HUNG | LATE, place.ask)
 
 
 def test_a_full_disk_of_the_broker(here: Here) -> None:
@@ -217,4 +242,87 @@ def test_a_full_disk_of_the_broker(here: Here) -> None:
     disk.clear()
     os.kill(here.running.pid("nats-server"), signal.SIGKILL)
     place.over(FULL | BESIDE | HUNG)
-    place.over(set(flow.NAMES), place.work)
+
+
+class Other(NamedTuple):
+    """Shards of persist on a broker with TLS."""
+
+    place: Place
+    broker: Broker
+    shards: Shards
+    ports: list[int]
+    certificates: Certified
+
+    async def connect(self) -> Nats:
+        tls = ssl.create_default_context(cafile=str(self.certificates.authority))
+        return await nats.connect(self.broker.url, tls=tls, error_cb=_ignore)
+
+    def start(self, ordinal: int, shards: int) -> None:
+        self.shards.start(ordinal, shards=shards, http_port=self.ports[ordinal])
+
+
+@contextmanager
+def sharded(tmp_path: Path) -> Iterator[Other]:
+    """One shard of persist, and a certificate of one day; a second shard is watched."""
+    made = certified(tmp_path, days=1)
+    settings = {"tls_ca": made.authority, "memory_bytes_max": 1024**2, "persist_full_share": 1.0}
+    ports = [free_port(), free_port()]
+    with (
+        Broker(accounts=made.tls) as broker,
+        Shards(broker, tmp_path / "data", **settings) as shards,
+        exporter(broker.monitoring) as nats_port,
+        prometheus(tmp_path / "prometheus", {"jetmem": ports, "nats": [nats_port]}) as watched,
+    ):
+        yield Other(Place(broker.url, watched), broker, shards, ports, made)
+
+
+async def crowd(other: Other) -> None:
+    """Publish until MEMORY takes no more."""
+    nc = await other.connect()
+    try:
+        with pytest.raises(nats.js.errors.APIError, match="maximum bytes exceeded"):
+            while True:
+                said = json.dumps({"text": "x" * 10_000}).encode()
+                await nc.jetstream().publish(subjects.memory("acme", "event", "alice", "s1"), said, timeout=20)
+    finally:
+        await nc.close()
+
+
+async def mend(other: Other) -> None:
+    """Give MEMORY more room, and wait until every partition is where it should be."""
+    nc = await other.connect()
+    try:
+        config = (await stream_info(nc, subjects.MEMORY))["config"]
+        wider = config | {"max_bytes": 64 * 1024**2}
+        await api(nc, subjects.raw_stream_api("STREAM.UPDATE", subjects.MEMORY), wider)
+        await moved(Client(nc), 2)
+    finally:
+        await nc.close()
+
+
+def shards_streams_and_certificates(sharded: Other) -> None:
+    """What needs half a minute of silence runs beside the tests above."""
+    place = sharded.place
+    sharded.start(0, 1)
+    until(lambda: place.watched.query('jetmem_partitions{state="served"} == 64'), "all are served", DEADLINE_S)
+    place.over(SHARDED - {"JetmemExpires", "JetmemExpiresSoon"})
+    sharded.start(1, 2)
+    asyncio.run(crowd(sharded))
+    place.fire({"JetmemExpires", "JetmemExpiresSoon", "JetmemStreamFull", "JetmemMoveStuck"})
+    made = certified(sharded.certificates.certificate.parent, days=400)
+    sharded.broker.reload(made.tls)
+    sharded.shards.stop(0)
+    sharded.start(0, 2)
+    asyncio.run(mend(sharded))
+    place.over(SHARDED)
+    sharded.shards.stop(1)
+    place.fire({"JetmemPartitionsUnserved"})
+    sharded.start(1, 2)
+    place.over(SHARDED)
+    with sharded.broker.hung():
+        place.fire({"JetmemNoProgress", "JetmemBrokerUnhealthy"})
+    place.over(SHARDED)
+
+
+def test_shards_streams_and_certificates(beside: "Future[None]") -> None:
+    beside.result()
