@@ -67,7 +67,7 @@ class Place:
         self.watched = watched
         self.count = 0
 
-    def work(self, *, texts: int = 3, poison: int = 0, questions: int = 1) -> None:
+    def work(self, *, texts: int = 1, poison: int = 0, questions: int = 1) -> None:
         """Publish and ask a little; what nobody answers is not waited for long."""
         asyncio.run(self._work(texts, poison, questions))
 
@@ -86,7 +86,7 @@ class Place:
             for _ in range(poison):
                 await nc.publish(subject, b"nope")
             asked = json.dumps({"query": "which ship?", "limit": 1}).encode()
-            asks = (nc.request(subjects.query("acme", "search"), asked, timeout=3) for _ in range(questions))
+            asks = (nc.request(subjects.query("acme", "search"), asked, timeout=2) for _ in range(questions))
             await asyncio.gather(*asks, return_exceptions=True)
             await nc.flush(timeout=10)
         finally:
@@ -208,7 +208,7 @@ def test_causes_beside_each_other(here: Here) -> None:
     place, disk = here.place, here.disks["index"]
     place.over(BESIDE | LATE, place.ask)
     with here.running.hung("embed"), here.store.stalled():
-        place.work(texts=1000, questions=0)
+        place.work(texts=600, questions=0)
         asyncio.run(fill(here.other.url, 15))
         asyncio.run(flood(here.other.url))
 
@@ -228,7 +228,7 @@ def test_the_record_that_comes_late(here: Here) -> None:
     place = here.place
     place.over(HUNG | LATE, place.ask)
     with here.running.hung("persist"):
-        place.fire(HUNG, lambda: place.work(texts=20))
+        place.fire(HUNG, place.work)
     place.fire(LATE - {"JetmemLag"})
     place.over(HUNG | LATE, place.ask)
 
