@@ -27,6 +27,9 @@ OPERATOR: Final = "operator"
 #: What the account of the stages offers to that of the agents, and no more: requests, and what is only heard.
 REQUESTS: Final = (*(subjects.said("*", kind) for kind in subjects.AGENT_KINDS), subjects.QUERY_ALL)
 HEARD: Final = (subjects.NOTIFY_ALL,)
+#: What is published on those in the account of the agents itself, and to where nobody listens it goes instead. Only an
+#: answer can be: a server checks no right of a publisher to the place that it names for one, in its own account.
+LED_AWAY: Final = {subjects.NOTIFY_ALL: subjects.NOT_NOTIFIED}
 
 _ANY: Final = "*"
 _ALL: Final = ">"

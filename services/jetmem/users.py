@@ -205,7 +205,7 @@ def configuration(users: Sequence[User]) -> str:
             f"]\nexports: {json.dumps(offered)}\n}}\n",
             f"{rights.AGENTS}: {{\nusers: [\n",
             *(_entry(user) for user in users if not user.service),
-            f"]\nimports: {json.dumps(taken)}\n}}\n",
+            f"]\nimports: {json.dumps(taken)}\nmappings: {json.dumps(rights.LED_AWAY)}\n}}\n",
             "}\n",
         )
     )

@@ -4,6 +4,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.ports import free_port
@@ -24,17 +26,35 @@ class Broker:
         port: int | None = None,
         accounts: str = "",
         payload_bytes_max: int = limits.BROKER_PAYLOAD_BYTES_MAX,
+        file_store_bytes_max: int = 64 * 1024**3,
     ) -> None:
         self._own = data is None
         self.data = Path(tempfile.mkdtemp(prefix="jetmem-broker-")) if data is None else data
         self.port = port or free_port()
         self.payload_bytes_max = payload_bytes_max
+        self.monitor_port = free_port()
+        self._file_store_bytes_max = file_store_bytes_max
         self._accounts = accounts
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def monitoring(self) -> str:
+        """Where its `/healthz`, `/varz` and `/jsz` are."""
+        return f"http://127.0.0.1:{self.monitor_port}"
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """It is there and does nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     @property
     def log(self) -> Path:
@@ -52,7 +72,8 @@ class Broker:
         server = ServerConfig(
             store=self.data / "nats",
             port=self.port,
-            file_store_bytes_max=64 * 1024**3,
+            monitor_port=self.monitor_port,
+            file_store_bytes_max=self._file_store_bytes_max,
             accounts=self._accounts,
             payload_bytes_max=self.payload_bytes_max,
         )

@@ -37,7 +37,10 @@ class _Exporter:
 
     def collect(self) -> Iterator[Metric]:
         made = {name: GaugeMetricFamily(name, name, labels=labels) for name, labels in METRICS.items()}
-        varz, jsz = self._get("/varz"), self._get("/jsz?consumers=true&config=true")
+        try:
+            varz, jsz = self._get("/varz"), self._get("/jsz?consumers=true&config=true")
+        except OSError:  # away, or hung: the real one has nothing to say then, too
+            return
         for key in _VARZ:
             made[f"nats_varz_{key}"].add_metric([self.base], varz[key])
         made["nats_healthz_status"].add_metric([self.base], int(self._get("/healthz")["status"] != "ok"))
@@ -56,7 +59,7 @@ class _Exporter:
 
     def _get(self, path: str) -> dict[str, Any]:
         try:
-            with urllib.request.urlopen(self.base + path, timeout=5) as reply:
+            with urllib.request.urlopen(self.base + path, timeout=1) as reply:
                 return dict(json.load(reply))
         except urllib.error.HTTPError as error:  # /healthz says 503 with a body
             return dict(json.load(error))

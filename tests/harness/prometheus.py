@@ -38,6 +38,12 @@ class Prometheus:
         """Names of the alerts in a state."""
         return {each["labels"]["alertname"] for each in self._get("/api/v1/alerts")["alerts"] if each["state"] == state}
 
+    def told(self, since_s: float) -> set[str]:
+        """Names of the alerts that fired at any time in the last seconds."""
+        window = f"{max(1, round(since_s))}s"
+        found = self.query(f'count by (alertname) (count_over_time(ALERTS{{alertstate="firing"}}[{window}]))')
+        return {each["metric"]["alertname"] for each in found}
+
     def ready(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self._base}/-/ready", timeout=5) as reply:
@@ -51,8 +57,12 @@ class Prometheus:
 
 
 def shortened(rules: str) -> str:
-    """Our rules in test time: ranges of ten scrapes, alerts that hold for a second."""
-    return re.sub(r"(?m)^( +for:) .*$", r"\1 1s", re.sub(r"\[\d+[smhd]\]", f"[{RANGE}]", rules))
+    """Our rules in test time: ranges of ten scrapes, alerts that hold for a second, hours and minutes as seconds.
+
+    Days stay: what is a date on a calendar cannot be hurried.
+    """
+    ranges = re.sub(r"\[\d+[smhd]\]", f"[{RANGE}]", rules)
+    return re.sub(r"\b(\d+) \* (60|3600)\b", r"\1", re.sub(r"(?m)^( +for:) .*$", r"\1 1s", ranges))
 
 
 @contextmanager

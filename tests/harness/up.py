@@ -43,10 +43,11 @@ class Running:
 
 
 @contextmanager
-def up(folder: Path) -> Iterator[Running]:
+def up(folder: Path, **settings: Any) -> Iterator[Running]:
     """Start everything on a free port; it is ready when the block begins, and ends with SIGINT."""
     port = free_port()
     environ = {**os.environ, **PATIENT, "JETMEM_EMBED_CACHE": str(model_cache())}
+    environ |= {f"JETMEM_{name.upper()}": str(value) for name, value in settings.items()}
     command = [sys.executable, "-m", "jetmem", "up", "--data", str(folder), "--port", str(port)]
     errors = (folder / "stderr").open("wb")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environ)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import nats
 import pytest
 
 from harness.broker import Broker
+from harness.certificates import certified
 from harness.persist_process import Client
 from harness.pipeline import Pipeline, quiet
 from harness.shards import Shards, moved, recorded, timeline
@@ -77,8 +79,11 @@ class Place:
         agent = rest.partition(".")[2] or "alice"
         return connect(self.broker.url, tenant=tenant, agent=agent, creds=self.key(name), **how)
 
+    def written(self) -> str:
+        return configuration(self.users.read())
+
     def reload(self) -> None:
-        self.broker.reload(configuration(self.users.read()))
+        self.broker.reload(self.written())
 
     async def operator(self):
         return await nats.connect(self.broker.url, error_cb=quiet, **identity(self.key(rights.OPERATOR)).options())
@@ -319,6 +324,50 @@ def test_no_answer_is_led_to_where_the_asker_may_not_publish(place):
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("upgraded", [False, True], ids=["from the start", "after a reload"])
+def test_no_answer_is_led_to_what_another_tenant_listens_to(place, upgraded):
+    """A notification is a stage's: neither an acknowledgement nor an answer comes as one, whoever asks for it there."""
+    if upgraded:
+        mappings = re.compile(r"^mappings: .*\n", re.MULTILINE)
+        for text in (mappings.sub("", place.written()), place.written()):
+            place.broker.reload(text)
+    places = [
+        *(subjects.notify(tenant, topic) for tenant in (OTHER, ACME, "*") for topic in ("dead_letter", "a.b.c")),
+        f"{place.inbox('other.owner')}.*.*", f"{place.inbox('other.owner')}.>", f"{subjects.INBOX}.>", ">",
+    ]  # fmt: skip
+
+    async def run():
+        async with streams(place) as nc, place.connect("acme.owner") as owner, place.connect("other.owner") as other:
+            heard = []
+            for client in (other, owner):
+                await client.nats.subscribe(subjects.notify(client.tenant, ">"), cb=noted(heard))
+                await client.nats.flush()
+            await other.nats.subscribe(other.nats.new_inbox(), cb=noted(heard))
+            await other.nats.flush()
+
+            async def answer(msg):
+                await nc.publish(msg.reply, b"an answer")
+
+            await nc.subscribe(subjects.QUERY_ALL, cb=answer)
+            await nc.flush()
+            for led in places:
+                await owner.nats.publish(subjects.memory(ACME, "event", "alice", "s1"), b"{}", reply=led)
+                await owner.nats.publish(subjects.query(ACME, "search"), b"{}", reply=led)
+            await owner.publish("all were answered before this", session="s1")
+            assert (await owner.nats.request(subjects.query(ACME, "search"), b"{}", timeout=20)).data == b"an answer"
+            by_stages = [subjects.notify(tenant, "last") for tenant in (ACME, OTHER)]
+            for subject in by_stages:
+                await nc.publish(subject, b"a stage's")
+
+            async def last():
+                return set(by_stages) <= set(heard)
+
+            await until_async(last, "stages are heard")
+            assert sorted(heard) == by_stages
+
+    asyncio.run(run())
+
+
 def test_a_user_that_is_revoked_is_cut_off(place):
     async def run():
         kept = shutil.copy(place.key("acme.writer.alice"), place.users.file.parent / "kept.nk")
@@ -400,35 +449,24 @@ def test_commands_make_users_and_use_them(place):
     assert "not_found" in commanded(place, "tenant", "revoke", "third", "--yes", "--users", folder, code=1)
 
 
-def certificates(folder: Path) -> Path:
-    """A certificate of 127.0.0.1 and its key, vouched for by itself."""
-    names = ["-subj", "/CN=jetmem test", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = ["-out", str(folder / "server.pem"), "-keyout", str(folder / "server-key.pem")]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "2", *names, *made],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return folder / "server.pem"
-
-
 def test_everything_goes_encrypted(tmp_path):
     users = Users(tmp_path / "users")
     users.add(ACME, "owner")
-    certificate = certificates(tmp_path)
-    tls = f'tls {{ cert_file: "{certificate}", key_file: "{tmp_path / "server-key.pem"}" }}\n'
+    made = certified(tmp_path)
+    authority = str(made.authority)
 
     async def run(place):
-        options = {"creds": place.key("persist"), "tls_ca": str(certificate)}
+        options = {"creds": place.key("persist"), "tls_ca": authority}
         line = Pipeline(place.broker, tmp_path / "data", None, IndexSettings())
         line.common = {"persist": options}
         try:
             await line.start("persist")
-            async with place.connect("acme.owner", tls_ca=str(certificate)) as owner:
+            async with place.connect("acme.owner", tls_ca=authority) as owner:
                 assert (await owner.publish("nobody listens", session="s1")).seq == 1
             with pytest.raises(Unreachable, match=r"(?i)certificate"):
                 await place.connect("acme.owner", connect_timeout_s=1.0)
         finally:
             await line.close()
 
-    with Broker(accounts=tls + configuration(users.read())) as broker:
+    with Broker(accounts=made.tls + configuration(users.read())) as broker:
         asyncio.run(run(Place(broker, users)))

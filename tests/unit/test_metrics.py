@@ -20,7 +20,7 @@ NOW = FakeClock().now_ms()
 #: Of a fixed, small set each; nothing that a caller could make up.
 LABELS = {"topic",
     "stage", "kind", "code", "arm", "level", "verb", "operation", "outcome", "asked", "stream", "store", "family",
-    "state", "model", "precision", "device", "version",
+    "state", "model", "precision", "device", "version", "shard", "of",
 }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def connect_options(
         Broken: The file of a key, a password or certificates is no good.
     """
     options: dict[str, Any] = {
-        "servers": [url.strip() for url in common.server.split(",")],
+        "servers": servers(common),
         "name": name,
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.5,
@@ -64,10 +64,24 @@ def connect_options(
             options["user"] = common.user
             options["password"] = Path(common.password_file).read_text(encoding="utf-8").strip()
         if common.tls_ca:
-            options["tls"] = ssl.create_default_context(cafile=common.tls_ca)
+            options["tls"] = trusted(common)
     except (Refused, OSError, ValueError) as error:
         raise Broken(f"the broker cannot be talked to as set: {error}") from error
     return options
+
+
+def servers(common: Common) -> list[str]:
+    """URLs of the brokers."""
+    return [url.strip() for url in common.server.split(",")]
+
+
+def trusted(common: Common) -> ssl.SSLContext:
+    """Whose signature a broker's certificate must have: the authorities of `tls_ca`, or those of this machine.
+
+    Raises:
+        OSError: The file cannot be read, or holds no certificates.
+    """
+    return ssl.create_default_context(cafile=common.tls_ca or None)
 
 
 async def api(nc: Client, subject: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:

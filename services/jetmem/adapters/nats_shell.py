@@ -23,6 +23,7 @@ from faststream.nats.response import NatsResponse
 from faststream.nats.security import NatsCredentials, NatsNKey, NatsSecurity, NatsUserPassword
 from nats.aio.client import Client
 
+from jetmem.adapters.expiry import ExpiryWatch
 from jetmem.adapters.nats_ask import ask
 from jetmem.adapters.nats_connect import check_server, connect_options, taps
 from jetmem.adapters.stage_disk import StageDisk
@@ -128,7 +129,7 @@ class Shell:
             graceful_timeout=limits.DRAIN_S,
         )
         self.app = _App(self.broker, logger=None, lifespan=self._lifespan)
-        self._loops: dict[str, Callable[[], Awaitable[None]]] = {}
+        self._loops: dict[str, Callable[[], Awaitable[None]]] = {"expiry": ExpiryWatch(stage, common, self.health).run}
         self._tasks: list[asyncio.Task[None]] = []
         self._starters: list[Callable[[], Awaitable[None]]] = []
         self._stoppers: list[Callable[[], Awaitable[None] | None]] = []

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.nats_wire import RecordWire
+from jetmem.runtime import metrics
 from jetmem.runtime.errors import RequestFailed
 from jetmem.runtime.freshness import Freshness
 from jetmem.runtime.projection import Projection
@@ -108,6 +109,7 @@ class ProjectionProcess:
     def wire(self, endpoints: Mapping[str, Endpoint]) -> None:
         """Add the loop and the endpoints to the shell: `applied`, `status` and `rebuild`, and the stage's own."""
         shell = self.shell
+        metrics.partitions.labels(shell.stage, shell.common.shard, "served").set(len(self.parts))
         shell.on_start(self._keep_own)
         shell.loop("projection", self._projection.run)
         shell.on_stop(self._close)

@@ -19,8 +19,9 @@ _FORMAT_KEY = b"format"
 _TOLD = {
     metrics.write_stopped: "rocksdb.is-write-stopped",
     metrics.delayed_write_rate: "rocksdb.actual-delayed-write-rate",
-    metrics.pending_compaction: "rocksdb.estimate-pending-compaction-bytes",
 }
+_ROWS = "rocksdb.estimate-num-keys"
+_TO_COMPACT = "rocksdb.estimate-pending-compaction-bytes"
 
 
 class Batch:
@@ -141,8 +142,11 @@ class Rocks:
         try:
             for gauge, told in _TOLD.items():
                 gauge.labels(name).set(self._db.property_int_value(told) or 0)
+            to_compact = 0  # each family has its own; the two above are of the whole store
             for family, held in tuple(self._families.items()):
-                metrics.store_rows.labels(name, family).set(held.property_int_value("rocksdb.estimate-num-keys") or 0)
+                metrics.store_rows.labels(name, family).set(held.property_int_value(_ROWS) or 0)
+                to_compact += held.property_int_value(_TO_COMPACT) or 0
+            metrics.pending_compaction.labels(name).set(to_compact)
         except DbClosedError:
             return
 

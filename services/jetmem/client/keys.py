@@ -6,6 +6,7 @@ seed. The server knows public keys only, and a seed never leaves this process: i
 
 from __future__ import annotations
 
+import base64
 import re
 import secrets
 from pathlib import Path
@@ -17,6 +18,8 @@ from jetmem.client.errors import Refused
 from jetmem_schemas import subjects
 
 _JWT: Final = "BEGIN NATS USER JWT"
+#: The middle one of three parts.
+_CLAIMS: Final = re.compile(r"[\w-]+\.([\w-]+)\.[\w-]+")
 _SEED: Final = re.compile(r"SU[A-Z2-7]{56}")
 _RAW_BYTES: Final = 32
 
@@ -34,6 +37,12 @@ class Identity(msgspec.Struct, frozen=True):
         return {"user_credentials": self.path}
 
 
+class _Claims(msgspec.Struct):
+    """Of a JWT, what we look at."""
+
+    exp: int = 0
+
+
 def identity(path: str) -> Identity:
     """What a key file holds.
 
@@ -41,17 +50,39 @@ def identity(path: str) -> Identity:
         Refused: `bad_creds`: it cannot be read, is neither kind, or the package nkeys is missing.
     """
     _nkeys()
-    try:
-        text = Path(path).read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        raise Refused("bad_creds", f"no credentials file {path}", "creds") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused("bad_creds", f"{path} cannot be read: {type(error).__name__}", "creds") from None
+    text = _read(path)
     if _JWT in text:
         return Identity(path, "")
     if not _SEED.fullmatch(text):
         raise Refused("bad_creds", f"{path} holds neither the seed of a user's nkey nor NATS credentials", "creds")
     return Identity(path, subjects.inbox(public_key(text)))
+
+
+def expiry(path: str) -> int | None:
+    """When credentials expire (epoch seconds), as their JWT says; None for never, as of a seed.
+
+    Raises:
+        Refused: `bad_creds`: the file cannot be read, or holds no JWT that can.
+    """
+    text = _read(path)
+    if _JWT not in text:
+        return None
+    claims = _CLAIMS.search(text)
+    body = claims[1] if claims else ""
+    try:
+        said = msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=_Claims)
+    except ValueError:
+        raise Refused("bad_creds", f"{path} holds credentials that cannot be read", "creds") from None
+    return said.exp or None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        raise Refused("bad_creds", f"no credentials file {path}", "creds") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused("bad_creds", f"{path} cannot be read: {type(error).__name__}", "creds") from None
 
 
 def new_seed() -> str:

@@ -14,6 +14,7 @@ _FRESH_WITHIN: Final = {"record": "1.0", "text": "5.0", "vector": "60.0"}
 _FAST, _SLOW = 14.4, 6.0
 _WINDOWS: Final = ("5m", "30m", "1h", "6h")
 PAGE: Final = "services/ALERTS.md"
+_LEFT_S: Final = "min by (of) (jetmem_expires_timestamp_seconds) - time()"
 
 
 class Alert(NamedTuple):
@@ -79,12 +80,34 @@ ALERTS: Final = (
          "A disk that is full or a store that stalls shows on the dashboard \"stores and broker\"."),
     ),
     Alert(
-        "JetmemLag", "max by (stage) (jetmem_lag_seconds) > 300", "5m", "ticket",
+        "JetmemLag", "max by (stage) (jetmem_lag_seconds) > 5 * 60", "5m", "ticket",
         "{{ $labels.stage }} is {{ $value | humanizeDuration }} behind",
         "A stage works, and has not caught up for five minutes: what is newer is not found by that arm.",
         ("Is it a rebuild or a bulk load? Then \"Entries behind\" falls on the dashboard \"pipeline\", and it ends by "
          "itself.",
          "embed: more replicas (they share the queue), or a GPU. The others: a faster disk, or more shards."),
+    ),
+    Alert(
+        "JetmemPartitionsUnserved",
+        'sum by (stage) (jetmem_partitions{state=~"served|parked"}) < 64', "5m", "page",
+        "{{ $labels.stage }} serves {{ $value }} of 64 partitions",
+        "A shard is not there: what tenants of its partitions say waits at the broker, and what they ask is refused "
+        "(persist) or answered without that arm.",
+        ("`jetmem shards` names the shards that do not answer and their partitions; start them. \"Partitions\" on the "
+         "dashboard \"pipeline\" shows who has how many.",
+         "Was the number of shards made smaller together with the replicas? The number first, then wait for `jetmem "
+         "shards --wait-for`, then the replicas."),
+    ),
+    Alert(
+        "JetmemMoveStuck",
+        'sum by (stage, shard, state) (jetmem_partitions{state!="served"}) > 0 '
+        "unless on () sum(increase(jetmem_rows_copied_total[15m])) > 0",
+        "15m", "ticket", "{{ $value }} partitions are {{ $labels.state }} at {{ $labels.stage }}-{{ $labels.shard }}",
+        "Partitions are to move between shards of persist, and nothing was copied for a quarter of an hour. A parked "
+        "one answers, and what is said to it waits at the broker.",
+        ("`/healthz` of that shard and `jetmem shards` say what it waits for: an owner that is not there, or one that "
+         "was started with another number of shards.",
+         "Start every shard of persist with the same number. A move goes on where it was."),
     ),
     Alert(
         "JetmemDeadLetters", "sum by (code) (increase(jetmem_dead_letters_total[15m])) > 0", "0m", "ticket",
@@ -181,9 +204,28 @@ ALERTS: Final = (
          "`internal`: a fault of ours; the log of query has it."),
     ),
     Alert(
-        "JetmemWritesStall", "max by (store) (jetmem_rocksdb_write_stopped) > 0", "1m", "page",
-        "RocksDB of {{ $labels.store }} takes no writes",
-        "Compaction does not keep up with what is written, or its disk is very slow.",
+        "JetmemExpires", f"{_LEFT_S} < 14 * 86400", "1h", "ticket",
+        "the {{ $labels.of }} of the connection to the broker expires in {{ $value | humanizeDuration }}",
+        "Two weeks are left. `certificate` is a broker's own, `authority` the one in `tls_ca` that signed it, "
+        "`credentials` the JWT that a stage is given by `creds`. Keys of users (nkeys) never expire.",
+        ("Renew it. A broker takes a new certificate with a reload (SIGHUP); credentials are read again with each "
+         "connection; a new authority needs a restart of the stages, and its file may hold both for a time.",
+         "\"Expires\" on the dashboard \"stores and broker\" shows which stage says so; it looks every few seconds."),
+    ),
+    Alert(
+        "JetmemExpiresSoon", f"{_LEFT_S} < 2 * 86400", "5m", "page",
+        "the {{ $labels.of }} of the connection to the broker expires in {{ $value | humanizeDuration }}",
+        "Two days are left, or none. Whoever is connected stays so; nobody connects again, so that the next restart of "
+        "a broker or a stage ends it all.",
+        ("As JetmemExpires, now.",),
+    ),
+    Alert(
+        "JetmemWritesStall",
+        "max by (store) (jetmem_rocksdb_write_stopped) > 0 or "
+        "max by (store) (jetmem_rocksdb_delayed_write_bytes_per_second) > 0", "5m", "page",
+        "RocksDB of {{ $labels.store }} slows writes down, or takes none",
+        "Compaction does not keep up with what is written, or its disk is very slow. A write that is held up holds "
+        "up the whole process, so that a stage whose writes are stopped mostly shows as JetmemStageDown.",
         ("\"To compact\" and \"Writes\" on the dashboard \"stores and broker\". Is another process using the disk?",),
     ),
 )  # fmt: skip

@@ -91,6 +91,15 @@ _PIPELINE: Final = Board(
                 Query("sum(jetmem_outbox_rows)", "outbox"),
             )),
         ),
+        "Shards": (
+            Panel("Partitions", "short", "Who serves how many of the 64, by stage and shard.", (
+                Query('sum by (stage, shard) (jetmem_partitions{state="served"})', "{{stage}}-{{shard}}"),)),
+            Panel("Not at their place", "short", "Partitions of persist that are parked, copied, or still to come.", (
+                Query('sum by (shard, state) (jetmem_partitions{state!="served"})', "persist-{{shard}} {{state}}"),)),
+            Panel("Moves", "cps", "Rows that are copied, partitions that came.", (
+                Query("sum(rate(jetmem_rows_copied_total[$__rate_interval]))", "rows"),
+                Query("sum(rate(jetmem_partitions_come_total[$__rate_interval]))", "partitions"))),
+        ),
         "Trouble": (
             Panel("Dead letters", "cps", "Messages that cannot be recorded.",
                   _rates("jetmem_dead_letters_total", "code")),
@@ -159,6 +168,32 @@ _MEMORY: Final = Board(
             Panel("Table of contents", "short", "Rows of summarize by family, about.", (
                 Query('sum by (family) (jetmem_store_rows{store="summarize"})', "{{family}}"),)),
         ),
+        "What is learnt": (
+            Panel("Runs", "cps", "Runs learnt from.", (
+                Query("sum(rate(jetmem_learnt_total[$__rate_interval]))", "runs"),)),
+            Panel("Success spreads", "s", "From a run's arrival until recommendations know it.", tuple(
+                Query(f"histogram_quantile({q}, sum by (le) "
+                      "(rate(jetmem_success_propagation_duration_seconds_bucket[$__rate_interval])))",
+                      f"p{round(q * 100)}") for q in (0.5, 0.99))),
+            Panel("Waves", "cps", "Told to agents: success, failure, procedures crystallised and dissolved; dropped "
+                  "ones were more than a tenant's rate.", (
+                *_rates("jetmem_waves_total", "topic"),
+                Query("sum(rate(jetmem_waves_dropped_total[$__rate_interval]))", "dropped"))),
+            Panel("Crystallised", "short", "Procedures that were proved, and that failed since, in the last day.", (
+                Query('sum by (topic) (increase(jetmem_waves_total{topic=~"crystallized|dissolved"}[1d]))',
+                      "{{topic}}"),)),
+            Panel("Learnt", "short", "Rows of learn by family, about: runs, procedures, tasks.", (
+                Query('sum by (family) (jetmem_store_rows{store="learn"})', "{{family}}"),)),
+            Panel("Asked of it", "reqps", "Recommendations and what else is asked of learn, by outcome.", (
+                Query('sum by (operation, outcome) (rate(memory_operations_total{operation=~"recommend|predict|'
+                      'procedures?|related|patterns|insights"}[$__rate_interval]))', "{{operation}} {{outcome}}"),)),
+            Panel("Models", "short", "Tenants by the model behind their probabilities; rate is the plainest.",
+                  _per("jetmem_models", "model")),
+            Panel("Gain", "short", "Log-loss a held-out run that models spare against plain rates.", (
+                Query("max(jetmem_model_gain_nats)", "nats a run"),)),
+            Panel("Studies", "s", "Relations, patterns, insights, models: how long one takes.",
+                  _quantiles("jetmem_study_seconds", "kind")),
+        ),
         "Said again": (
             Panel("Duplicates", "cps", "Messages recorded before, or forgotten.", (
                 Query("sum(rate(jetmem_duplicates_total[$__rate_interval]))", "duplicates"),)),
@@ -211,6 +246,8 @@ _STORES: Final = Board(
                 Query("sum by (server_id) (rate(nats_varz_in_msgs[$__rate_interval]))", "in {{server_id}}"),
                 Query("sum by (server_id) (rate(nats_varz_out_msgs[$__rate_interval]))", "out {{server_id}}"))),
             Panel("Memory", "bytes", "Of the broker.", _per("nats_varz_mem", "server_id", "max")),
+            Panel("Expires", "dateTimeFromNow", "A broker's certificate, its authority, credentials; keys never do.",
+                  (Query("min by (stage, of) (jetmem_expires_timestamp_seconds) * 1000", "{{stage}} {{of}}"),)),
         ),
     },
 )  # fmt: skip

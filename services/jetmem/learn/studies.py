@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from jetmem.adapters.aside import aside
-from jetmem.domain.procedures.prediction import CLUSTERS_MIN, Sample
+from jetmem.domain.procedures.prediction import CLUSTERS_MIN, HOWS, Sample
 from jetmem.learn import study
 from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import rates
@@ -25,7 +25,9 @@ from jetmem.learn.ports import News
 from jetmem.learn.rows import Rows
 from jetmem.learn.sample import sampled
 from jetmem.learn.settings import LearnSettings
+from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
+from jetmem.runtime.scraping import at_scrape
 from jetmem_schemas.internal import Head
 
 Kind: TypeAlias = Literal["related", "patterns", "insights", "model"]
@@ -66,6 +68,7 @@ class Studies:
         self._voids: dict[str, int] = {}
         self._cleared = 0
         self._pool = ThreadPoolExecutor(1, "study", initializer=_be_nice)
+        at_scrape(self)
 
     async def get(self, tenant: str, kind: Kind, at: Head) -> Study | None:
         """What is found, made again if there is more to find up to `at`; None if that takes longer than one can wait.
@@ -109,6 +112,17 @@ class Studies:
             self._cleared += 1
             self._kept.clear()
 
+    def observe(self) -> None:
+        """Say which models answer, and how much better than plain rates they are; from any thread."""
+        with self._lock:
+            models = [kept.found.fitted for (_, kind), kept in self._kept.items() if kind == "model"]
+        fitted = [model for model in models if model is not None and model.held.loss]
+        counted = Counter(model.how for model in fitted)
+        for how in HOWS:
+            metrics.models.labels(how).set(counted[how])
+        gains = [model.held.loss["rate"] - model.held.loss[model.how] for model in fitted]
+        metrics.model_gain.set(sum(gains) / len(gains) if gains else 0.0)
+
     async def close(self) -> None:
         """Wait for what is being made: nobody reads a store that is being closed."""
         for task in list(self._making.values()):
@@ -133,6 +147,7 @@ class Studies:
             self._failed(error)
             return
         now = self._clock.monotonic()
+        metrics.study_seconds.labels(kind).observe(now - began)
         with self._lock:
             if since != self._since(tenant):
                 return  # it may be made of what was erased meanwhile

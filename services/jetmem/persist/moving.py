@@ -25,8 +25,10 @@ from jetmem.persist.handler import Recorder
 from jetmem.persist.places import Places
 from jetmem.persist.record import Checkpoint
 from jetmem.persist.shares import Copying, Shares
+from jetmem.runtime import metrics
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import Broken, RequestFailed, Retryable
+from jetmem.runtime.scraping import at_scrape
 from jetmem_schemas import subjects
 from jetmem_schemas.owning import NOBODY, CopyReply, CopyRequest, Owners, Released, ReleaseRequest
 
@@ -86,10 +88,23 @@ class Mover:
         self._in_writer = in_writer
         self._places = places
         self._accept_gap = accept_gap
+        at_scrape(self)
 
     def shares(self, tenant: str) -> bool:
         """Whether another store's files may still hold some of a tenant's."""
         return bool(self.table) and bool(self.table[subjects.partition_of(tenant)].left)
+
+    def observe(self) -> None:
+        """Say what becomes of each partition that is here or should be; from any thread."""
+        shares, wanted = self._shares, filter(self.me.wants, range(subjects.PARTITIONS))
+        states = {
+            "served": len(shares.riding),
+            "parked": len(shares.parked),
+            "copying": len(shares.copying),
+            "wanted": sum(part not in shares.owned and part not in shares.copying for part in wanted),
+        }
+        for state, count in states.items():
+            metrics.partitions.labels(self._shell.stage, self.me.shard, state).set(count)
 
     async def claim(self) -> None:
         """Find out what is ours. Before anything is read or answered.
@@ -256,6 +271,7 @@ class Mover:
         source, key = reply.rows[-1][:2] if reply.rows else (at.source, at.key)
         now = Copying(reply.token, parked, source, key, whole=not reply.more)
         await self._in_writer(partial(self._shares.take, part, now, reply.rows))
+        metrics.rows_copied.inc(len(reply.rows))
         self._shell.health.progressed(self._shell.health.lag)
         if now.whole:
             crashpoint("move:after-whole")
@@ -281,6 +297,7 @@ class Mover:
             await self._in_writer(partial(self._shares.unpark, part))
             self.reading.changed()
         await self._places.begin(part)
+        metrics.partitions_come.inc()
         self._shell.log.info("a partition is here", partition=part, seq=mine.synced.seq)
 
     async def _same_stream(self, part: int, reader: Recorder) -> None:

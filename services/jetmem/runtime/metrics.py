@@ -46,7 +46,34 @@ success_propagation = Histogram(
 )
 waves = Counter("jetmem_waves_total", "waves told to agents, by topic", ["topic"], registry=REGISTRY)
 waves_dropped = Counter("jetmem_waves_dropped_total", "waves not told: more than a tenant's rate", registry=REGISTRY)
+study_seconds = Histogram(
+    "jetmem_study_seconds",
+    "one study of a tenant's runs: related, patterns, insights, or a model fitted",
+    ["kind"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+models = Gauge(
+    "jetmem_models", "tenants whose probabilities a model makes, by the richest that stood the test", ["model"],
+    registry=REGISTRY,
+)  # fmt: skip
+model_gain = Gauge(
+    "jetmem_model_gain_nats", "log-loss a held-out run that they spare against plain rates, the mean over tenants",
+    registry=REGISTRY,
+)  # fmt: skip
 embedded = Counter("jetmem_embedded_total", "texts encoded", ["kind"], registry=REGISTRY)
+partitions = Gauge(
+    "jetmem_partitions",
+    "partitions by what a shard does with them: served; of persist also parked, copying, wanted here but elsewhere",
+    ["stage", "shard", "state"],
+    registry=REGISTRY,
+)
+partitions_come = Counter(
+    "jetmem_partitions_come_total", "partitions of the record that this shard took over", registry=REGISTRY
+)
+rows_copied = Counter(
+    "jetmem_rows_copied_total", "rows copied from other shards, of partitions that move here", registry=REGISTRY
+)
 scanned = Counter("jetmem_scanned_total", "entries read by scan instead of live", ["stage"], registry=REGISTRY)
 resets = Counter("jetmem_projection_resets_total", "partitions begun again from 0", ["stage"], registry=REGISTRY)
 batch_size = Histogram("jetmem_batch_size", "messages in one write", ["stage"], buckets=_SIZES, registry=REGISTRY)
@@ -69,6 +96,12 @@ outbox_rows = Gauge("jetmem_outbox_rows", "consequences not yet acknowledged by 
 healthy = Gauge("jetmem_healthy", "1 while the stage makes progress or has nothing to do", ["stage"], registry=REGISTRY)
 last_error = Gauge(
     "jetmem_last_error_timestamp_seconds", "when an error of this code came last", ["stage", "code"], registry=REGISTRY
+)
+expires = Gauge(
+    "jetmem_expires_timestamp_seconds",
+    "when what the connection to the broker rests on expires: its certificate, our authority, our credentials",
+    ["stage", "of"],
+    registry=REGISTRY,
 )
 dead_letters_held = Gauge("jetmem_dead_letters_held", "dead letters that wait in DEAD", registry=REGISTRY)
 requests = Counter("jetmem_requests_total", "requests answered", ["stage", "verb", "code"], registry=REGISTRY)
