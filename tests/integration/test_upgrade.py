@@ -5,18 +5,25 @@ acknowledged is readable, once, and what was forgotten is not.
 """
 
 import asyncio
+import contextlib
+import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.commands import PATIENT
+from harness.containers import brokers
 from harness.ports import free_port
+from harness.shards import tenants_of
 from harness.waiting import until_async
-from jetmem import client
+from jetmem import client, flow
 from jetmem.client import ClientError, Outgoing
 from jetmem.console.temporary import model_cache
 
@@ -32,9 +39,8 @@ def steps(where: str, *, back: bool = False) -> str:
     """The commands of README.md for a laptop, a server or a cluster."""
     assert CHAPTER
     there, home = CHAPTER[0].split("#### And back\n")
-    (found,) = re.findall(
-        rf"^On a {where}[^`]*?:\n\n```sh\n(.*?)^```", home if back else there, re.MULTILINE | re.DOTALL
-    )
+    intro = rf"^On a {where}(?:.|\n(?!\n))*?:\n\n"
+    (found,) = re.findall(rf"{intro}```sh\n((?:.*\n)*?)```", home if back else there, re.MULTILINE)
     return found
 
 
@@ -171,3 +177,96 @@ def test_on_a_laptop(laptop: Laptop) -> None:
     agents.say("c1")
     agents.read()
     agents.read(found_by="vector")
+
+
+class Operator:
+    """An operator's shell: docker, kubectl and git of `harness/engine.py`."""
+
+    def __init__(self, root: Path, names: dict[str, str], shards: int = 1) -> None:
+        self.root = root
+        root.mkdir()
+        self._file = root / "engine.json"
+        state = {"names": names, "version": "v0.1.0", "running": {}, "jobs": {}, "shards": shards}
+        self._file.write_text(json.dumps(state))
+        for name in ("docker", "kubectl", "git"):
+            path = root / name
+            path.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests/harness/engine.py"} {name} "$@"\n')
+            path.chmod(0o755)
+
+    def state(self, key: str) -> Any:
+        return json.loads(self._file.read_text())[key]
+
+    def run(self, commands: str) -> str:
+        path = f"{self.root}{os.pathsep}{os.environ['PATH']}"
+        environ = {**os.environ, "PATH": path, "ENGINE": str(self.root), "PYTHONPATH": str(ROOT / "tests")}
+        with (self.root / "said").open("w+") as said:
+            done = subprocess.run(
+                ["bash", "-eu", "-o", "pipefail", "-c", commands],
+                env=environ, cwd=self.root, stdout=said, stderr=said, timeout=PATIENT_S, check=False,
+            )  # fmt: skip
+            said.seek(0)
+            text = said.read()
+        assert done.returncode == 0, text
+        return text
+
+    def end(self) -> None:
+        for each in self.state("running").values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each["pid"], signal.SIGKILL)
+
+
+def test_on_a_server(tmp_path: Path) -> None:
+    with brokers(tmp_path, "nats.conf", ("nats",)) as at:
+        operator = Operator(tmp_path / "engine", {"nats": at["nats"]})
+        agents = Agents(f"nats://{at['nats']}:4222")
+        try:
+            operator.run("docker compose -f compose/compose.yaml --profile core up --detach")
+            agents.say("a1", "a2", "a3")
+            agents.forget("a1")
+            agents.read()
+            until_build, rest = steps("server").split("git checkout")
+            operator.run(until_build)
+            agents.say("a4")  # while nobody reads
+            said = operator.run("git checkout" + rest)
+            assert re.findall(r"^(\w+): .*(converted|anew)", said, re.MULTILINE) == [
+                ("persist", "converted"),
+                ("index", "anew"),
+            ]
+            agents.read()
+            agents.say("b1")
+            agents.forget("a2")
+            agents.read()
+            operator.run(steps("server", back=True))
+            agents.read()
+        finally:
+            operator.end()
+
+
+def test_on_a_cluster_each_shard_is_converted(tmp_path: Path) -> None:
+    with brokers(tmp_path, "nats.conf", ("nats",)) as at:
+        operator = Operator(tmp_path / "engine", {"nats.nats.svc.cluster.local": at["nats"]}, shards=2)
+        agents = Agents(f"nats://{at['nats']}:4222", *tenants_of([0, 1]))
+        claims = operator.root / "host/volumes"
+        try:
+            operator.run("kubectl apply -k k8s/overlays/cluster")
+            agents.say("a1", "a2")
+            agents.read(found_by="")
+            until_git, rest = steps("cluster").split("git checkout")
+            operator.run(until_git)
+            shutil.copytree(claims, tmp_path / "snapshots")
+            agents.say("a3")
+            operator.run("git checkout" + rest.replace("for shard in 0;", "for shard in 0 1;"))
+            jobs = operator.state("jobs")
+            assert set(jobs) == {f"migrate-{s.name}-{shard}" for s in flow.STAGES if s.store for shard in (0, 1)}
+            for shard in (0, 1):
+                assert "was converted from format 2 to 3" in jobs[f"migrate-persist-{shard}"]
+            agents.read(found_by="")
+            agents.say("b1")
+            agents.read(found_by="")
+            operator.run(until_git + "git checkout v0.1.0")
+            shutil.rmtree(claims)
+            shutil.copytree(tmp_path / "snapshots", claims)
+            operator.run("kubectl apply -k k8s/overlays/cluster")
+            agents.read(found_by="")
+        finally:
+            operator.end()
