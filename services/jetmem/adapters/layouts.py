@@ -78,8 +78,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
             return f"nothing is kept in {data}"
         store = Rocks(self.path(data), self.families, format_version=self.format)
         try:
-            before = store.format
-            due = [step for step in self.steps if step.to > before or (step.to == before and store.converting)]
+            before, half = store.format, store.converting
+            due = [step for step in self.steps if step.to > before or (step.to == before and half)]
             for step in due:
                 if step.convert is None:
                     ask_rebuild(data / self.stage)
@@ -88,6 +88,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
                 step.convert(store)
                 store.end_format()
             if due:
+                if half:
+                    return f"the rest of the store in {data} was converted to format {store.format}"
                 return f"the store in {data} was converted from format {before} to {store.format}"
             return f"the store in {data} has this version's format"
         finally:
