@@ -31,7 +31,8 @@ class CopyRequest(msgspec.Struct, frozen=True, array_like=True):
     """A slice of a partition's rows, for the shard `to` whose store is `store`.
 
     The first asks with `token` "": the owner parks the partition, that is, reads no further, and names the token of the
-    state that it parked. Slices go on behind (`family`, `key`) of that token; another one is a `mismatch`.
+    state that it parked. Slices go on behind (`family`, `key`) of that token; another one is a `mismatch`. Rows are
+    copied as they are, so an owner that has another `format` (of its version, not of its store) gives none.
     """
 
     to: int
@@ -39,6 +40,7 @@ class CopyRequest(msgspec.Struct, frozen=True, array_like=True):
     token: str = ""
     family: int = 0
     key: bytes = b""
+    format: int = 0
 
 
 class CopyReply(msgspec.Struct, frozen=True, array_like=True):

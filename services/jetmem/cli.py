@@ -1,7 +1,8 @@
 """`jetmem`: the command line. Commands live in `jetmem.console`; nothing heavy is imported before one is chosen.
 
-Exit codes: 0 done, 1 failed, 2 refused (usage, settings, a folder or port in use). An expected problem is one
-sentence on standard error, never a traceback.
+Exit codes: 0 done, 1 failed, 2 refused (usage, settings, a folder or port in use, a store of another format), 130
+interrupted by Ctrl-C or, where work is then told or undone, SIGTERM. An expected problem is one sentence on standard
+error, never a traceback.
 """
 
 from __future__ import annotations

@@ -201,6 +201,11 @@ def sections() -> Sections:
     return found
 
 
+def layout(name: str) -> Any:
+    """What a stage with a store keeps on disk: `jetmem.<name>.app.LAYOUT` (`adapters.layouts.Layout`)."""
+    return importlib.import_module(f"jetmem.{stage(name).name}.app").LAYOUT
+
+
 def build(name: str, settings: dict[str, Any], **parts: Any) -> Any:
     """Build one stage's process from all settings: `jetmem.<name>.app.build(common, own, **parts)`."""
     app = importlib.import_module(f"jetmem.{stage(name).name}.app")

@@ -121,7 +121,7 @@ class Supervisor:
         """Run until `stop`.
 
         Raises:
-            Refused: The folder or a port is in use, or there is no nats-server.
+            Refused: The folder or a port is in use, there is no nats-server, or a stage refuses to begin.
             StartFailed: Not ready in time.
         """
         self.folder.open()
@@ -207,6 +207,9 @@ class Supervisor:
 
     def _check_patience(self, waited_s: float) -> None:
         timing = self._plan.timing
+        for child in self._children:
+            if child.refused:
+                raise Refused(child.detail)
         failing = [child for child in self._children if child.failures or child.state == "restarting"]
         if waited_s > timing.alive_within_s or (failing and waited_s > timing.ready_within_s):
             late = failing or [child for child in self._children if child.state != "ok"]

@@ -82,12 +82,13 @@ def test_usage_errors_exit_with_2(broker, tmp_path):
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
 
 
-def test_ctrl_c_ends_it_and_says_how_to_go_on(broker):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_sigterm_ends_it_and_says_how_to_go_on(broker, number):
     process = subprocess.Popen(_command(broker, "-"), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdin.write("".join(_line(i) for i in range(100)).encode())
     process.stdin.flush()
     until(lambda: _count(broker) == 100, "what came through the pipe is stored though it stays open")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
     assert b"100 events acknowledged" in errors

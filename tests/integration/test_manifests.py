@@ -124,10 +124,10 @@ def test_workloads_equal_the_flow(overlay: str) -> None:
 
 def test_stores_are_migrated_where_they_are() -> None:
     found = pods(kustomized("migrate"))
-    assert set(found) == {f"migrate-{stage.name}" for stage in flow.STAGES if stage.store}
+    assert set(found) == {f"migrate-{stage.name}-0" for stage in flow.STAGES if stage.store}
     for stage in flow.STAGES:
         if stage.store:
-            pod = found[f"migrate-{stage.name}"]
+            pod = found[f"migrate-{stage.name}-0"]
             (container,) = deployment.pod_containers(pod, ())
             assert container.argv == ("jetmem", "migrate", stage.name)
             claims = {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "emptyDir" not in v}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -905,9 +906,75 @@ def test_a_stream_trimmed_beyond_the_checkpoint_stops_persist(own):
     on(own, accepted)
 
 
-def test_an_older_copy_of_the_stream_stops_persist(own, tmp_path):
-    import shutil
+def test_a_store_put_back_lies_before_what_was_erased_since(own, tmp_path):
+    """The copy's checkpoint, and messages before it, are gone from MEMORY; what came since comes again."""
+    broker, persist = own
+    copy = tmp_path / "copy"
 
+    async def before(c):
+        for number in range(40):
+            seq = await c.publish({"id": f"e{number}", "text": "x"})
+        await c.recorded(seq)
+
+    on(own, before)
+    persist.stop()
+    shutil.copytree(persist.data / "persist", copy)
+    persist.start()
+
+    async def since(c):
+        await c.recorded(await c.publish({"id": "n", "text": "x"}))
+        await c.purged(await c.forget(ids=[f"e{number}" for number in range(20, 40)]))
+        state = (await c.js.stream_info(subjects.MEMORY)).state
+        assert (state.first_seq, state.messages, state.last_seq) == (1, 22, 42)
+
+    on(own, since)
+    persist.stop()
+    shutil.rmtree(persist.data / "persist")
+    shutil.copytree(copy, persist.data / "persist")
+    persist.start()
+
+    async def after(c):
+        await c.recorded(await c.publish({"id": "z", "text": "x"}))
+        held = [e.id for e in await c.entries() if e.kind == "event" and e.body]
+        assert held == [*(f"e{number}" for number in range(20)), "n", "z"]
+
+    on(own, after)
+
+
+def test_an_older_copy_of_the_stream_that_went_on_stops_persist(own, tmp_path):
+    """Also where its message at the checkpoint is gone."""
+    broker, persist = own
+
+    async def say(c):
+        for _ in range(3):
+            seq = await c.publish({"text": "x"})
+        await c.recorded(seq)
+
+    on(own, say)
+    broker.stop()
+    shutil.copytree(broker.data / "nats", tmp_path / "copy")
+    broker.start()
+    on(own, say)
+    persist.stop()
+    broker.stop()
+    shutil.rmtree(broker.data / "nats")
+    shutil.copytree(tmp_path / "copy", broker.data / "nats")
+    broker.start()
+
+    async def other():
+        nc = await nats.connect(broker.url)
+        js = nc.jetstream()
+        for _ in range(4):
+            await js.publish("mem.acme.event.alice.s1", b'{"text":"y"}')
+        assert await js.delete_msg(subjects.MEMORY, 6)
+        await nc.close()
+
+    run(other())
+    persist.start()
+    stops_saying(persist, "MEMORY holds another message at the checkpoint 6")
+
+
+def test_an_older_copy_of_the_stream_stops_persist(own, tmp_path):
     broker, persist = own
 
     async def body(c):

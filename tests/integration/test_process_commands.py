@@ -85,7 +85,7 @@ def test_a_store_of_a_newer_version_or_in_use_is_refused(tmp_path: Path) -> None
     assert code == 1 and "in use by another process" in said
     Rocks(tmp_path / "index" / "rows", ROWS, format_version=INDEX_FORMAT + 1).close()
     code, _, said = migrate("index", tmp_path)
-    assert code == 1 and f"has format {INDEX_FORMAT + 1}, newer than {INDEX_FORMAT}; use a newer jetmem" in said
+    assert code == 2 and f"has format {INDEX_FORMAT + 1}, newer than {INDEX_FORMAT}; use a newer jetmem" in said
 
 
 def test_who_keeps_nothing_has_nothing_to_migrate(tmp_path: Path) -> None:

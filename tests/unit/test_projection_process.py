@@ -7,7 +7,8 @@ from faststream.nats import NatsBroker
 
 from jetmem.adapters import projection_process
 from jetmem.adapters.nats_shell import Shell
-from jetmem.adapters.projection_process import ProjectionProcess, own_folder
+from jetmem.adapters.layouts import own_folder
+from jetmem.adapters.projection_process import ProjectionProcess
 from jetmem.runtime.errors import RequestFailed
 from jetmem.runtime.settings import Common
 from jetmem_schemas.internal import AppliedRequest, Entry, Head
@@ -135,18 +136,17 @@ def test_a_shard_answers_for_its_own_partitions_only(two, tmp_path):
 
 
 def test_rebuild_is_an_empty_folder_the_next_time(process, tmp_path):
-    common = Common(data=str(tmp_path.parent))
     (tmp_path / "rows").mkdir()
 
     async def go():
         assert await process._rebuild(-1, {}) == {"rebuilding": True}
 
     asyncio.run(go())
-    assert own_folder(common, tmp_path.name) == tmp_path
+    assert own_folder(tmp_path.parent, tmp_path.name) == tmp_path
     assert not tmp_path.exists()
     assert not tmp_path.with_name(tmp_path.name + ".old").exists()
     (tmp_path / "rows").mkdir(parents=True)
-    assert (own_folder(common, tmp_path.name) / "rows").exists(), "asked once, done once"
+    assert (own_folder(tmp_path.parent, tmp_path.name) / "rows").exists(), "asked once, done once"
 
 
 def test_whoever_waits_looks_now_and_then_however_often_something_moves(process):

@@ -198,3 +198,27 @@ def test_a_secret_comes_from_a_file_or_a_variable_and_no_error_shows_one(tmp_pat
     with pytest.raises(SettingsError, match="cannot be read") as failed:
         secret(str(tmp_path / "key"), "")
     assert "sk-4" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("collector:4318", "must begin with http:// or https://"),
+        ("grpc://collector:4317", "must begin with http:// or https://"),
+        ("http://", "must name a host"),
+        ("http://:4318", "must name a host"),
+        ("http://collector:port", "must name a host"),
+        ("http://collector:99999", "must name a host"),
+        ("http://collector:4318 ", "must name a host"),
+        ("http://collector:4318/v1/traces", "/v1/traces is added to it"),
+    ],
+)
+def test_a_collector_that_cannot_be_is_refused_with_what_it_must_be(given, said):
+    with pytest.raises(SettingsError, match=said) as refused:
+        load({"": Common}, environ={"JETMEM_OTLP_ENDPOINT": given})
+    assert "JETMEM_OTLP_ENDPOINT" in str(refused.value) and given in str(refused.value)
+
+
+@pytest.mark.parametrize("given", ["", "http://collector:4318", "https://[::1]:4318/", "http://10.0.0.7"])
+def test_a_collector_that_can_be_is_taken(given):
+    assert load({"": Common}, environ={"JETMEM_OTLP_ENDPOINT": given})[""].otlp_endpoint == given

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+from jetmem.adapters.layouts import ask_rebuild
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.nats_wire import RecordWire
 from jetmem.runtime import metrics
 from jetmem.runtime.errors import RequestFailed
 from jetmem.runtime.freshness import Freshness
 from jetmem.runtime.projection import Projection
-from jetmem.runtime.settings import Common
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import AppliedReply, AppliedRequest, Counts, Entry, Head, StageStatus
 
@@ -34,7 +33,6 @@ _LOOK_S: Final = 0.25
 _REST_S: Final = 0.01
 #: The reply to `rebuild` is out before the process ends.
 _REBUILD_AFTER_S: Final = 0.2
-_REBUILD: Final = "rebuild"
 #: Names, in a stage's folder, the partitions that its stores may hold anything of.
 _HELD: Final = "partitions.json"
 
@@ -68,20 +66,6 @@ class Projected(Protocol):
 
     def close(self) -> None:
         """Make durable what is not yet, and close the stores. The last work of the writer thread."""
-
-
-def own_folder(common: Common, stage: str) -> Path:
-    """Where a stage keeps its stores; emptied if `rebuild` was asked. Call it before they are opened.
-
-    An empty store is filled by `scan`, like any other that is behind.
-    """
-    folder = Path(common.data) / stage
-    old = folder.with_name(folder.name + ".old")
-    if (folder / _REBUILD).exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)  # all at once: a half removed store is damaged
-    shutil.rmtree(old, ignore_errors=True)
-    return folder
 
 
 class ProjectionProcess:
@@ -267,7 +251,7 @@ class ProjectionProcess:
 
     async def _rebuild(self, part: int, request: dict[str, Any]) -> dict[str, Any]:
         """Begin again from an empty store: mark it and end; whoever supervises starts us again."""
-        (self._folder / _REBUILD).touch()
+        ask_rebuild(self._folder)
         asyncio.get_running_loop().call_later(_REBUILD_AFTER_S, self.shell.app.exit)
         return {"rebuilding": True}
 

@@ -9,13 +9,15 @@ from typing import Any, cast
 from rocksdict import DbClosedError, Options, Rdict, WriteBatch
 
 from jetmem.runtime import metrics
-from jetmem.runtime.errors import Broken
+from jetmem.runtime.errors import Broken, WrongFormat
 from jetmem.runtime.scraping import at_scrape
 from jetmem.runtime.store import WriteSet
 
 #: Memory of unflushed writes per column family; two of them at most before a write waits.
 _WRITE_BUFFER_BYTES = 32 * 1024 * 1024
 _FORMAT_KEY = b"format"
+#: There while rows are converted to the format under `_FORMAT_KEY`.
+_CONVERTING_KEY = b"converting"
 _TOLD = {
     metrics.write_stopped: "rocksdb.is-write-stopped",
     metrics.delayed_write_rate: "rocksdb.actual-delayed-write-rate",
@@ -46,11 +48,18 @@ class Batch:
 class Rocks:
     """One store, opened by one process. Reads from any thread; writes from one.
 
+    Args:
+        path: Its folder, made if it is not there.
+        families: Its column families.
+        format_version: The newest format that is read, and that of a new store.
+        oldest: A store of an older format, or one half converted, is refused; 0 to convert it.
+
     Raises:
-        Broken: Another process holds it, or it has a newer format.
+        Broken: Another process holds it, or it is damaged.
+        WrongFormat: Its format is newer, or older.
     """
 
-    def __init__(self, path: Path, families: Sequence[str], *, format_version: int) -> None:
+    def __init__(self, path: Path, families: Sequence[str], *, format_version: int, oldest: int = 0) -> None:
         path.mkdir(parents=True, exist_ok=True)
         options = _options()
         options.create_if_missing(True)
@@ -66,16 +75,44 @@ class Rocks:
         self.path = path
         self._families = {name: self._db.get_column_family(name) for name in families}
         self._handles = {name: self._db.get_column_family_handle(name) for name in families}
-        self._check_format(format_version)
+        self._check_format(format_version, oldest)
         at_scrape(self)
 
-    def _check_format(self, version: int) -> None:
-        found = self._db.get(_FORMAT_KEY)
-        if found is None:
+    def _check_format(self, version: int, oldest: int) -> None:
+        found = self.format
+        if not found:
             self.set_format(version)
-        elif int(found) > version:
+        elif found > version:
             self.close()
-            raise Broken(f"store {self.path} has format {int(found)}, newer than {version}; use a newer jetmem")
+            raise WrongFormat(
+                f"store {self.path} has format {found}, newer than {version}; use a newer jetmem, or put back the copy "
+                "that was made before the upgrade"
+            )
+        elif oldest and (found < oldest or self.converting):
+            has = "is half converted" if self.converting else f"has format {found}, older than {oldest}"
+            self.close()
+            raise WrongFormat(f"store {self.path} {has}; copy it, then run `jetmem migrate` (README.md, Upgrading)")
+
+    @property
+    def format(self) -> int:
+        """Only versions that know this format open it; 0 of a new one."""
+        return int(cast("bytes", self._db.get(_FORMAT_KEY) or b"0"))
+
+    @property
+    def converting(self) -> bool:
+        """Whether its rows are of two formats: a conversion has begun and not ended."""
+        return self._db.get(_CONVERTING_KEY) is not None
+
+    def begin_format(self, version: int) -> None:
+        """Before the first row changes: who knows only the old format must not open it from now on."""
+        self._db.put(_CONVERTING_KEY, b"1")
+        self.set_format(version)
+        self._db.flush_wal(True)
+
+    def end_format(self) -> None:
+        """Every row is of the new format; on disk when this returns."""
+        self._db.delete(_CONVERTING_KEY)
+        self._db.flush_wal(True)
 
     def set_format(self, version: int) -> None:
         """Let only versions that know this format open it."""

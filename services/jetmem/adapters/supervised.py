@@ -7,13 +7,16 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from jetmem.adapters import processes
 from jetmem.adapters.data_folder import Running
+
+#: Exit code of a process that cannot begin as things are (settings, a store of another format).
+_REFUSED: Final = 2
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +74,7 @@ class Child:
         self._restart_at = 0.0
         self._healthy_since: float | None = None
         self._unhealthy_since: float | None = None
+        self.refused = False
         self._ending = ""
         self._kill_at = 0.0
         self._log_from = 0
@@ -92,6 +96,7 @@ class Child:
         """Notice a death, restart when due; returns a sentence for a person, or ""."""
         if self.process is not None and self.process.poll() is not None:
             code, self.process = self.process.returncode, None
+            self.refused = code == _REFUSED and self._healthy_since is None
             return self._died(self._ending or processes.last_line(self.log, self._log_from) or _exit(code), now)
         if self.process is not None and (self._ending or self._hopeless(now)):
             return self._end(self.process, now)

@@ -16,12 +16,12 @@ def expected(error: BaseException) -> tuple[str, int] | None:
     """The sentence and exit code of a problem that is no fault of ours; None for one that is."""
     from jetmem.adapters.data_folder import Refused
     from jetmem.client import ClientError
-    from jetmem.runtime.errors import Broken, RequestFailed, Retryable
+    from jetmem.runtime.errors import Broken, RequestFailed, Retryable, WrongFormat
     from jetmem.runtime.settings import SettingsError
     from jetmem.supervisor import StartFailed
 
     sentence = "; ".join([str(error), *getattr(error, "__notes__", [])])
-    if isinstance(error, SettingsError | Refused):
+    if isinstance(error, SettingsError | Refused | WrongFormat):
         return sentence, 2
     return (sentence, 1) if isinstance(error, StartFailed | Broken | Retryable | RequestFailed | ClientError) else None
 

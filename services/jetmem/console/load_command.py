@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import sys
 import time
@@ -57,7 +56,8 @@ def load(
     """Load lines {"tenant","agent","session","event":{…}}.
 
     The same file may be loaded again: nothing is stored twice. A bad line is reported and the rest goes on; the
-    exit code is then 1. Compressed with gzip or not is seen from the first bytes.
+    exit code is then 1. Ended by Ctrl-C or SIGTERM it says what is acknowledged, and the exit code is 130. Compressed
+    with gzip or not is seen from the first bytes.
     """
     _load("event", file, wait, give_up, server, creds)
 
@@ -78,6 +78,7 @@ def load_runs(
 
 def _load(kind: Kind, file: str, wait: str, give_up: float, server: str, creds: str) -> NoReturn:
     from jetmem.client import ClientError
+    from jetmem.console import temporary
     from jetmem.loading import GaveUp, LoadError, Source
     from jetmem_schemas import wording
 
@@ -88,7 +89,7 @@ def _load(kind: Kind, file: str, wait: str, give_up: float, server: str, creds: 
     work = _Work(kind, wait, give_up if math.isfinite(give_up) else None, server, creds)
     try:
         with Source(file) as source:
-            asyncio.run(work.run(source))
+            temporary.run(work.run(source))
     except OSError as error:
         fail(f"{file} cannot be opened: {error.strerror}", 2)
     except KeyboardInterrupt:

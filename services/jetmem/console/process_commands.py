@@ -45,30 +45,24 @@ def health(
 
 
 def migrate(
-    stage: Annotated[str, typer.Argument(help="Its name; a wrong one lists them all.")],
+    stage: Annotated[
+        str, typer.Argument(help="Its name; a wrong one lists them all.", show_default="every one with a store")
+    ] = "",
     data: Annotated[Path | None, typer.Option("--data", help="Data folder.", show_default="JETMEM_DATA")] = None,
 ) -> None:
-    """Bring a stage's store to this version's format, or say why that cannot be; the stage must not run meanwhile."""
+    """Convert stores to this version's format; copy them first, to go back. Their stages must not run meanwhile."""
     from jetmem import flow
     from jetmem.console import configuration
-    from jetmem.runtime.logs import configure
     from jetmem.runtime.settings import SettingsError
 
-    if stage not in flow.NAMES:
+    if stage and stage not in flow.NAMES:
         raise SettingsError(f"there is no stage {stage}; stages are {', '.join(flow.NAMES)}")
     root = configuration.data_root(data, os.environ)
-    file = configuration.settings_file(None, root)
-    settings = configuration.load(file, os.environ, data=str(root))
-    if not flow.stage(stage).store:
-        typer.echo(f"{stage} keeps nothing")
-        return
-    configure("warning", settings[""].log_format, stage)
-
-    async def work() -> None:  # building opens the store, which checks and converts it; nothing is connected
-        await flow.build(stage, settings).close()
-
-    asyncio.run(work())
-    typer.echo(f"{stage}: the store in {root} has this version's format")
+    for each in flow.STAGES:
+        if stage in ("", each.name) and each.store:
+            typer.echo(f"{each.name}: {flow.layout(each.name).migrate(root)}")
+        elif stage == each.name:
+            typer.echo(f"{stage} keeps nothing")
 
 
 def prepare_model() -> None:

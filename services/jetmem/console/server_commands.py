@@ -229,7 +229,7 @@ def run(
 
 
 def _run_stage(stage: str, settings: Mapping[str, Any]) -> int:
-    """Run it to its end; 0 after a clean stop, 1 when it could not go on."""
+    """Run it to its end; 0 after a clean stop, 1 when it could not go on, 2 when it cannot begin as things are."""
     for name in (*SILENCED, *ONE_THREAD):
         os.environ.setdefault(name, "1")
     import nats.errors
@@ -238,7 +238,7 @@ def _run_stage(stage: str, settings: Mapping[str, Any]) -> int:
     from jetmem import flow
     from jetmem.adapters.priority import give_way
     from jetmem.runtime import crashpoints
-    from jetmem.runtime.errors import Broken
+    from jetmem.runtime.errors import Broken, WrongFormat
     from jetmem.runtime.logs import configure, logger
     from jetmem.runtime.settings import SettingsError
 
@@ -255,7 +255,7 @@ def _run_stage(stage: str, settings: Mapping[str, Any]) -> int:
     except (Broken, OSError, nats.errors.Error) as error:
         logger().error("stopped", error=_chain(error))
         typer.echo(f"{stage}: {_chain(error)}", err=True)
-        return 1
+        return 2 if isinstance(error, WrongFormat) else 1
     return 0
 
 

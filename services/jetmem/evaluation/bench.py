@@ -36,6 +36,7 @@ from jetmem.evaluation import (
     bench_load,
     bench_queries,
     bench_resources,
+    bench_sizing,
     bench_toc,
     conditions,
 )
@@ -45,10 +46,10 @@ from jetmem.evaluation.show import Told, facts
 from jetmem.runtime.errors import Broken
 
 _NAME: Final = "jetmem bench"
-SECTIONS: Final = ("broker", "load", "embeddings", "queries", "freshness", "resources", "toc", "learn")
+SECTIONS: Final = ("broker", "load", "sizing", "embeddings", "queries", "freshness", "resources", "toc", "learn")
 #: Which need the events, and all their vectors.
-_NEED_EVENTS: Final = {"load", "embeddings", "queries", "resources"}
-_NEED_VECTORS: Final = {"embeddings", "queries", "resources"}
+_NEED_EVENTS: Final = {"load", "sizing", "embeddings", "queries", "resources"}
+_NEED_VECTORS: Final = {"sizing", "embeddings", "queries", "resources"}
 #: To reach, on two cores.
 PERSISTED_MIN: Final = 15_000.0
 TEXT_P95_MS_MAX: Final = 1_000.0
@@ -147,6 +148,7 @@ class Bench:
         self.conditions["stages"] = ", ".join(running.processes())
         self._console.print(facts(self.conditions))
         async with client.connect(running.url, tenant=bench_data.TENANT, name="jetmem bench") as memory:
+            sizing = bench_sizing.Sizing(running)
             if wanted & _NEED_EVENTS:
                 await self._load(memory, data)
             if wanted & _NEED_VECTORS:
@@ -154,11 +156,14 @@ class Bench:
                 bare = partial(self._held, running.processes()["embed"], data, folder)
                 looks = bare if "embeddings" in wanted else None
                 self._backlog = await bench_encoder.backlog(memory, memory.nats, self._told, looks)
-            if wanted & {"queries", "freshness"}:
+            if wanted & {"sizing", "queries", "freshness"}:
                 # A tenant's vectors are loaded, and linked, once somebody asks.
                 await memory.search("anything", mode="vector", limit=1)
                 rested = await bench_resources.rest(running.processes(), memory.nats, self._told, _REST_S)
                 self._told.say(f"waited {rested:.0f} s until graphs were linked and segments merged")
+            if "sizing" in wanted:
+                title = f"What {len(data.lines)} events took, all of it worked off"
+                self._add("sizing", title, await sizing.figures(memory.nats, data))
             if "queries" in wanted:
                 await self._queries(running, memory, data)
             if "freshness" in wanted:

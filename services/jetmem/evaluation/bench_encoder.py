@@ -107,7 +107,11 @@ async def backlog(memory: Client, nc: Nats, told: Told, bare: Callable[[], Await
     stretches: list[float] = []
     opened = 0
     while True:
-        pending = (await memory.status()).pending_vectors
+        status = await memory.status()
+        if "vector" in status.degraded:  # a busy index that did not answer says nothing of what is pending
+            await asyncio.sleep(_SAMPLE_S)
+            continue
+        pending = status.pending_vectors
         texts = int((await conditions.stage_counts(nc, "embed"))["texts_total"])
         samples.append((time.perf_counter() - began, pending, texts))
         long = samples[-1][0] - samples[opened][0] > _STRETCH_S

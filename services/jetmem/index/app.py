@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from jetmem.adapters.embed_asker import Asker
+from jetmem.adapters.layouts import Layout, own_folder
 from jetmem.adapters.memory import give_back_freed
 from jetmem.adapters.nats_shell import Endpoint, Shell
-from jetmem.adapters.projection_process import ProjectionProcess, own_folder
-from jetmem.adapters.rocks import Rocks
+from jetmem.adapters.projection_process import ProjectionProcess
 from jetmem.adapters.tantivy_parts import TextIndexes
 from jetmem.adapters.tenant_settings import TenantWatch, Told
 from jetmem.adapters.tokens import open_splitter
@@ -63,6 +63,7 @@ _PURGE_DELAY_S: Final = 5.0
 _SWEEP_EVERY_S: Final = 3_600.0
 #: The buffers of commits: giving them back at once would cost more than the commits.
 _GIVE_BACK_S: Final = 30.0
+LAYOUT: Final = Layout(stage="index", families=FAMILIES, format=FORMAT)
 
 
 def build(
@@ -77,11 +78,11 @@ def build(
     """Build the process; nothing is connected before `run`, the stores are opened at once.
 
     Raises:
-        Broken: A store is in use, damaged or of a newer format.
+        Broken: A store is in use, damaged or of another format.
     """
-    folder = own_folder(common, "index")
+    folder = own_folder(Path(common.data), "index")
     shell = Shell("index", common, clock=clock, broker=broker)
-    held = store or Rocks(folder / "rows", FAMILIES, format_version=FORMAT)
+    held = store or LAYOUT.open(Path(common.data))
     Index(shell, settings, held, folder, splitter or open_splitter(settings.model)).wire()
     return shell
 

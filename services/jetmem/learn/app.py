@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from jetmem.adapters.embed_asker import Asker
+from jetmem.adapters.layouts import Layout, own_folder
 from jetmem.adapters.memory import look_seldom
 from jetmem.adapters.nats_shell import Endpoint, Shell
-from jetmem.adapters.projection_process import ProjectionProcess, own_folder
-from jetmem.adapters.rocks import Rocks
+from jetmem.adapters.projection_process import ProjectionProcess
 from jetmem.domain.procedures import contagion
 from jetmem.domain.procedures.crystals import Rules
 from jetmem.learn import shown
@@ -56,6 +56,7 @@ ARM: Final = "procedures"
 TASKS: Final = "tasks"
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
+LAYOUT: Final = Layout(stage="learn", families=FAMILIES, format=FORMAT)
 
 
 def build(
@@ -69,11 +70,11 @@ def build(
     """Build the process; nothing is connected before `run`, the store is opened at once.
 
     Raises:
-        Broken: The store is in use, damaged or of a newer format.
+        Broken: The store is in use, damaged or of another format.
     """
-    folder = own_folder(common, "learn")
+    folder = own_folder(Path(common.data), "learn")
     shell = Shell("learn", common, clock=clock, broker=broker)
-    Learn(shell, settings, store or Rocks(folder / "rows", FAMILIES, format_version=FORMAT), folder).wire()
+    Learn(shell, settings, store or LAYOUT.open(Path(common.data)), folder).wire()
     return shell
 
 

@@ -7,17 +7,17 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import nats.errors
 from nats.js.errors import NoStreamResponseError
 
+from jetmem.adapters.layouts import Layout
 from jetmem.adapters.nats_connect import ApiError
 from jetmem.adapters.nats_reader import Delivered, OrderedReader
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.nats_streams import ensure, stream_info
-from jetmem.adapters.rocks import Rocks
 from jetmem.persist import answers
 from jetmem.persist.giving import Giver
 from jetmem.persist.handler import Applied, Recorder
@@ -60,6 +60,8 @@ from jetmem_schemas.owning import CopyRequest, ReleaseRequest, SafeRequest
 
 T = TypeVar("T")
 _READER = "all"
+#: A step converts: the record is made anew from nothing.
+LAYOUT: Final = Layout(stage="persist", families=FAMILIES, format=FORMAT, below="")
 
 
 def build(
@@ -73,10 +75,10 @@ def build(
     """Build the process; nothing is connected before `run`, the store is opened at once.
 
     Raises:
-        Broken: The store is in use or of a newer format.
+        Broken: The store is in use, damaged or of another format.
     """
     shell = Shell("persist", common, clock=clock, broker=broker)
-    held = store or Rocks(Path(common.data) / "persist", FAMILIES, format_version=FORMAT)
+    held = store or LAYOUT.open(Path(common.data))
     persist = Persist(shell, settings, held)
     persist.wire()
     return shell

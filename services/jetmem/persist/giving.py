@@ -14,7 +14,7 @@ from jetmem.persist import claiming
 from jetmem.persist.copying import of_part, slice_of
 from jetmem.persist.moving import Mover
 from jetmem.persist.outbox import Outbox
-from jetmem.persist.record import Trimming
+from jetmem.persist.record import FORMAT, Trimming
 from jetmem.persist.shares import Shares
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import RequestFailed, Retryable
@@ -52,9 +52,11 @@ class Giver:
         """Rows of a partition; the first request parks it.
 
         Raises:
-            RequestFailed: `unavailable`: it is not here, stays here, or cannot be parked now.
+            RequestFailed: `unavailable`: it is not here, stays here, cannot be parked now, or is asked for otherwise.
         """
         self._check(part)
+        if request.format != FORMAT:
+            raise RequestFailed("unavailable", f"persist-{request.to} is of a version that keeps its record otherwise")
         if not request.token:
             await self._register(part, request.store)
             await self._park(part)

@@ -23,7 +23,7 @@ from jetmem.adapters.part_owners import OwnersTable
 from jetmem.persist import claiming
 from jetmem.persist.handler import Recorder
 from jetmem.persist.places import Places
-from jetmem.persist.record import Checkpoint
+from jetmem.persist.record import FORMAT, Checkpoint
 from jetmem.persist.shares import Copying, Shares
 from jetmem.runtime import metrics
 from jetmem.runtime.crashpoints import crashpoint
@@ -262,7 +262,7 @@ class Mover:
     async def _slice(self, part: int, copying: Copying | None) -> Copying | None:
         """One slice further; None if the owner's state is not the one that was begun with."""
         at = copying or Copying("", Checkpoint())
-        request = CopyRequest(self.me.shard, self.me.store, at.token, at.source, at.key)
+        request = CopyRequest(self.me.shard, self.me.store, at.token, at.source, at.key, FORMAT)
         reply: CopyReply = await self._ask(part, "copy", request, CopyReply, _COPY_S)
         if reply.mismatch:
             await self._in_writer(partial(self._shares.forsake, part))

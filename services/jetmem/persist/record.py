@@ -20,6 +20,7 @@ from jetmem_schemas.subjects import partition_of
 WHOLE: Final = 1
 #: … and of one that lacks partitions, or has parked some: who knows no shards would take itself for the owner of all.
 SHARED: Final = 2
+#: Rows are the same in both. When rows change, all three become the next number: whoever reads those knows shards.
 FORMAT: Final = SHARED
 #: log: entries by number · ids: IdRow by (tenant, id) · time, sessions: order of events · activity, agents: counters ·
 #: recent_*: latest first · outbox: what must still be published · unpurged: forgets whose words some file may hold ·

@@ -84,8 +84,10 @@ class Source:
             )
         if checkpoint.erased:
             return self._erased(checkpoint.seq, info["state"]["first_seq"])
-        await self._own_message(checkpoint.seq, checkpoint.at)
-        return None
+        at = await self._time_of(checkpoint.seq)
+        if at is None:
+            return await self._missing(checkpoint.seq, checkpoint.at, info["state"]["first_seq"])
+        return _same(checkpoint.seq, at == checkpoint.at)
 
     def _first(self, info: dict[str, Any]) -> None:
         first = info["state"]["first_seq"]
@@ -96,14 +98,34 @@ class Source:
         if first > seq + 1:
             raise Broken(f"MEMORY begins at {first}, beyond the checkpoint {seq}: it was trimmed by others; {_ADVICE}")
 
-    async def _own_message(self, seq: int, at: int) -> None:
+    async def _missing(self, seq: int, at: int, first: int) -> None:
+        """The checkpoint's message is not held. Trimmed away, it may have taken unread ones with it.
+
+        One that was erased by itself took none: a store that was put back from a copy, say, lies before forgets that
+        were carried out since. The nearest one held before it then tells whether this is the same stream: one that was
+        restored from an older copy, and went on, has a younger one there.
+        """
+        if first > seq:
+            raise Broken(f"MEMORY no longer holds the checkpoint's message {seq}: it was trimmed by others; {_ADVICE}")
+        step = 1
+        while True:
+            before = max(seq - step, first)
+            found = await self._time_of(before)
+            if found is not None or before == first:
+                return _same(seq, found is not None and found <= at)
+            step *= 2
+
+    async def _time_of(self, seq: int) -> int | None:
+        """Broker time of a message, epoch ms; None if it is not held."""
         try:
             found = await api(self._shell.nc, subjects.raw_stream_api("STREAM.MSG.GET", subjects.MEMORY), {"seq": seq})
         except ApiError as error:
             if error.code != NOT_FOUND:
                 raise Retryable(f"MEMORY: {error}") from error
-            raise Broken(
-                f"MEMORY no longer holds the checkpoint's message {seq}: it was trimmed by others; {_ADVICE}"
-            ) from error
-        if go_epoch_ms(found["message"]["time"]) != at:
-            raise Broken(f"MEMORY holds another message at the checkpoint {seq}: an older copy was restored; {_ADVICE}")
+            return None
+        return go_epoch_ms(found["message"]["time"])
+
+
+def _same(seq: int, same: bool) -> None:
+    if not same:
+        raise Broken(f"MEMORY holds another message at the checkpoint {seq}: an older copy was restored; {_ADVICE}")

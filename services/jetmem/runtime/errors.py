@@ -27,6 +27,10 @@ class Broken(Exception):
     """Our invariant or our store is wrong: the process stops, health says why."""
 
 
+class WrongFormat(Broken):
+    """A store is of a format that this version does not read: nothing is wrong with it, and no restart helps."""
+
+
 class RequestFailed(Exception):
     """A question that is answered with an error reply.
 

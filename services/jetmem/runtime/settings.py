@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -68,13 +69,39 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes_max: Annotated[int, Meta(ge=65_536, le=2**50)] = 16 * 1024**3
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     streams: Literal["make", "verify"] = "make"
-    otlp_endpoint: Annotated[str, Meta(pattern=r"^(https?://\S+)?$")] = ""
+    otlp_endpoint: str = ""
     trace_share: Annotated[float, Meta(ge=0, le=1)] = 1.0
     timezone: str = "UTC"
 
     def __post_init__(self) -> None:
         if self.timezone != "UTC":  # the default must not open a file where a module is imported
             zone_of(self.timezone)
+        if self.otlp_endpoint:
+            _check_endpoint(self.otlp_endpoint)
+
+
+def _check_endpoint(text: str) -> None:
+    """Without this a process starts, and each of its traces is dropped with a warning.
+
+    Raises:
+        ValueError: It is no address that traces can be sent to.
+    """
+    shown = repr(text[:80])
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(
+            f"otlp_endpoint must begin with http:// or https:// (OTLP over gRPC is not spoken), not {shown}"
+        )
+    try:
+        known = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or too large
+        known = False
+    if not known or any(each.isspace() for each in text):
+        raise ValueError(
+            f"otlp_endpoint must name a host, and a port that exists, as in http://collector:4318, not {shown}"
+        )
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(f"otlp_endpoint is a collector without a path, for /v1/traces is added to it, not {shown}")
 
 
 Sections = Mapping[str, type[msgspec.Struct]]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 import nats.errors
@@ -13,9 +14,9 @@ import nats.js.errors
 
 from jetmem.adapters.chat_endpoint import ChatEndpoint
 from jetmem.adapters.density_clusters import grouped
+from jetmem.adapters.layouts import Layout, own_folder
 from jetmem.adapters.nats_shell import Endpoint, Shell
-from jetmem.adapters.projection_process import ProjectionProcess, own_folder
-from jetmem.adapters.rocks import Rocks
+from jetmem.adapters.projection_process import ProjectionProcess
 from jetmem.adapters.tantivy_text import analyze
 from jetmem.adapters.tenant_settings import TenantWatch, Told
 from jetmem.runtime.clock import Clock, SystemClock
@@ -51,6 +52,7 @@ _PURGE_DELAY_S: Final = 5.0
 _ACK_S: Final = 5.0
 #: Rows that a status counts, at most: some 10 ms.
 _COUNTED_MAX: Final = 10_000
+LAYOUT: Final = Layout(stage="summarize", families=FAMILIES, format=FORMAT)
 
 
 def build(
@@ -66,13 +68,13 @@ def build(
     """Build the process; nothing is connected before `run`, the store is opened at once.
 
     Raises:
-        Broken: The store is in use, damaged or of a newer format.
+        Broken: The store is in use, damaged or of another format.
         SettingsError: An endpoint without a model, or whose key cannot be had.
     """
     endpoint = endpoint or _endpoint(settings, clock or SystemClock())
-    folder = own_folder(common, "summarize")
+    folder = own_folder(Path(common.data), "summarize")
     shell = Shell("summarize", common, clock=clock, broker=broker)
-    held = store or Rocks(folder / "rows", FAMILIES, format_version=FORMAT)
+    held = store or LAYOUT.open(Path(common.data))
     process = Summarize(shell, settings, held, endpoint, group)
     process.wire(ProjectionProcess(shell, process, folder, read_threads=settings.read_threads))
     return shell

@@ -10,15 +10,16 @@ from typing import Any, Final
 import msgspec
 from jetmem.tally.settings import TallySettings
 
+from jetmem.adapters.layouts import Layout, own_folder
 from jetmem.adapters.nats_shell import Endpoint, Shell
-from jetmem.adapters.projection_process import ProjectionProcess, own_folder
-from jetmem.adapters.rocks import Rocks
+from jetmem.adapters.projection_process import ProjectionProcess
 from jetmem.domain import keys
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
 from jetmem_schemas.internal import Counts, Entry, Forgotten, Head
 
 FAMILIES: Final = ("words", "meta")
+LAYOUT: Final = Layout(stage="tally", families=FAMILIES, format=1)
 
 
 class CountRequest(msgspec.Struct, frozen=True):
@@ -40,9 +41,9 @@ def build(
     common: Common, settings: TallySettings, *, store: Store | None = None, clock: Any = None, broker: Any = None
 ) -> Shell:
     """Build the process."""
-    folder = own_folder(common, "tally")
+    folder = own_folder(Path(common.data), "tally")
     shell = Shell("tally", common, clock=clock, broker=broker)
-    Tally(shell, settings, store or Rocks(folder / "rows", FAMILIES, format_version=1), folder).wire()
+    Tally(shell, settings, store or LAYOUT.open(Path(common.data)), folder).wire()
     return shell
 
 
