@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +57,8 @@ ARM: Final = "procedures"
 TASKS: Final = "tasks"
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
+#: How often is looked whether a model can be made.
+_LOOK_S: Final = 0.5
 
 
 def build(
@@ -110,6 +113,7 @@ class Learn:
         self.shell.on_start(self._look_seldom)
         self.shell.loop("purge", self._purge)
         self.shell.loop("waves", self.waves.run)
+        self.shell.loop("studies", self._study)
         own = {
             "recommend": Endpoint(RecommendAsk, self._recommend),
             "predict": Endpoint(PredictAsk, self._predict),
@@ -154,7 +158,7 @@ class Learn:
         if tenant:
             counts["purging"] = int(tenant in erased)  # how many others have is not this one's business
             counts["pending_tasks"] = pending.get(tenant, 0)
-            counts["model_behind"] = self.studies.behind(tenant, "model", self._at(tenant))
+            counts["model_behind"] = self.studies.behind(tenant, "model", self._compared(tenant))
         return counts
 
     def close(self) -> None:
@@ -167,7 +171,7 @@ class Learn:
         at = self._at(asked.tenant)
         degraded = self._degraded(asked.tenant, asked.vector, asked.model)
         vector = asked.vector if asked.model == self.rows.model() else b""
-        learnt = self._learnt(asked.tenant, at)
+        learnt = self._learnt(asked.tenant)
         work = partial(self.answers.recommend, asked.tenant, asked.ask, vector, str(at.rseq), learnt)
         return Found(await self.process.in_reader(work), at, degraded=degraded)
 
@@ -175,12 +179,12 @@ class Learn:
         at = self._at(asked.tenant)
         degraded = self._degraded(asked.tenant, asked.vector, asked.model)
         vector = asked.vector if asked.model == self.rows.model() else b""
-        work = partial(self.answers.predict, asked.tenant, asked.ask, vector, self._learnt(asked.tenant, at))
+        work = partial(self.answers.predict, asked.tenant, asked.ask, vector, self._learnt(asked.tenant))
         return Found(await self.process.in_reader(work), at, degraded=degraded)
 
     async def _procedure(self, part: int, asked: OneAsk) -> Found[ProcedureDetail]:
         at = self._at(asked.tenant)
-        boost = self._learnt(asked.tenant, at).boosts.get(asked.ask.id)
+        boost = self._learnt(asked.tenant).boosts.get(asked.ask.id)
         value = contagion.value(boost, self.shell.clock.now_ms()) if boost else 0.0
         work = partial(self.answers.procedure, asked.tenant, asked.ask.id, value)
         return Found(await self.process.in_reader(work), at)
@@ -197,7 +201,7 @@ class Learn:
         known = await self.process.in_reader(partial(self.rows.procedure, asked.tenant, hashed(asked.ask.id)))
         if known is None:
             return Found(None, at)
-        study = await self._studied(asked.tenant, "related", at)
+        study = await self._studied(asked.tenant, "related", self._compared(asked.tenant))
         return Found(await self.process.in_reader(partial(shown.related, study.found, asked.ask)), study.at)
 
     async def _patterns(self, part: int, asked: PatternsAsk) -> Found[PatternsFound]:
@@ -208,7 +212,7 @@ class Learn:
         return Found(found, study.at, more=more)
 
     async def _insights(self, part: int, asked: InsightsAsk) -> Found[list[InsightItem]]:
-        study = await self._studied(asked.tenant, "insights", self._at(asked.tenant))
+        study = await self._studied(asked.tenant, "insights", self._compared(asked.tenant))
         degraded = bool(self.learner.vectors.pending.get(asked.tenant))
         return Found(shown.insights(study.found, asked.ask), study.at, degraded=degraded)
 
@@ -223,8 +227,9 @@ class Learn:
             raise RequestFailed("timeout", "this is being made of the latest runs; ask again in a few seconds")
         return study
 
-    def _learnt(self, tenant: str, at: Head) -> Learnt:
+    def _learnt(self, tenant: str) -> Learnt:
         """What was found so far; what is old is being made again meanwhile."""
+        at = self._compared(tenant)
         model = self.studies.ask(tenant, "model", at)
         related = self.studies.ask(tenant, "related", at) if self.settings.contagion else None
         return Learnt(model.found if model else None, related.found.boosts if related else NO_BOOSTS)
@@ -232,6 +237,10 @@ class Learn:
     def _at(self, tenant: str) -> Head:
         """Up to where it is learnt; taken before the answer: what comes meanwhile is more."""
         return self.process.at(tenant)[ARM]
+
+    def _compared(self, tenant: str) -> Head:
+        """Up to where every task has its vector: what is found while some lack theirs is made again when they came."""
+        return self.process.at(tenant)[TASKS]
 
     def _degraded(self, tenant: str, vector: bytes, model: str) -> bool:
         """Whether tasks are compared without vectors, all or some; who has no task misses none."""
@@ -243,6 +252,15 @@ class Learn:
 
     async def _look_seldom(self) -> None:
         look_seldom()
+
+    async def _study(self) -> None:
+        """Make models before somebody asks."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for tenant in self.studies.quiet():
+                with suppress(RequestFailed):  # another shard owns it now
+                    if not self.learner.vectors.pending.get(tenant):  # else they come, and it is told again
+                        self.studies.ask(tenant, "model", self._compared(tenant))
 
     async def _purge(self) -> None:
         """Rewrite what holds erased words."""
