@@ -6,12 +6,12 @@ import pytest
 
 from harness.learn_record import MODEL, PART, START, TENANT, Record, Stage
 from jetmem.domain.procedures.statistics import Statistics
-from jetmem.learn import core
+from jetmem.learn import core, shares
 from jetmem.learn.board import Board
 from jetmem.learn.estimating import WEIGHED_MAX
 from jetmem.learn.ports import News
 from jetmem.learn.rows import ProcedureRow
-from jetmem_schemas.events import Step
+from jetmem_schemas.events import Step, rfc3339
 from jetmem_schemas.internal import Vector, VectorsReady
 
 DAY = 86_400_000
@@ -116,6 +116,49 @@ def test_a_definition_is_known_before_anybody_ran_it_and_its_newest_version_coun
     record.forget({first.id})
     stage.settle()
     assert (stage.procedure("plan"), stage.procedures()) == (None, ([], False))
+
+
+def test_agents_and_contexts_are_told_as_the_whole_is():
+    record = Record()
+    for n in range(12):
+        mine = {"agent": "alice", "context": {"lang": "c"}, "duration_ms": 100.0, "cost": 0.5, "reward": 0.25}
+        record.ran("p", n % 4 > 0, f"t{n}", ts=START + n, failure="" if n % 4 else "leak", lessons=["free it"], **mine)
+    record.ran("p", True, "late", agent="bob", context={"lang": "c"}, ts=START - 40 * DAY, duration_ms=9_000.0)
+    stage = Stage(record)
+    stage.settle()
+    stage.clock.now += 30 * 86_400
+    detail = stage.procedure("p")
+    alice, bob = detail.by_agent
+    assert (alice.of, alice.runs, alice.successes, alice.latest, alice.agents) == ("alice", 12, 9, 12, 1)
+    assert (alice.decayed_runs, alice.decayed_successes) == (pytest.approx(6), pytest.approx(4.5))
+    assert alice.posterior.low < 0.75 < alice.posterior.high
+    assert (alice.first, alice.last) == (rfc3339(START), rfc3339(START + 11))
+    assert alice.recent == [True, True, False, True, True, True, False, True, True, True]
+    assert alice.consistency == pytest.approx(0.8)
+    assert (alice.duration_ms.p50, alice.cost.p90, alice.reward.p50) == (
+        pytest.approx(100, rel=0.02), pytest.approx(0.5, rel=0.02), pytest.approx(0.25, rel=0.02),
+    )  # fmt: skip
+    assert [(each.text, each.runs) for each in alice.failures + alice.lessons] == [("leak", 3), ("free it", 12)]
+    assert (bob.runs, bob.first, bob.cost, bob.failures) == (1, rfc3339(START - 40 * DAY), None, [])
+    (there,) = detail.by_context
+    assert (there.of, there.runs, there.agents, there.first) == ("lang=c", 13, 2, bob.first)
+    assert there.duration_ms.p90 < 9_000 < 2 * bob.duration_ms.p50
+
+
+def test_parts_are_bounded_and_those_of_most_runs_come_first(monkeypatch):
+    record = Record()
+    for n in range(30):
+        for _ in range(1 + n % 3):
+            record.ran("p", True, "t", agent=f"a{n}")
+    stage = Stage(record)
+    stage.settle()
+    found = stage.procedure("p").by_agent
+    assert len(found) == shares.SHARES
+    assert [each.runs for each in found] == [3] * 10 + [2] * 10
+    monkeypatch.setattr(shares, "LATEST_READ_MAX", 4)
+    few = stage.procedure("p").by_agent
+    assert [each.runs for each in few] == [each.runs for each in found], "counts are of all runs"
+    assert sum(each.latest for each in few) <= 4
 
 
 def test_runs_without_a_procedure_are_kept_apart():

@@ -234,6 +234,28 @@ def test_what_was_found_before_tasks_had_their_vectors_is_made_again_at_once():
     asyncio.run(body())
 
 
+def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
+    async def body():
+        stage = learnt(hard_and_easy())
+        at = stage.it.at[PART]
+
+        def begun(*, lacking):
+            assert stage.studies.ask(TENANT, "patterns", at, lacking=lacking) is None
+            return bool(stage.studies._making)
+
+        assert not begun(lacking=True)
+        stage.clock.now += 119
+        assert not begun(lacking=True)
+        stage.clock.now += 2
+        assert begun(lacking=True)
+        await stage.studies.close()
+        fresh = learnt(hard_and_easy())
+        assert fresh.studies.ask(TENANT, "patterns", at) is None and fresh.studies._making
+        await fresh.studies.close()
+
+    asyncio.run(body())
+
+
 def test_a_model_is_due_unasked_once_nothing_new_comes():
     stage = Stage(hard_and_easy())
     stage.read()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-from jetmem.domain.procedures import choosing, sketch, statistics
+from jetmem.domain.procedures import choosing, statistics
 from jetmem.domain.procedures.choosing import Candidate, Ranked
 from jetmem.domain.procedures.kernels import Floats
-from jetmem.domain.procedures.sketch import Sketch
-from jetmem.domain.procedures.statistics import beta_interval, wilson
-from jetmem.learn import core
+from jetmem.domain.procedures.statistics import wilson
+from jetmem.learn import core, shares
 from jetmem.learn.board import Board, Standing
 from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import NOTHING, Asked, Estimates, Learnt, asked_of, estimated, unknown
@@ -23,25 +22,18 @@ from jetmem_schemas.procedures import (
     Interval,
     Neighbour,
     Predict,
-    PredictFound,
     ProcedureDetail,
     ProcedureItem,
     Procedures,
     Recommend,
     Recommended,
-    RecommendFound,
-    Said,
-    Share,
-    Spread,
     Why,
 )
+from jetmem_schemas.procedures_asked import PredictFound, RecommendFound
 
 #: Runs told as evidence of one procedure, and characters of their tasks.
 NEIGHBOURS: Final = 3
 TASK_CHARS: Final = 300
-#: Shares that one procedure's answer has, the largest, of so many that are looked at.
-SHARES: Final = 20
-SHARES_READ_MAX: Final = 2_000
 
 
 class Answers:
@@ -108,10 +100,10 @@ class Answers:
             why=self._why(asked, ask.agent, found, at),
             state=row.crystal.state,
             steps=list(self._steps(asked.tenant, key, row)),
-            duration_ms=_spread(row.counts.duration_ms),
-            cost=_spread(row.counts.cost),
-            failures=_said(statistics.failures(row.counts)),
-            lessons=_said(statistics.lessons(row.counts)),
+            duration_ms=shares.spread(row.counts.duration_ms),
+            cost=shares.spread(row.counts.cost),
+            failures=shares.said(statistics.failures(row.counts)),
+            lessons=shares.said(statistics.lessons(row.counts)),
             drawn=ranked.draw if ask.explore == "thompson" else None,
         )
 
@@ -165,22 +157,22 @@ class Answers:
         runs, won = statistics.decayed(counts, now_ms)
         defined = self._rows.definition(tenant, key)
         item = self._item(tenant, row, self._base(self._boards.get(tenant)))
-        last = statistics.consistency(counts)
+        latest = self._rows.latest(tenant, key, shares.LATEST_READ_MAX)
         return ProcedureDetail(
             **{name: getattr(item, name) for name in ProcedureItem.__struct_fields__},
             steps=list(self._steps(tenant, key, row)),
             version=defined.version if defined else "",
-            consistency=max(last, 1.0 - last) if counts.recent else 0.0,
+            consistency=shares.alike(counts),
             decayed_runs=runs,
             decayed_successes=won,
-            posterior=Interval(**dict(zip(("low", "high"), beta_interval(won, runs), strict=True))),
-            reward=_spread(counts.reward),
-            duration_ms=_spread(counts.duration_ms),
-            cost=_spread(counts.cost),
-            by_agent=_shares(self._rows.shares(tenant, key, AGENT)),
-            by_context=_shares(self._rows.shares(tenant, key, CONTEXT)),
-            failures=_said(statistics.failures(counts)),
-            lessons=_said(statistics.lessons(counts)),
+            posterior=shares.posterior(won, runs),
+            reward=shares.spread(counts.reward),
+            duration_ms=shares.spread(counts.duration_ms),
+            cost=shares.spread(counts.cost),
+            by_agent=shares.by_agent(self._parts(tenant, key, AGENT), latest, now_ms),
+            by_context=shares.by_context(self._parts(tenant, key, CONTEXT), latest, now_ms),
+            failures=shares.said(statistics.failures(counts)),
+            lessons=shares.said(statistics.lessons(counts)),
             boost=boost,
             crystal=row.crystal.version,
             crystal_why=row.crystal.why,
@@ -205,6 +197,9 @@ class Answers:
         rows = [self._rows.procedure(tenant, standing.keys[at]) for _, at in page]
         found = [self._item(tenant, row, base) for row in rows if row is not None]
         return found, len(names) > start + ask.limit
+
+    def _parts(self, tenant: str, procedure: bytes, kind: bytes) -> list[ShareRow]:
+        return shares.most_used(self._rows.shares(tenant, procedure, kind))
 
     def _base(self, board: Board) -> float:
         """The tenant's rate: of all its runs."""
@@ -238,26 +233,6 @@ def _version(row: ProcedureRow | None) -> int:
 
 def _interval(ranked: Ranked) -> Interval:
     return Interval(low=ranked.low, high=ranked.high)
-
-
-def _spread(of: Sketch) -> Spread | None:
-    middle, most = sketch.quantile(of, 0.5), sketch.quantile(of, 0.9)
-    return Spread(p50=middle, p90=most) if middle is not None and most is not None else None
-
-
-def _said(found: Iterable[tuple[str, int]]) -> list[Said]:
-    return [Said(text=text, runs=runs) for text, runs in found]
-
-
-def _shares(rows: Iterable[ShareRow]) -> list[Share]:
-    held = [row for row, _ in zip(rows, range(SHARES_READ_MAX), strict=False)]
-    held.sort(key=lambda row: (-row.tally.runs, row.of))
-    shown = []
-    for row in held[:SHARES]:
-        low, high = wilson(row.tally.successes, row.tally.runs)
-        interval = Interval(low=low, high=high)
-        shown.append(Share(of=row.of, runs=row.tally.runs, successes=row.tally.successes, interval=interval))
-    return shown
 
 
 def _order(standing: Standing, sort: str) -> Floats | None:

@@ -33,22 +33,19 @@ from jetmem.runtime.errors import RequestFailed
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
 from jetmem_schemas.internal import Counts, Entry, Head
-from jetmem_schemas.procedures import (
+from jetmem_schemas.procedures import InsightItem, ProcedureDetail, ProcedureItem, RelatedProcedure
+from jetmem_schemas.procedures_asked import (
     Found,
-    InsightItem,
     InsightsAsk,
     OneAsk,
     PatternsAsk,
     PatternsFound,
     PredictAsk,
     PredictFound,
-    ProcedureDetail,
-    ProcedureItem,
     ProceduresAsk,
     RecommendAsk,
     RecommendFound,
     RelatedAsk,
-    RelatedProcedure,
 )
 from jetmem_schemas.sharing import ExportRequest
 
@@ -230,7 +227,7 @@ class Learn:
     def _learnt(self, tenant: str) -> Learnt:
         """What was found so far; what is old is being made again meanwhile."""
         at = self._compared(tenant)
-        model = self.studies.ask(tenant, "model", at)
+        model = self.studies.ask(tenant, "model", at, lacking=tenant in self.learner.vectors.pending)
         related = self.studies.ask(tenant, "related", at) if self.settings.contagion else None
         return Learnt(model.found if model else None, related.found.boosts if related else NO_BOOSTS)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -203,6 +204,11 @@ class Rows:
         """Runs of a procedure with their numbers, in the order of the log."""
         for key, raw in self.store.scan("runs", prefix(tenant) + procedure):
             yield keys.from_u64(key[-8:]), _run(raw)
+
+    def latest(self, tenant: str, procedure: bytes, most: int) -> list[Ran]:
+        """The last runs of a procedure in the log, the latest first; without its name and their tasks' texts."""
+        found = islice(self.store.scan("runs", prefix(tenant) + procedure, back=True), most)
+        return [ran(keys.from_u64(key[-8:]), _run(raw)) for key, raw in found]
 
     def runs_at(self, tenant: str, procedure: bytes, rseqs: Sequence[int]) -> list[tuple[int, RunRow]]:
         """Those runs of a procedure that are there."""

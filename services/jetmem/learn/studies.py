@@ -41,6 +41,8 @@ _TIMES: Final = 20.0
 #: … but at once when so many more tasks, as a share of those it was made of, have their vectors: it was made too early.
 #: Each is made of that much more than the one before, so all of them together cost some ten times the last.
 GROWN: Final = 0.1
+#: A model waits so long for tasks' vectors that are being made, if it need not answer for them.
+VECTORS_S: Final = 120.0
 #: Nothing new for so long, and a model is made of what is there.
 QUIET_S: Final = 1.0
 
@@ -76,9 +78,10 @@ class Studies:
         self._lock = threading.Lock()
         self._voids: dict[str, int] = {}
         self._cleared = 0
-        #: Per tenant: tasks that got their vectors, and since when nothing new came that was not studied.
+        #: Per tenant: tasks that got their vectors, when something last came, since when some lack.
         self._came: Counter[str] = Counter()
         self._told: dict[str, float] = {}
+        self._lacking: dict[str, float] = {}
         self._fitting = asyncio.Semaphore(1)
         self._pool = ThreadPoolExecutor(1, "study", initializer=_be_nice)
 
@@ -96,10 +99,18 @@ class Studies:
             await asyncio.wait([making], timeout=WAIT_S)
         return self._now(tenant, kind)
 
-    def ask(self, tenant: str, kind: Kind, at: Head) -> Study | None:
-        """What is found now; if it is old, it is being made again."""
+    def ask(self, tenant: str, kind: Kind, at: Head, *, lacking: bool = False) -> Study | None:
+        """What is found now; if it is old, it is being made again.
+
+        Args:
+            tenant: Whose.
+            kind: What.
+            at: The last entry applied.
+            lacking: Whether tasks lack their vectors: nothing is begun for `VECTORS_S` then.
+        """
         kept = self._now(tenant, kind)
-        if (tenant, kind) not in self._making and self._is_old(tenant, kind, kept, at):
+        waits = self._waits(tenant, lacking=lacking)
+        if not waits and (tenant, kind) not in self._making and self._is_old(tenant, kind, kept, at):
             task = asyncio.create_task(self._make(tenant, kind, at))
             self._making[tenant, kind] = task
             task.add_done_callback(lambda _: self._making.pop((tenant, kind), None))
@@ -152,6 +163,13 @@ class Studies:
     def _now(self, tenant: str, kind: Kind) -> Study | None:
         with self._lock:
             return self._kept.get((tenant, kind))
+
+    def _waits(self, tenant: str, *, lacking: bool) -> bool:
+        if not lacking:
+            self._lacking.pop(tenant, None)
+            return False
+        now = self._clock.monotonic()
+        return now - self._lacking.setdefault(tenant, now) < VECTORS_S
 
     def _is_old(self, tenant: str, kind: Kind, kept: Study | None, at: Head) -> bool:
         if kept is None:
