@@ -155,7 +155,7 @@ class Learn:
         if tenant:
             counts["purging"] = int(tenant in erased)  # how many others have is not this one's business
             counts["pending_tasks"] = pending.get(tenant, 0)
-            counts["model_behind"] = self.studies.behind(tenant, "model", self._compared(tenant))
+            counts["model_behind"] = self.studies.behind(tenant, "model", self._whole(tenant))
         return counts
 
     def close(self) -> None:
@@ -198,7 +198,7 @@ class Learn:
         known = await self.process.in_reader(partial(self.rows.procedure, asked.tenant, hashed(asked.ask.id)))
         if known is None:
             return Found(None, at)
-        study = await self._studied(asked.tenant, "related", self._compared(asked.tenant))
+        study = await self._studied(asked.tenant, "related", self._whole(asked.tenant))
         return Found(await self.process.in_reader(partial(shown.related, study.found, asked.ask)), study.at)
 
     async def _patterns(self, part: int, asked: PatternsAsk) -> Found[PatternsFound]:
@@ -209,7 +209,7 @@ class Learn:
         return Found(found, study.at, more=more)
 
     async def _insights(self, part: int, asked: InsightsAsk) -> Found[list[InsightItem]]:
-        study = await self._studied(asked.tenant, "insights", self._compared(asked.tenant))
+        study = await self._studied(asked.tenant, "insights", self._whole(asked.tenant))
         degraded = bool(self.learner.vectors.pending.get(asked.tenant))
         return Found(shown.insights(study.found, asked.ask), study.at, degraded=degraded)
 
@@ -226,7 +226,7 @@ class Learn:
 
     def _learnt(self, tenant: str) -> Learnt:
         """What was found so far; what is old is being made again meanwhile."""
-        at = self._compared(tenant)
+        at = self._whole(tenant)
         model = self.studies.ask(tenant, "model", at, lacking=tenant in self.learner.vectors.pending)
         related = self.studies.ask(tenant, "related", at) if self.settings.contagion else None
         return Learnt(model.found if model else None, related.found.boosts if related else NO_BOOSTS)
@@ -235,7 +235,7 @@ class Learn:
         """Up to where it is learnt; taken before the answer: what comes meanwhile is more."""
         return self.process.at(tenant)[ARM]
 
-    def _compared(self, tenant: str) -> Head:
+    def _whole(self, tenant: str) -> Head:
         """Up to where every task has its vector: what is found while some lack theirs is made again when they came."""
         return self.process.at(tenant)[TASKS]
 
@@ -257,7 +257,7 @@ class Learn:
             for tenant in self.studies.quiet():
                 with suppress(RequestFailed):  # another shard owns it now
                     if not self.learner.vectors.pending.get(tenant):  # else they come, and it is told again
-                        self.studies.ask(tenant, "model", self._compared(tenant))
+                        self.studies.ask(tenant, "model", self._whole(tenant))
 
     async def _purge(self) -> None:
         """Rewrite what holds erased words."""
