@@ -58,7 +58,7 @@ class Answers:
             seed: What a draw depends on beside the question.
             learnt: What was found in many runs at once.
         """
-        board = self._boards.get(tenant)
+        board = self._boards.compared(tenant)
         asked = self._asked(tenant, ask, vector)
         found = estimated(self._rows, board, asked, None, learnt)
         mixed = "\0".join((tenant, ask.task, ask.agent or "", ask.seed, seed))
@@ -70,7 +70,7 @@ class Answers:
 
     def predict(self, tenant: str, ask: Predict, vector: bytes, learnt: Learnt = NOTHING) -> PredictFound:
         """One procedure's chance."""
-        board = self._boards.get(tenant)
+        board = self._boards.compared(tenant)
         asked = self._asked(tenant, ask, vector)
         found = estimated(self._rows, board, asked, hashed(ask.procedure), learnt)
         if not len(found.rows):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from jetmem.adapters.embed_asker import Asker
 from jetmem.adapters.memory import look_seldom
@@ -56,6 +56,11 @@ TASKS: Final = "tasks"
 _PURGE_DELAY_S: Final = 5.0
 #: How often is looked whether a model can be made.
 _LOOK_S: Final = 0.5
+#: A tenant's first question waits so long for the vectors of its tasks, then does without those that lack: who asked
+#: query waits two seconds for us.
+_LOAD_S: Final = 0.8
+
+T = TypeVar("T")
 
 
 def build(
@@ -95,7 +100,7 @@ class Learn:
         self.settings = settings
         self.process = ProjectionProcess(shell, self, folder, read_threads=settings.read_threads)
         self.rows = Rows(store)
-        self.boards = Boards(self.rows, settings)
+        self.boards = Boards(self.rows, settings, _LOAD_S)
         self.studies = Studies(self.rows, self.boards, settings, shell.clock, shell.health.failed)
         self.waves = Waves(shell, settings.waves_per_s)
         self.exports = Exports(self.process, self.rows, self.boards, self.position)
@@ -122,7 +127,7 @@ class Learn:
             "export": Endpoint(ExportRequest, self.exports.answer),
         }
         self.process.wire(own | self.asker.wire())
-        self.shell.on_stop(self.studies.close)  # before the store is closed: stoppers run in reverse
+        self.shell.on_stop(self._stop_reading)  # before the store is closed: stoppers run in reverse
 
     # --- what the process asks of us (adapters.projection_process.Projected)
 
@@ -170,14 +175,16 @@ class Learn:
         vector = asked.vector if asked.model == self.rows.model() else b""
         learnt = self._learnt(asked.tenant)
         work = partial(self.answers.recommend, asked.tenant, asked.ask, vector, str(at.rseq), learnt)
-        return Found(await self.process.in_reader(work), at, degraded=degraded)
+        found, whole = await self.process.in_reader(partial(self._compared, asked.tenant, work))
+        return Found(found, at, degraded=degraded or not whole)
 
     async def _predict(self, part: int, asked: PredictAsk) -> Found[PredictFound]:
         at = self._at(asked.tenant)
         degraded = self._degraded(asked.tenant, asked.vector, asked.model)
         vector = asked.vector if asked.model == self.rows.model() else b""
         work = partial(self.answers.predict, asked.tenant, asked.ask, vector, self._learnt(asked.tenant))
-        return Found(await self.process.in_reader(work), at, degraded=degraded)
+        found, whole = await self.process.in_reader(partial(self._compared, asked.tenant, work))
+        return Found(found, at, degraded=degraded or not whole)
 
     async def _procedure(self, part: int, asked: OneAsk) -> Found[ProcedureDetail]:
         at = self._at(asked.tenant)
@@ -224,6 +231,11 @@ class Learn:
             raise RequestFailed("timeout", "this is being made of the latest runs; ask again in a few seconds")
         return study
 
+    def _compared(self, tenant: str, work: Callable[[], T]) -> tuple[T, bool]:
+        """An answer, and whether all tasks had been loaded before it was made."""
+        whole = self.boards.compared(tenant).complete
+        return work(), whole
+
     def _learnt(self, tenant: str) -> Learnt:
         """What was found so far; what is old is being made again meanwhile."""
         at = self._whole(tenant)
@@ -258,6 +270,10 @@ class Learn:
                 with suppress(RequestFailed):  # another shard owns it now
                     if not self.learner.vectors.pending.get(tenant):  # else they come, and it is told again
                         self.studies.ask(tenant, "model", self._whole(tenant))
+
+    async def _stop_reading(self) -> None:
+        await self.studies.close()
+        await asyncio.to_thread(self.boards.close)
 
     async def _purge(self) -> None:
         """Rewrite what holds erased words."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import rates
 from jetmem.learn.ports import News
 from jetmem.learn.rows import Rows
-from jetmem.learn.sample import sampled
+from jetmem.learn.sample import Sampled, sampled
 from jetmem.learn.settings import LearnSettings
 from jetmem.runtime.clock import Clock
 from jetmem_schemas.internal import Head
@@ -50,7 +51,7 @@ QUIET_S: Final = 1.0
 class Study(NamedTuple):
     """What was found, up to which entry, when (monotonic, seconds), and how long it took.
 
-    `tasks`: of the tenant, with vectors, when it was begun, `came` of them since the process started.
+    `tasks`: with vectors, that it was made of; `came`: tasks of the tenant that had got theirs in this process by then.
     """
 
     found: Any
@@ -199,7 +200,7 @@ class Studies:
         return self._voids.get(tenant, 0), self._cleared
 
     async def _made(self, tenant: str, kind: Kind) -> tuple[Any, int]:
-        """What is found, and the tenant's tasks with vectors when it was begun."""
+        """What is found, and the tasks with vectors that it is made of."""
         in_pool = partial(asyncio.get_running_loop().run_in_executor, self._pool)
         if kind != "model":
             return await in_pool(partial(self._study, tenant, kind))
@@ -210,8 +211,8 @@ class Studies:
             return await aside(study.model, *given, self._settings.boosting), tasks
 
     def _study(self, tenant: str, kind: Kind) -> tuple[Any, int]:
-        tasks = self._boards.get(tenant).tasks
         of = sampled(self._rows, tenant, self._settings.study_runs)
+        tasks = self._tasks(of)
         if kind == "related":
             return study.related(of, spread=self._settings.contagion), tasks
         if kind == "patterns":
@@ -220,12 +221,15 @@ class Studies:
 
     def _for_model(self, tenant: str) -> tuple[int, tuple[Sample, list[str], dict[str, float]]]:
         """Tasks with vectors, and what a model is fitted to."""
-        board = self._boards.get(tenant)
-        tasks = board.tasks
-        sample, names = sampled(self._rows, tenant, self._settings.study_runs).situations()
-        standing = board.standing(self._clock.now_ms())
+        of = sampled(self._rows, tenant, self._settings.study_runs)
+        sample, names = of.situations()
+        standing = self._boards.get(tenant).standing(self._clock.now_ms())
         held = dict(zip(standing.names, rates(standing).tolist(), strict=True))
-        return tasks, (sample, names, held)
+        return self._tasks(of), (sample, names, held)
+
+    def _tasks(self, of: Sampled) -> int:
+        """Those with vectors; of a full sample more than can come: it does not grow, it moves on."""
+        return len(of.vectors) if len(of.runs) < self._settings.study_runs else sys.maxsize
 
 
 def _be_nice() -> None:
