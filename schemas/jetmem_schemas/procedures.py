@@ -116,14 +116,19 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     runs: int
 
 
-class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of a task like the one asked about; `similarity` is the cosine of the tasks."""
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run of a task like the one asked about.
+
+    `similarity` is the cosine of the tasks, or, where a vector lacks, what their words have in common on that scale;
+    words also decide the order. `procedure` is told where neighbours of several stand together.
+    """
 
     run: str
     task: str
     agent: str
     success: bool
     similarity: float
+    procedure: str = ""
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -135,7 +140,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         successes: Those that succeeded.
         in_context: Runs of it in this context.
         by_agent: Runs of it by the agent that asks.
-        neighbours: Its runs of the tasks most like this one.
+        neighbours: Its runs of the tasks most like this one, each task once before any comes again.
         boost: What waves of related procedures move the prior by; 0 where contagion is off.
         crystal: Version of the crystal whose steps are shown, 0 if it is fluid.
     """

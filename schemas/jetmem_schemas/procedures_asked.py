@@ -10,6 +10,7 @@ from jetmem_schemas.internal import Head
 from jetmem_schemas.procedures import (
     Insights,
     Interval,
+    Neighbour,
     Next,
     PatternItem,
     Patterns,
@@ -99,6 +100,7 @@ class RecommendFound(msgspec.Struct, frozen=True):
 
     procedures: list[Recommended]
     cold: bool
+    similar: list[Neighbour] = []
 
 
 class PredictFound(msgspec.Struct, frozen=True):

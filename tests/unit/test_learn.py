@@ -6,13 +6,15 @@ import pytest
 
 from harness.learn_record import MODEL, PART, START, TENANT, Record, Stage
 from jetmem.domain.procedures.statistics import Statistics
-from jetmem.learn import core, shares
+from jetmem.learn import core, shares, similar
 from jetmem.learn.board import Board
-from jetmem.learn.estimating import WEIGHED_MAX
+from jetmem.learn.estimating import WEIGHED_MAX, Learnt
 from jetmem.learn.ports import News
 from jetmem.learn.rows import ProcedureRow
+from jetmem.learn.sample import sampled
 from jetmem_schemas.events import Step, rfc3339
 from jetmem_schemas.internal import Vector, VectorsReady
+from jetmem_schemas.procedures import Recommend
 
 DAY = 86_400_000
 
@@ -167,6 +169,76 @@ def test_runs_without_a_procedure_are_kept_apart():
     stage.record.forget({"r1"})
     stage.settle()
     assert stage.procedures()[0][0].runs == 1
+
+
+def worded(stage):
+    return Learnt(words=similar.worded(sampled(stage.rows, TENANT, 1_000), str.split))
+
+
+def ask(stage, task, *, vector=True, **learnt):
+    held = stage.vector(task) if vector else b""
+    return stage.answers.recommend(TENANT, Recommend(task=task), held, "", Learnt(**learnt))
+
+
+def test_without_a_vector_words_tell_what_works():
+    record = Record()
+    for n in range(4):
+        record.ran("sql", True, f"count all singers in table {n}", id_=f"s{n}")
+        record.ran("sql", False, f"write a verse about love {n}", id_=f"v{n}")
+        record.ran("muse", True, f"write a verse about love {n}", id_=f"m{n}")
+        record.ran("muse", False, f"count all singers in table {n}", id_=f"c{n}")
+    stage = Stage(record)
+    stage.settle()
+    words = worded(stage).words
+    blind = ask(stage, "count all the singers in one table", vector=False)
+    assert blind.cold and not blind.similar, "nothing to go by but rates"
+    told = ask(stage, "count all the singers in one table", vector=False, words=words)
+    first = told.procedures[0]
+    assert (first.id, first.why.how, told.cold) == ("sql", "neighbours", False)
+    assert {each.run for each in first.why.neighbours} <= {f"s{n}" for n in range(4)}
+    assert {each.run[0] for each in told.similar} == {"s"}
+    assert all(0 < each.similarity < 1 for each in told.similar)
+    assert ask(stage, "a verse on love", vector=False, words=words).procedures[0].id == "muse"
+
+
+def test_a_task_whose_vector_lacks_is_found_by_its_words():
+    record = Record()
+    record.ran("sql", True, "count all singers in the table", id_="old")
+    stage = Stage(record)
+    stage.read()
+    words = worded(stage).words
+    assert [each.run for each in ask(stage, "count singers", words=words).similar] == ["old"]
+    assert ask(stage, "a poem please", words=words).similar == []
+    stage.settle()
+    assert ask(stage, "unlike", words=worded(stage).words).similar == [], "by vectors now"
+    assert worded(Stage(Record())).words is None
+
+
+def test_evidence_is_of_many_tasks_the_most_alike_first():
+    record = Record()
+    for n in range(9):
+        for again in range(3):
+            record.ran(
+                "p", again < 2, f"deploy the shop to staging area {n}", id_=f"{n}.{again}", ts=START + n * 10 + again
+            )
+    record.ran("q", False, "deploy the shop to staging area 4", id_="q", ts=START + 900)
+    stage = Stage(record)
+    stage.settle()
+    task = "deploy the shop to staging area 4"
+    told = ask(stage, task, words=worded(stage).words)
+    assert [each.run for each in told.similar][0] == "4.1", "the latest that succeeded"
+    assert [each.procedure for each in told.similar][0] == "p"
+    assert len({each.task for each in told.similar}) == len(told.similar) == 8
+    shown = {each.id: each.why.neighbours for each in told.procedures}
+    assert shown["p"][0].run == "4.2", "the latest"
+    assert len({each.task for each in shown["p"]}) == len(shown["p"]) == 5
+    assert [(each.run, each.procedure) for each in shown["q"]] == [("q", "")]
+    few = Record()
+    for again in range(3):
+        few.ran("p", True, "one task", id_=f"{again}", ts=START + again)
+    stage = Stage(few)
+    stage.settle()
+    assert [each.run for each in ask(stage, "one task").procedures[0].why.neighbours] == ["2", "1", "0"]
 
 
 def test_a_task_is_embedded_once_and_goes_with_its_last_run():

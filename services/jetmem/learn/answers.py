@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -11,10 +12,10 @@ from jetmem.domain.procedures import choosing, statistics
 from jetmem.domain.procedures.choosing import Candidate, Ranked
 from jetmem.domain.procedures.kernels import Floats
 from jetmem.domain.procedures.statistics import wilson
-from jetmem.learn import core, shares
+from jetmem.learn import core, shares, similar
 from jetmem.learn.board import Board, Standing
 from jetmem.learn.boards import Boards
-from jetmem.learn.estimating import NOTHING, Asked, Estimates, Learnt, asked_of, estimated, unknown
+from jetmem.learn.estimating import NOTHING, Asked, Estimates, Learnt, Seen, asked_of, estimated, unknown
 from jetmem.learn.rows import AGENT, CONTEXT, ProcedureRow, Rows, ShareRow, decode_share, hashed, share_key
 from jetmem.runtime.clock import Clock
 from jetmem_schemas.events import rfc3339
@@ -31,9 +32,13 @@ from jetmem_schemas.procedures import (
 )
 from jetmem_schemas.procedures_asked import PredictFound, RecommendFound
 
-#: Runs told as evidence of one procedure, and characters of their tasks.
-NEIGHBOURS: Final = 3
+#: Runs told as evidence of one procedure, tasks told as like the one asked about, and characters of their texts.
+NEIGHBOURS: Final = 5
+SIMILAR: Final = 8
 TASK_CHARS: Final = 300
+
+#: Place of tasks in the evidence, from 0.
+Order: TypeAlias = Mapping[bytes, int]
 
 
 class Answers:
@@ -64,9 +69,10 @@ class Answers:
         mixed = "\0".join((tenant, ask.task, ask.agent or "", ask.seed, seed))
         ranked = choosing.rank(found.candidates(), ask.explore, mixed, ask.k)
         place = {found.standing.names[row]: at for at, row in enumerate(found.rows)}
-        shown = [self._recommended(asked, ask, found, place[each.procedure], each) for each in ranked]
+        order = self._order(asked, found, learnt)
+        shown = [self._recommended(asked, ask, found, place[each.procedure], each, order) for each in ranked]
         cold = all(found.how(at) in ("none", "rate") for at in range(len(found.rows)))
-        return RecommendFound([each for each in shown if each is not None], cold)
+        return RecommendFound([each for each in shown if each is not None], cold, self._similar(asked, found, order))
 
     def predict(self, tenant: str, ask: Predict, vector: bytes, learnt: Learnt = NOTHING) -> PredictFound:
         """One procedure's chance."""
@@ -78,7 +84,7 @@ class Answers:
             (one,) = choosing.rank([Candidate(ask.procedure, general.mean, 0.0)])
             return PredictFound(one.probability, _interval(one), Why(how="none", runs=0, successes=0), True)
         (one,) = choosing.rank(found.candidates())
-        why = self._why(asked, ask.agent, found, 0)
+        why = self._why(asked, ask.agent, found, 0, self._order(asked, found, learnt))
         return PredictFound(one.probability, _interval(one), why, why.runs == 0)
 
     def _asked(self, tenant: str, ask: Recommend | Predict, vector: bytes) -> Asked:
@@ -87,7 +93,7 @@ class Answers:
         return asked_of(tenant, core.task_of(ask.task), numbers, context, self._clock.now_ms())
 
     def _recommended(
-        self, asked: Asked, ask: Recommend, found: Estimates, at: int, ranked: Ranked
+        self, asked: Asked, ask: Recommend, found: Estimates, at: int, ranked: Ranked, order: Order
     ) -> Recommended | None:
         key = hashed(ranked.procedure)
         row = self._rows.procedure(asked.tenant, key)
@@ -97,7 +103,7 @@ class Answers:
             id=ranked.procedure,
             probability=ranked.probability,
             interval=_interval(ranked),
-            why=self._why(asked, ask.agent, found, at),
+            why=self._why(asked, ask.agent, found, at, order),
             state=row.crystal.state,
             steps=list(self._steps(asked.tenant, key, row)),
             duration_ms=shares.spread(row.counts.duration_ms),
@@ -107,7 +113,7 @@ class Answers:
             drawn=ranked.draw if ask.explore == "thompson" else None,
         )
 
-    def _why(self, asked: Asked, agent: str | None, found: Estimates, at: int) -> Why:
+    def _why(self, asked: Asked, agent: str | None, found: Estimates, at: int, order: Order) -> Why:
         row = int(found.rows[at])
         standing = found.standing
         return Why(
@@ -116,7 +122,7 @@ class Answers:
             successes=int(standing.all_won[row]),
             in_context=int(found.context_runs[at]),
             by_agent=self._by_agent(asked.tenant, standing.keys[row], agent),
-            neighbours=self._neighbours(asked, found, row),
+            neighbours=self._neighbours(asked, _spread_out(found.seen.get(row, ()), order)),
             boost=found.boost(at),
             crystal=_version(self._rows.procedure(asked.tenant, standing.keys[row])),
         )
@@ -125,15 +131,30 @@ class Answers:
         raw = self._rows.store.get("shares", share_key(tenant, procedure, AGENT, agent)) if agent else None
         return decode_share(raw).tally.runs if raw else 0
 
-    def _neighbours(self, asked: Asked, found: Estimates, row: int) -> list[Neighbour]:
-        seen = list(found.seen.get(row, ()))[:NEIGHBOURS]
+    def _order(self, asked: Asked, found: Estimates, learnt: Learnt) -> Order:
+        """Place of each near task in the evidence."""
+        near = {each.task: each.cosine for seen in found.seen.values() for each in seen}
+        return similar.places(self._rows, asked.tenant, asked.text, near, learnt.words)
+
+    def _similar(self, asked: Asked, found: Estimates, order: Order) -> list[Neighbour]:
+        """Of each task most like this one the latest success, or else the latest run, of any procedure."""
+        best: dict[bytes, tuple[Seen, str]] = {}
+        for row, seen in found.seen.items():
+            for each in seen:
+                run, held = each.run, best.get(each.task)
+                if held is None or (run.success, run.at_ms, run.id) > (held[0].run.success, *held[0].run[:2]):
+                    best[each.task] = each, found.standing.names[row]
+        first = sorted(best.values(), key=lambda each: order[each[0].task])[:SIMILAR]
+        return self._neighbours(asked, [each for each, _ in first], [name for _, name in first])
+
+    def _neighbours(self, asked: Asked, seen: Sequence[Seen], names: Sequence[str] = ()) -> list[Neighbour]:
         tasks = self._rows.tasks(asked.tenant, [each.task for each in seen])
         return [
             Neighbour(
                 run=each.run.id, task=task.text[:TASK_CHARS], agent=each.run.agent, success=each.run.success,
-                similarity=min(1.0, max(0.0, each.cosine)),
+                similarity=min(1.0, max(0.0, each.cosine)), procedure=name,
             )
-            for each, task in zip(seen, tasks, strict=True)
+            for each, task, name in zip(seen, tasks, names or [""] * len(seen), strict=True)
             if task is not None
         ]  # fmt: skip
 
@@ -224,6 +245,16 @@ class Answers:
             recent=[each.success for each in reversed(counts.recent)],
             description=defined.description if defined else "",
         )
+
+
+def _spread_out(seen: Iterable[Seen], order: Order) -> list[Seen]:
+    """Runs as evidence: the latest of each task, in the order of tasks, before a task comes again."""
+    came: Counter[bytes] = Counter()
+    held = []
+    for each in sorted(seen, key=lambda each: (each.run.at_ms, each.run.id), reverse=True):
+        held.append((came[each.task], order[each.task], each))
+        came[each.task] += 1
+    return [each for *_, each in sorted(held, key=lambda each: each[:2])[:NEIGHBOURS]]
 
 
 def _version(row: ProcedureRow | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -173,7 +173,7 @@ class Learn:
         at = self._at(asked.tenant)
         degraded = self._degraded(asked.tenant, asked.vector, asked.model)
         vector = asked.vector if asked.model == self.rows.model() else b""
-        learnt = self._learnt(asked.tenant)
+        learnt = await self._learnt(asked.tenant, vector)
         work = partial(self.answers.recommend, asked.tenant, asked.ask, vector, str(at.rseq), learnt)
         found, whole = await self.process.in_reader(partial(self._compared, asked.tenant, work))
         return Found(found, at, degraded=degraded or not whole)
@@ -182,13 +182,14 @@ class Learn:
         at = self._at(asked.tenant)
         degraded = self._degraded(asked.tenant, asked.vector, asked.model)
         vector = asked.vector if asked.model == self.rows.model() else b""
-        work = partial(self.answers.predict, asked.tenant, asked.ask, vector, self._learnt(asked.tenant))
+        learnt = await self._learnt(asked.tenant, vector)
+        work = partial(self.answers.predict, asked.tenant, asked.ask, vector, learnt)
         found, whole = await self.process.in_reader(partial(self._compared, asked.tenant, work))
         return Found(found, at, degraded=degraded or not whole)
 
     async def _procedure(self, part: int, asked: OneAsk) -> Found[ProcedureDetail]:
         at = self._at(asked.tenant)
-        boost = self._learnt(asked.tenant).boosts.get(asked.ask.id)
+        boost = self._boosts(asked.tenant).get(asked.ask.id)
         value = contagion.value(boost, self.shell.clock.now_ms()) if boost else 0.0
         work = partial(self.answers.procedure, asked.tenant, asked.ask.id, value)
         return Found(await self.process.in_reader(work), at)
@@ -236,12 +237,17 @@ class Learn:
         whole = self.boards.compared(tenant).complete
         return work(), whole
 
-    def _learnt(self, tenant: str) -> Learnt:
-        """What was found so far; what is old is being made again meanwhile."""
-        at = self._whole(tenant)
-        model = self.studies.ask(tenant, "model", at, lacking=tenant in self.learner.vectors.pending)
-        related = self.studies.ask(tenant, "related", at) if self.settings.contagion else None
-        return Learnt(model.found if model else None, related.found.boosts if related else NO_BOOSTS)
+    async def _learnt(self, tenant: str, vector: bytes) -> Learnt:
+        """What was found so far; what is old is being made again meanwhile. Who has no vector waits for words."""
+        at = self._at(tenant)
+        words = self.studies.ask(tenant, "words", at) if vector else await self.studies.get(tenant, "words", at)
+        lacking = tenant in self.learner.vectors.pending
+        model = self.studies.ask(tenant, "model", self._whole(tenant), lacking=lacking)
+        return Learnt(model.found if model else None, self._boosts(tenant), words.found if words else None)
+
+    def _boosts(self, tenant: str) -> Mapping[str, contagion.Boost]:
+        related = self.studies.ask(tenant, "related", self._whole(tenant)) if self.settings.contagion else None
+        return related.found.boosts if related else NO_BOOSTS
 
     def _at(self, tenant: str) -> Head:
         """Up to where it is learnt; taken before the answer: what comes meanwhile is more."""
@@ -270,6 +276,7 @@ class Learn:
                 with suppress(RequestFailed):  # another shard owns it now
                     if not self.learner.vectors.pending.get(tenant):  # else they come, and it is told again
                         self.studies.ask(tenant, "model", self._whole(tenant))
+                        self.studies.ask(tenant, "words", self._at(tenant))
 
     async def _stop_reading(self) -> None:
         await self.studies.close()

@@ -19,8 +19,9 @@ from functools import partial
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from jetmem.adapters.aside import aside
+from jetmem.adapters.tantivy_text import analyze
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN, Sample
-from jetmem.learn import study
+from jetmem.learn import similar, study
 from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import rates
 from jetmem.learn.ports import News
@@ -30,10 +31,10 @@ from jetmem.learn.settings import LearnSettings
 from jetmem.runtime.clock import Clock
 from jetmem_schemas.internal import Head
 
-Kind: TypeAlias = Literal["related", "patterns", "insights", "model"]
+Kind: TypeAlias = Literal["related", "patterns", "insights", "words", "model"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 #: Found of so many tenants at once; a model holds some 100 MB at most.
-_KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 64, "model": 6}
+_KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 64, "words": 16, "model": 6}
 #: Who asks waits so long for what is being made, then takes what was made before.
 WAIT_S: Final = 1.2
 _NICE: Final = 10
@@ -217,6 +218,8 @@ class Studies:
             return study.related(of, spread=self._settings.contagion), tasks
         if kind == "patterns":
             return study.recurring(of), tasks
+        if kind == "words":
+            return similar.worded(of, analyze), tasks
         return study.told(of), tasks
 
     def _for_model(self, tenant: str) -> tuple[int, tuple[Sample, list[str], dict[str, float]]]:

@@ -101,7 +101,10 @@ class ProcedureAnswers:
         found = (await self._ask("recommend", tenant, asked, kind, rseq, standing, patience)).value
         items = found.procedures if found else []
         return procedure_replies.RecommendReply(
-            **standing.common(patience.took_ms()), procedures=_first(items), cold=found is None or found.cold
+            **standing.common(patience.took_ms()),
+            procedures=_first(items),
+            cold=found is None or found.cold,
+            similar=found.similar if found else [],
         )
 
     async def _predict(
