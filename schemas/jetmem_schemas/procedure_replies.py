@@ -8,6 +8,7 @@ from jetmem_schemas.asking import Reply
 from jetmem_schemas.procedures import (
     InsightItem,
     Interval,
+    Neighbour,
     Next,
     PatternItem,
     ProcedureDetail,
@@ -19,10 +20,14 @@ from jetmem_schemas.procedures import (
 
 
 class RecommendReply(Reply, frozen=True, kw_only=True):
-    """Procedures, best first. `cold`: nothing is known that helps with this task, the order is that of the rates."""
+    """Procedures, best first. `cold`: nothing is known that helps with this task, the order is that of the rates.
+
+    `similar`: the tasks most like this one, best first, of each the latest run that succeeded, else the latest.
+    """
 
     procedures: list[Recommended]
     cold: bool
+    similar: list[Neighbour] = []
 
 
 class PredictReply(Reply, frozen=True, kw_only=True):

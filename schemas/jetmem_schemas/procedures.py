@@ -6,14 +6,13 @@ Probabilities and strengths are 0..1, durations milliseconds, times RFC 3339.
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from jetmem_schemas.asking import Cursor, Limit, Request, Token
 from jetmem_schemas.events import Meta64, Name
-from jetmem_schemas.internal import Head
 
 TASK_CHARS_MAX = 8192
 Task = Annotated[str, Meta(min_length=1, max_length=TASK_CHARS_MAX)]
@@ -117,14 +116,19 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     runs: int
 
 
-class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of a task like the one asked about; `similarity` is the cosine of the tasks."""
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run of a task like the one asked about.
+
+    `similarity` is the cosine of the tasks, or, where a vector lacks, what their words have in common on that scale;
+    words also decide the order. `procedure` is told where neighbours of several stand together.
+    """
 
     run: str
     task: str
     agent: str
     success: bool
     similarity: float
+    procedure: str = ""
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -136,7 +140,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         successes: Those that succeeded.
         in_context: Runs of it in this context.
         by_agent: Runs of it by the agent that asks.
-        neighbours: Its runs of the tasks most like this one.
+        neighbours: Its runs of the tasks most like this one, each task once before any comes again.
         boost: What waves of related procedures move the prior by; 0 where contagion is off.
         crystal: Version of the crystal whose steps are shown, 0 if it is fluid.
     """
@@ -187,13 +191,40 @@ class ProcedureItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     description: str = ""
 
 
-class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a procedure's runs: one agent's, or those in one context value (`key=value`)."""
+class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of a procedure's runs: one agent's, or those in one context value (`key=value`).
+
+    Attributes:
+        interval: Wilson's, at 95 %, of all its runs.
+        decayed_runs: Runs, each of half weight after 30 days.
+        decayed_successes: Likewise.
+        posterior: Beta's 95 % over the decayed counts.
+        first: First use.
+        last: Last use.
+        latest: Its runs among the procedure's latest 1,000: what all that follows is of.
+        recent: Its last ten outcomes, the latest last.
+        consistency: Share of those that ended like most of them.
+        agents: Distinct ones.
+    """
 
     of: str
     runs: int
     successes: int
     interval: Interval
+    decayed_runs: float
+    decayed_successes: float
+    posterior: Interval
+    first: str = ""
+    last: str = ""
+    latest: int = 0
+    recent: list[bool] = []
+    consistency: float = 0.0
+    agents: int = 0
+    reward: Spread | None = None
+    duration_ms: Spread | None = None
+    cost: Spread | None = None
+    failures: list[Said] = []
+    lessons: list[Said] = []
 
 
 class ProcedureDetail(ProcedureItem, frozen=True, kw_only=True, omit_defaults=True):
@@ -206,6 +237,8 @@ class ProcedureDetail(ProcedureItem, frozen=True, kw_only=True, omit_defaults=Tr
         decayed_runs: Runs, each of half weight after 30 days.
         decayed_successes: Likewise.
         posterior: Beta's 95 % over the decayed counts.
+        by_agent: Each agent's runs, the 20 of most runs.
+        by_context: Runs in each context value, likewise.
         crystal: Version of the crystal; 0 if there never was one.
         crystal_why: What formed or dissolved it.
         crystal_since: When.
@@ -288,100 +321,3 @@ class InsightItem(msgspec.Struct, frozen=True, kw_only=True):
     contexts: list[str]
     works: list[Works]
     fails: list[Works]
-
-
-# --- what query asks learn: MessagePack, never seen by users
-
-
-class RecommendAsk(msgspec.Struct, frozen=True):
-    """`Recommend` with the task's vector, float32, b"" if it could not be encoded."""
-
-    tenant: str
-    ask: Recommend
-    vector: bytes
-    model: str
-
-
-class PredictAsk(msgspec.Struct, frozen=True):
-    """`Predict`, likewise."""
-
-    tenant: str
-    ask: Predict
-    vector: bytes
-    model: str
-
-
-class ProceduresAsk(msgspec.Struct, frozen=True):
-    """One page of `procedures`; `start` is how many came before."""
-
-    tenant: str
-    ask: Procedures
-    start: int = 0
-
-
-class PatternsAsk(msgspec.Struct, frozen=True):
-    """One page of `patterns`, likewise."""
-
-    tenant: str
-    ask: Patterns
-    start: int = 0
-
-
-class OneAsk(msgspec.Struct, frozen=True):
-    """`procedure`."""
-
-    tenant: str
-    ask: ProcedureAsk
-
-
-class RelatedAsk(msgspec.Struct, frozen=True):
-    """`related`."""
-
-    tenant: str
-    ask: Related
-
-
-class InsightsAsk(msgspec.Struct, frozen=True):
-    """`insights`."""
-
-    tenant: str
-    ask: Insights
-
-
-T = TypeVar("T")
-
-
-class Found(msgspec.Struct, Generic[T], frozen=True):
-    """What learn found, and up to where it has learnt.
-
-    `value` is None where there is no such procedure; `more`: items follow the page. `degraded`: tasks were compared
-    without vectors, for they lack.
-    """
-
-    value: T | None
-    at: Head
-    more: bool = False
-    degraded: bool = False
-
-
-class RecommendFound(msgspec.Struct, frozen=True):
-    """What `recommend` found."""
-
-    procedures: list[Recommended]
-    cold: bool
-
-
-class PredictFound(msgspec.Struct, frozen=True):
-    """What `predict` found."""
-
-    probability: float
-    interval: Interval
-    why: Why
-    cold: bool
-
-
-class PatternsFound(msgspec.Struct, frozen=True):
-    """What `patterns` found."""
-
-    patterns: list[PatternItem]
-    next: list[Next]

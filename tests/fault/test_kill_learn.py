@@ -20,15 +20,8 @@ from jetmem.index.settings import IndexSettings
 from jetmem.runtime.crashpoints import POINTS
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import AppliedReply, AppliedRequest, StageStatus
-from jetmem_schemas.procedures import (
-    Found,
-    OneAsk,
-    ProcedureAsk,
-    ProcedureDetail,
-    Recommend,
-    RecommendAsk,
-    RecommendFound,
-)
+from jetmem_schemas.procedures import ProcedureAsk, ProcedureDetail, Recommend
+from jetmem_schemas.procedures_asked import Found, OneAsk, RecommendAsk, RecommendFound
 
 SEED = int(os.environ.get("JETMEM_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 OWN_POINTS = [point for point in POINTS if point.startswith("learn:")]

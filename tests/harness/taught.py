@@ -4,11 +4,15 @@ from typing import Any
 
 from harness.fake_stages import FakeStages
 from jetmem_schemas import procedures as p
+from jetmem_schemas import procedures_asked as ask
 from jetmem_schemas.internal import AppliedReply, AppliedRequest, EncodeReply, EncodeRequest, Head
 
 VECTOR = b"\1\0\0\0" * 2
 NAMES = ["alpha", "beta", "gamma"]
 STEPS = ["search", "edit", "test"]
+
+
+COUNTS = {"decayed_runs": 2.0, "decayed_successes": 1.5, "posterior": p.Interval(low=0.2, high=0.9)}
 
 
 def item(place: int) -> dict[str, Any]:
@@ -60,10 +64,10 @@ class Taught(FakeStages):
             self.blind = self.sees_after > 0
         return AppliedReply({"procedures": self.at, "tasks": Head() if self.blind else self.at}, [])
 
-    def _found(self, value: Any, *, more: bool = False) -> p.Found[Any]:
-        return p.Found(value, self.at, more, self.blind)
+    def _found(self, value: Any, *, more: bool = False) -> ask.Found[Any]:
+        return ask.Found(value, self.at, more, self.blind)
 
-    def recommend(self, stage: str, tenant: str, asked: p.RecommendAsk) -> p.Found[p.RecommendFound]:
+    def recommend(self, stage: str, tenant: str, asked: ask.RecommendAsk) -> ask.Found[ask.RecommendFound]:
         assert (asked.vector == VECTOR) == (asked.model == "model") == (asked.vector != b"")
         known = NAMES if tenant == "acme" else []
         found = [
@@ -82,22 +86,25 @@ class Taught(FakeStages):
             )
             for place, name in enumerate(known)
         ]
-        return self._found(p.RecommendFound(found[: asked.ask.k], not known))
+        return self._found(ask.RecommendFound(found[: asked.ask.k], not known))
 
-    def predict(self, stage: str, tenant: str, asked: p.PredictAsk) -> p.Found[p.PredictFound]:
+    def predict(self, stage: str, tenant: str, asked: ask.PredictAsk) -> ask.Found[ask.PredictFound]:
         cold = asked.ask.procedure not in NAMES
         told = p.Why(how="none", runs=0, successes=0) if cold else why()
-        return self._found(p.PredictFound(0.5 if cold else 0.8, p.Interval(low=0.5, high=0.9), told, cold))
+        return self._found(ask.PredictFound(0.5 if cold else 0.8, p.Interval(low=0.5, high=0.9), told, cold))
 
-    def procedure(self, stage: str, tenant: str, asked: p.OneAsk) -> p.Found[p.ProcedureDetail]:
+    def procedure(self, stage: str, tenant: str, asked: ask.OneAsk) -> ask.Found[p.ProcedureDetail]:
         if asked.ask.id not in NAMES:
             return self._found(None)
-        share = p.Share(of="lang=python", runs=4, successes=3, interval=p.Interval(low=0.3, high=0.95))
+        share = p.Share(
+            of="lang=python", runs=4, successes=3, interval=p.Interval(low=0.3, high=0.95), recent=[True, False],
+            duration_ms=p.Spread(p50=1500.0, p90=2000.0), failures=[p.Said(text="no such file", runs=1)], **COUNTS,
+        )  # fmt: skip
         detail = p.ProcedureDetail(
             **item(NAMES.index(asked.ask.id)),
             steps=STEPS,
             by_context=[share],
-            by_agent=[p.Share(of="alice", runs=6, successes=6, interval=p.Interval(low=0.6, high=1.0))],
+            by_agent=[p.Share(of="alice", runs=6, successes=6, interval=p.Interval(low=0.6, high=1.0), **COUNTS)],
             failures=[p.Said(text="timed out", runs=2)],
             description="look before you leap",
             consistency=0.9,
@@ -105,29 +112,29 @@ class Taught(FakeStages):
         )
         return self._found(detail)
 
-    def procedures(self, stage: str, tenant: str, asked: p.ProceduresAsk) -> p.Found[list[p.ProcedureItem]]:
+    def procedures(self, stage: str, tenant: str, asked: ask.ProceduresAsk) -> ask.Found[list[p.ProcedureItem]]:
         end = asked.start + asked.ask.limit
         more = {"description": self.padding} if self.padding else {}
         page = [p.ProcedureItem(**item(n), **more) for n in range(asked.start, min(end, len(NAMES)))]
         return self._found(page, more=end < len(NAMES))
 
-    def related(self, stage: str, tenant: str, asked: p.RelatedAsk) -> p.Found[list[p.RelatedProcedure]]:
+    def related(self, stage: str, tenant: str, asked: ask.RelatedAsk) -> ask.Found[list[p.RelatedProcedure]]:
         if asked.ask.id not in NAMES:
             return self._found(None)
         near = p.RelatedProcedure(id="beta", kind="similar_to", strength=0.8, path=["alpha", "beta"])
         far = p.RelatedProcedure(id="gamma", kind="follows", strength=0.4, path=["alpha", "beta", "gamma"])
         return self._found([near, far] if asked.ask.hops > 1 else [near])
 
-    def patterns(self, stage: str, tenant: str, asked: p.PatternsAsk) -> p.Found[p.PatternsFound]:
+    def patterns(self, stage: str, tenant: str, asked: ask.PatternsAsk) -> ask.Found[ask.PatternsFound]:
         pattern = p.PatternItem(
             id="search > edit", steps=STEPS[:2], successes=5, failures=1, rate=0.8, lift=1.5, low=0.6, shared=True
         )
         page = [pattern] * 3
         end = asked.start + asked.ask.limit
         follows = [p.Next(step="test", rate=0.8)] if asked.ask.done else []
-        return self._found(p.PatternsFound(page[asked.start : end], follows), more=end < len(page))
+        return self._found(ask.PatternsFound(page[asked.start : end], follows), more=end < len(page))
 
-    def insights(self, stage: str, tenant: str, asked: p.InsightsAsk) -> p.Found[list[p.InsightItem]]:
+    def insights(self, stage: str, tenant: str, asked: ask.InsightsAsk) -> ask.Found[list[p.InsightItem]]:
         works = p.Works(id="alpha", rate=0.9, low=0.7, lift=0.3, runs=8)
         fails = p.Works(id="gamma", rate=0.2, low=0.1, lift=-0.4, runs=6)
         found = p.InsightItem(

@@ -10,28 +10,30 @@ from harness.waiting import until_async
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import AppliedReply, AppliedRequest, EncodeReply, EncodeRequest, Head, StageStatus
 from jetmem_schemas.procedures import (
-    Found,
     InsightItem,
     Insights,
-    InsightsAsk,
-    OneAsk,
     Patterns,
-    PatternsAsk,
-    PatternsFound,
     Predict,
-    PredictAsk,
-    PredictFound,
     ProcedureAsk,
     ProcedureDetail,
     ProcedureItem,
     Procedures,
-    ProceduresAsk,
     Recommend,
+    Related,
+    RelatedProcedure,
+)
+from jetmem_schemas.procedures_asked import (
+    Found,
+    InsightsAsk,
+    OneAsk,
+    PatternsAsk,
+    PatternsFound,
+    PredictAsk,
+    PredictFound,
+    ProceduresAsk,
     RecommendAsk,
     RecommendFound,
-    Related,
     RelatedAsk,
-    RelatedProcedure,
 )
 
 PLAIN = "repair the failing unit tests of the parser"
@@ -208,6 +210,7 @@ def test_definitions_and_lists(tmp_path):
         assert (detail.runs, detail.successes, detail.agents) == (7, 1, 2)
         assert {each.of: (each.runs, each.successes) for each in detail.by_agent} == {"alice": (6, 0), "bob": (1, 1)}
         assert [(each.of, each.runs) for each in detail.by_context] == [("lang=python", 6)]
+        assert [(each.text, each.runs) for each in detail.by_context[0].failures] == [("zanzibar exploded", 6)]
         assert detail.recent == [False] * 6 + [True]
         assert (await it.procedure("nobody")).value is None
         page = await it.procedures(limit=2)

@@ -6,13 +6,15 @@ import pytest
 
 from harness.learn_record import MODEL, PART, START, TENANT, Record, Stage
 from jetmem.domain.procedures.statistics import Statistics
-from jetmem.learn import core
+from jetmem.learn import core, shares, similar
 from jetmem.learn.board import Board
-from jetmem.learn.estimating import WEIGHED_MAX
+from jetmem.learn.estimating import WEIGHED_MAX, Learnt
 from jetmem.learn.ports import News
 from jetmem.learn.rows import ProcedureRow
-from jetmem_schemas.events import Step
+from jetmem.learn.sample import sampled
+from jetmem_schemas.events import Step, rfc3339
 from jetmem_schemas.internal import Vector, VectorsReady
+from jetmem_schemas.procedures import Recommend
 
 DAY = 86_400_000
 
@@ -118,12 +120,125 @@ def test_a_definition_is_known_before_anybody_ran_it_and_its_newest_version_coun
     assert (stage.procedure("plan"), stage.procedures()) == (None, ([], False))
 
 
+def test_agents_and_contexts_are_told_as_the_whole_is():
+    record = Record()
+    for n in range(12):
+        mine = {"agent": "alice", "context": {"lang": "c"}, "duration_ms": 100.0, "cost": 0.5, "reward": 0.25}
+        record.ran("p", n % 4 > 0, f"t{n}", ts=START + n, failure="" if n % 4 else "leak", lessons=["free it"], **mine)
+    record.ran("p", True, "late", agent="bob", context={"lang": "c"}, ts=START - 40 * DAY, duration_ms=9_000.0)
+    stage = Stage(record)
+    stage.settle()
+    stage.clock.now += 30 * 86_400
+    detail = stage.procedure("p")
+    alice, bob = detail.by_agent
+    assert (alice.of, alice.runs, alice.successes, alice.latest, alice.agents) == ("alice", 12, 9, 12, 1)
+    assert (alice.decayed_runs, alice.decayed_successes) == (pytest.approx(6), pytest.approx(4.5))
+    assert alice.posterior.low < 0.75 < alice.posterior.high
+    assert (alice.first, alice.last) == (rfc3339(START), rfc3339(START + 11))
+    assert alice.recent == [True, True, False, True, True, True, False, True, True, True]
+    assert alice.consistency == pytest.approx(0.8)
+    assert (alice.duration_ms.p50, alice.cost.p90, alice.reward.p50) == (
+        pytest.approx(100, rel=0.02), pytest.approx(0.5, rel=0.02), pytest.approx(0.25, rel=0.02),
+    )  # fmt: skip
+    assert [(each.text, each.runs) for each in alice.failures + alice.lessons] == [("leak", 3), ("free it", 12)]
+    assert (bob.runs, bob.first, bob.cost, bob.failures) == (1, rfc3339(START - 40 * DAY), None, [])
+    (there,) = detail.by_context
+    assert (there.of, there.runs, there.agents, there.first) == ("lang=c", 13, 2, bob.first)
+    assert there.duration_ms.p90 < 9_000 < 2 * bob.duration_ms.p50
+
+
+def test_parts_are_bounded_and_those_of_most_runs_come_first(monkeypatch):
+    record = Record()
+    for n in range(30):
+        for _ in range(1 + n % 3):
+            record.ran("p", True, "t", agent=f"a{n}")
+    stage = Stage(record)
+    stage.settle()
+    found = stage.procedure("p").by_agent
+    assert len(found) == shares.SHARES
+    assert [each.runs for each in found] == [3] * 10 + [2] * 10
+    monkeypatch.setattr(shares, "LATEST_READ_MAX", 4)
+    few = stage.procedure("p").by_agent
+    assert [each.runs for each in few] == [each.runs for each in found], "counts are of all runs"
+    assert sum(each.latest for each in few) <= 4
+
+
 def test_runs_without_a_procedure_are_kept_apart():
     stage = learnt(("", True), ("named", True))
     assert [each.id for each in stage.procedures()[0]] == ["named"]
     stage.record.forget({"r1"})
     stage.settle()
     assert stage.procedures()[0][0].runs == 1
+
+
+def worded(stage):
+    return Learnt(words=similar.worded(sampled(stage.rows, TENANT, 1_000), str.split))
+
+
+def ask(stage, task, *, vector=True, **learnt):
+    held = stage.vector(task) if vector else b""
+    return stage.answers.recommend(TENANT, Recommend(task=task), held, "", Learnt(**learnt))
+
+
+def test_without_a_vector_words_tell_what_works():
+    record = Record()
+    for n in range(4):
+        record.ran("sql", True, f"count all singers in table {n}", id_=f"s{n}")
+        record.ran("sql", False, f"write a verse about love {n}", id_=f"v{n}")
+        record.ran("muse", True, f"write a verse about love {n}", id_=f"m{n}")
+        record.ran("muse", False, f"count all singers in table {n}", id_=f"c{n}")
+    stage = Stage(record)
+    stage.settle()
+    words = worded(stage).words
+    blind = ask(stage, "count all the singers in one table", vector=False)
+    assert blind.cold and not blind.similar, "nothing to go by but rates"
+    told = ask(stage, "count all the singers in one table", vector=False, words=words)
+    first = told.procedures[0]
+    assert (first.id, first.why.how, told.cold) == ("sql", "neighbours", False)
+    assert {each.run for each in first.why.neighbours} <= {f"s{n}" for n in range(4)}
+    assert {each.run[0] for each in told.similar} == {"s"}
+    assert all(0 < each.similarity < 1 for each in told.similar)
+    assert ask(stage, "a verse on love", vector=False, words=words).procedures[0].id == "muse"
+
+
+def test_a_task_whose_vector_lacks_is_found_by_its_words():
+    record = Record()
+    record.ran("sql", True, "count all singers in the table", id_="old")
+    stage = Stage(record)
+    stage.read()
+    words = worded(stage).words
+    assert [each.run for each in ask(stage, "count singers", words=words).similar] == ["old"]
+    assert ask(stage, "a poem please", words=words).similar == []
+    stage.settle()
+    assert ask(stage, "unlike", words=worded(stage).words).similar == [], "by vectors now"
+    assert worded(Stage(Record())).words is None
+
+
+def test_evidence_is_of_many_tasks_the_most_alike_first():
+    record = Record()
+    for n in range(9):
+        for again in range(3):
+            record.ran(
+                "p", again < 2, f"deploy the shop to staging area {n}", id_=f"{n}.{again}", ts=START + n * 10 + again
+            )
+    record.ran("q", False, "deploy the shop to staging area 4", id_="q", ts=START + 900)
+    stage = Stage(record)
+    stage.settle()
+    task = "deploy the shop to staging area 4"
+    told = ask(stage, task, words=worded(stage).words)
+    assert [each.run for each in told.similar][0] == "4.1", "the latest that succeeded"
+    assert [each.procedure for each in told.similar][0] == "p"
+    assert len({each.task for each in told.similar}) == len(told.similar) == 8
+    shown = {each.id: each.why.neighbours for each in told.procedures}
+    assert shown["p"][0].run == "4.2", "the latest"
+    assert len({each.task for each in shown["p"]}) == len(shown["p"]) == 5
+    assert [(each.run, each.procedure) for each in shown["q"]] == [("q", "")]
+    few = Record()
+    for again in range(3):
+        few.ran("p", True, "one task", id_=f"{again}", ts=START + again)
+    stage = Stage(few)
+    stage.settle()
+    assert [each.run for each in ask(stage, "one task").procedures[0].why.neighbours] == ["2", "1", "0"]
 
 
 def test_a_task_is_embedded_once_and_goes_with_its_last_run():

@@ -211,6 +211,64 @@ def test_what_is_found_is_made_again_when_it_is_old_and_somebody_asks():
     asyncio.run(body())
 
 
+def test_what_was_found_before_tasks_had_their_vectors_is_made_again_at_once():
+    async def body():
+        record = Record()
+        for n in range(40):
+            record.ran("p", True, f"t{n}")
+        stage = Stage(record)
+        stage.read()
+        stage.embed(10)
+        early = await stage.study("insights")
+        assert await stage.study("insights") is early
+        stage.embed(1)
+        assert await stage.study("insights") is early, "one of ten is not much"
+        stage.settle()
+        stage.studies.ask(TENANT, "insights", stage.it.at[PART])
+        await until_async(lambda: told(stage.studies.ask(TENANT, "insights", stage.it.at[PART]) is not early), "again")
+        await stage.studies.close()
+
+    async def told(said):
+        return said
+
+    asyncio.run(body())
+
+
+def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
+    async def body():
+        stage = learnt(hard_and_easy())
+        at = stage.it.at[PART]
+
+        def begun(*, lacking):
+            assert stage.studies.ask(TENANT, "patterns", at, lacking=lacking) is None
+            return bool(stage.studies._making)
+
+        assert not begun(lacking=True)
+        stage.clock.now += 119
+        assert not begun(lacking=True)
+        stage.clock.now += 2
+        assert begun(lacking=True)
+        await stage.studies.close()
+        fresh = learnt(hard_and_easy())
+        assert fresh.studies.ask(TENANT, "patterns", at) is None and fresh.studies._making
+        await fresh.studies.close()
+
+    asyncio.run(body())
+
+
+def test_a_model_is_due_unasked_once_nothing_new_comes():
+    stage = Stage(hard_and_easy())
+    stage.read()
+    assert stage.studies.quiet() == [], "something came just now"
+    stage.clock.now += 2
+    assert stage.studies.quiet() == [TENANT]
+    assert stage.studies.quiet() == [], "told once"
+    for n in range(9):
+        stage.studies.tell(f"t{n}", News())
+    stage.clock.now += 2
+    assert len(stage.studies.quiet()) == 6, "no more than are kept"
+
+
 def test_a_sample_is_of_the_last_runs_with_their_words():
     record = Record()
     for n in range(8):

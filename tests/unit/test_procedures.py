@@ -173,13 +173,30 @@ def test_likeness_is_symmetric_and_highest_to_itself():
     assert np.linalg.eigvalsh(gram).min() > -1e-9
 
 
-def test_paraphrases_are_found_by_words_where_vectors_are_equal():
-    known = situations(["list all airlines", "count the singers", "delete the logs"], np.ones((3, 8), np.float32))
-    finder = retrieval.Finder(known, str.split)
-    asked = situations(["how to count singers"], np.ones((1, 8), np.float32))
-    assert finder.rank(asked, 2).tolist()[0][0] == 1
-    alone = retrieval.Finder(situations(["only one"]), str.split)
-    assert alone.rank(situations(["what"]), 5).tolist() == [[0]]
+def test_paraphrases_are_found_by_words():
+    words = retrieval.Wording(["list all airlines", "count the singers", "delete the logs"], str.split)
+    likeness = words.likeness("how to count singers")
+    assert likeness.argmax() == 1
+    assert likeness[0] == 0.0 < likeness[1] < 1.0
+    assert words.likeness("count the singers")[1] == pytest.approx(1.0)
+    assert not words.likeness("?!").any(), "nothing in common, not even words"
+    assert words.of(["count the singers", "new"]).shape == words.known[:2].shape
+    assert retrieval.stretched(np.array([1.0, 0.1])) == pytest.approx([1.0, 0.4])
+
+
+def test_rare_words_tell_more():
+    words = retrieval.Wording(["the a b", "the c d", "the e f", "list zebra"], str.split)
+    assert words.likeness("the zebra").argmax() == 3
+    assert words.likeness("the okapi and its stripes").max() < 0.2, (
+        "a word that all have is little among those none has"
+    )
+
+
+def test_who_is_near_to_everything_gives_way():
+    among = np.array([[1.0, 0.9, 0.9], [0.9, 1.0, 0.2], [0.9, 0.2, 1.0]])
+    scores = np.array([0.8, 0.75, 0.3])
+    assert retrieval.less_crowded(scores, among).argmax() == 1
+    assert retrieval.less_crowded(np.array([0.5]), np.ones((1, 1))).tolist() == [0.5]
 
 
 def test_paths_are_products_within_three_hops():

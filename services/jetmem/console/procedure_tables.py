@@ -26,6 +26,8 @@ from jetmem_schemas.procedure_replies import (
 
 _INDENT: Final = " " * 5
 _TEXT_CHARS: Final = 160
+#: Of a failure in a table.
+_GLANCE_CHARS: Final = 40
 _NO_PROCEDURES: Final = "no procedure is known; runs that name one teach them: jetmem runs load, or report_run"
 _NO_PATTERNS: Final = "no pattern fits; steps in a row become one after three successful runs"
 _NO_INSIGHTS: Final = "no cluster of tasks yet"
@@ -134,10 +136,13 @@ def _chance_of(each: p.ProcedureDetail) -> str:
 
 
 def _shares(title: str, shares: Sequence[p.Share]) -> Table:
-    table = tables.lines(title, "runs", "succeeded", "95 %")
+    table = tables.lines(title, "runs", "succeeded", "95 %", "outcomes", "takes", "costs", "fails mostly")
     for share in shares:
         bounds = f"{share.interval.low:.2f}–{share.interval.high:.2f}"
-        table.add_row(_line(share.of), f"{share.runs:,}", f"{share.successes:,}", bounds)
+        half = _time(share.duration_ms.p50) if share.duration_ms else "", f"{share.cost.p50:.3g}" if share.cost else ""
+        fails = _line(share.failures[0].text)[:_GLANCE_CHARS] if share.failures else ""
+        counts = f"{share.runs:,}", f"{share.successes:,}", bounds
+        table.add_row(_line(share.of), *counts, spark(share.recent), *half, fails)
     return table
 
 

@@ -73,11 +73,13 @@ def measure(folders: list[Path], seeds: int, say: Told, *, cold: bool, piped: bo
         data = procedures_data.load(folder)
         say.say(f"{folder.name}: five folds")
         folds.append(procedures_folds.measure(data))
-        if piped:
-            scores, latency = run(procedures_pipeline.measure(data, say))
-            folds[-1].ways[PIPED] = scores
-            latencies[data.name] = latency
         held = procedures_retrieval.measure(data)
+        if piped:
+            told = run(procedures_pipeline.measure(data, say))
+            folds[-1].ways[PIPED] = told.scores
+            latencies[data.name] = told.latency
+            if held and told.retrieval:
+                held.ways[PIPED] = told.retrieval
         retrieval += [held] if held else []
         sharing.append(procedures_sharing.measure(data))
         if cold:

@@ -1,6 +1,7 @@
 """The five folds through a running pipeline: runs are published, and every held-out task is asked about as agents ask.
 
-Each fold is a tenant of its own, which has seen the runs of the other folds' tasks.
+Each fold is a tenant of its own, which has seen the runs of the other folds' tasks. One more has seen a run of every
+task: whether a paraphrase finds it is read off what `recommend` says is similar.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from jetmem.domain.procedures.kernels import Floats
 from jetmem.domain.procedures.run import Ran
 from jetmem.evaluation import metrics
 from jetmem.evaluation.procedures_data import FOLDS, Data
+from jetmem.evaluation.procedures_retrieval import Found, found, questions
 from jetmem.evaluation.procedures_scores import Scores, score
 from jetmem.evaluation.show import Told, progress
 from jetmem.runtime.errors import Broken
@@ -43,8 +45,16 @@ _SEED: Final = 3
 _UNDONE: Final = ("pending_tasks", "model_behind")
 
 
-async def measure(data: Data, say: Told) -> tuple[Scores, metrics.Spread]:
-    """Start the service, publish, ask, stop: how good the answers were, and how long a question took.
+class Piped(NamedTuple):
+    """How good answers were, how long a question took, and what paraphrases found; None where there are none."""
+
+    scores: Scores
+    latency: metrics.Spread
+    retrieval: Found | None
+
+
+async def measure(data: Data, say: Told) -> Piped:
+    """Start the service, publish, ask, stop.
 
     Raises:
         Broken: A process died, or an answer was degraded or lacked a procedure.
@@ -69,8 +79,26 @@ async def measure(data: Data, say: Told) -> tuple[Scores, metrics.Spread]:
                         spent.append(time.perf_counter() - began)
                         probability[row] = _row(reply, data.procedures)
                         step()
+            hits = await _found(memory.as_tenant("solved"), data, say)
         _whole(running)
-    return score(probability, successes, runs, data.group), metrics.spread(spent)
+    return Piped(score(probability, successes, runs, data.group), metrics.spread(spent), hits)
+
+
+async def _found(solved: Client, data: Data, say: Told) -> Found | None:
+    """Ask about every task that has a paraphrase; the task itself, which is solved, too, does not count."""
+    asked = questions(data)
+    if not len(asked):
+        return None
+    await _publish(solved, data, [list(data.row).index(row) for row in sorted(set(data.row))])
+    await _learnt(solved, say)
+    place = {text: row for row, text in enumerate(data.situations.texts)}
+    ranked = []
+    with progress(say, f"{data.name}: looking for {len(asked)} paraphrases", len(asked)) as step:
+        for row in asked:
+            reply = await _ask(solved, data, int(row))
+            ranked.append([place[each.task] for each in reply.similar])
+            step()
+    return found(data, asked, ranked)
 
 
 async def _publish(fold: Client, data: Data, numbers: Sequence[int]) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 import numpy as np
 
-from jetmem.domain.procedures import choosing, sketch, statistics
+from jetmem.domain.procedures import choosing, statistics
 from jetmem.domain.procedures.choosing import Candidate, Ranked
 from jetmem.domain.procedures.kernels import Floats
-from jetmem.domain.procedures.sketch import Sketch
-from jetmem.domain.procedures.statistics import beta_interval, wilson
-from jetmem.learn import core
+from jetmem.domain.procedures.statistics import wilson
+from jetmem.learn import core, shares, similar
 from jetmem.learn.board import Board, Standing
 from jetmem.learn.boards import Boards
-from jetmem.learn.estimating import NOTHING, Asked, Estimates, Learnt, asked_of, estimated, unknown
+from jetmem.learn.estimating import NOTHING, Asked, Estimates, Learnt, Seen, asked_of, estimated, unknown
 from jetmem.learn.rows import AGENT, CONTEXT, ProcedureRow, Rows, ShareRow, decode_share, hashed, share_key
 from jetmem.runtime.clock import Clock
 from jetmem_schemas.events import rfc3339
@@ -23,25 +23,22 @@ from jetmem_schemas.procedures import (
     Interval,
     Neighbour,
     Predict,
-    PredictFound,
     ProcedureDetail,
     ProcedureItem,
     Procedures,
     Recommend,
     Recommended,
-    RecommendFound,
-    Said,
-    Share,
-    Spread,
     Why,
 )
+from jetmem_schemas.procedures_asked import PredictFound, RecommendFound
 
-#: Runs told as evidence of one procedure, and characters of their tasks.
-NEIGHBOURS: Final = 3
+#: Runs told as evidence of one procedure, tasks told as like the one asked about, and characters of their texts.
+NEIGHBOURS: Final = 5
+SIMILAR: Final = 8
 TASK_CHARS: Final = 300
-#: Shares that one procedure's answer has, the largest, of so many that are looked at.
-SHARES: Final = 20
-SHARES_READ_MAX: Final = 2_000
+
+#: Place of tasks in the evidence, from 0.
+Order: TypeAlias = Mapping[bytes, int]
 
 
 class Answers:
@@ -66,19 +63,20 @@ class Answers:
             seed: What a draw depends on beside the question.
             learnt: What was found in many runs at once.
         """
-        board = self._boards.get(tenant)
+        board = self._boards.compared(tenant)
         asked = self._asked(tenant, ask, vector)
         found = estimated(self._rows, board, asked, None, learnt)
         mixed = "\0".join((tenant, ask.task, ask.agent or "", ask.seed, seed))
         ranked = choosing.rank(found.candidates(), ask.explore, mixed, ask.k)
         place = {found.standing.names[row]: at for at, row in enumerate(found.rows)}
-        shown = [self._recommended(asked, ask, found, place[each.procedure], each) for each in ranked]
+        order = self._order(asked, found, learnt)
+        shown = [self._recommended(asked, ask, found, place[each.procedure], each, order) for each in ranked]
         cold = all(found.how(at) in ("none", "rate") for at in range(len(found.rows)))
-        return RecommendFound([each for each in shown if each is not None], cold)
+        return RecommendFound([each for each in shown if each is not None], cold, self._similar(asked, found, order))
 
     def predict(self, tenant: str, ask: Predict, vector: bytes, learnt: Learnt = NOTHING) -> PredictFound:
         """One procedure's chance."""
-        board = self._boards.get(tenant)
+        board = self._boards.compared(tenant)
         asked = self._asked(tenant, ask, vector)
         found = estimated(self._rows, board, asked, hashed(ask.procedure), learnt)
         if not len(found.rows):
@@ -86,7 +84,7 @@ class Answers:
             (one,) = choosing.rank([Candidate(ask.procedure, general.mean, 0.0)])
             return PredictFound(one.probability, _interval(one), Why(how="none", runs=0, successes=0), True)
         (one,) = choosing.rank(found.candidates())
-        why = self._why(asked, ask.agent, found, 0)
+        why = self._why(asked, ask.agent, found, 0, self._order(asked, found, learnt))
         return PredictFound(one.probability, _interval(one), why, why.runs == 0)
 
     def _asked(self, tenant: str, ask: Recommend | Predict, vector: bytes) -> Asked:
@@ -95,7 +93,7 @@ class Answers:
         return asked_of(tenant, core.task_of(ask.task), numbers, context, self._clock.now_ms())
 
     def _recommended(
-        self, asked: Asked, ask: Recommend, found: Estimates, at: int, ranked: Ranked
+        self, asked: Asked, ask: Recommend, found: Estimates, at: int, ranked: Ranked, order: Order
     ) -> Recommended | None:
         key = hashed(ranked.procedure)
         row = self._rows.procedure(asked.tenant, key)
@@ -105,17 +103,17 @@ class Answers:
             id=ranked.procedure,
             probability=ranked.probability,
             interval=_interval(ranked),
-            why=self._why(asked, ask.agent, found, at),
+            why=self._why(asked, ask.agent, found, at, order),
             state=row.crystal.state,
             steps=list(self._steps(asked.tenant, key, row)),
-            duration_ms=_spread(row.counts.duration_ms),
-            cost=_spread(row.counts.cost),
-            failures=_said(statistics.failures(row.counts)),
-            lessons=_said(statistics.lessons(row.counts)),
+            duration_ms=shares.spread(row.counts.duration_ms),
+            cost=shares.spread(row.counts.cost),
+            failures=shares.said(statistics.failures(row.counts)),
+            lessons=shares.said(statistics.lessons(row.counts)),
             drawn=ranked.draw if ask.explore == "thompson" else None,
         )
 
-    def _why(self, asked: Asked, agent: str | None, found: Estimates, at: int) -> Why:
+    def _why(self, asked: Asked, agent: str | None, found: Estimates, at: int, order: Order) -> Why:
         row = int(found.rows[at])
         standing = found.standing
         return Why(
@@ -124,7 +122,7 @@ class Answers:
             successes=int(standing.all_won[row]),
             in_context=int(found.context_runs[at]),
             by_agent=self._by_agent(asked.tenant, standing.keys[row], agent),
-            neighbours=self._neighbours(asked, found, row),
+            neighbours=self._neighbours(asked, _spread_out(found.seen.get(row, ()), order)),
             boost=found.boost(at),
             crystal=_version(self._rows.procedure(asked.tenant, standing.keys[row])),
         )
@@ -133,15 +131,30 @@ class Answers:
         raw = self._rows.store.get("shares", share_key(tenant, procedure, AGENT, agent)) if agent else None
         return decode_share(raw).tally.runs if raw else 0
 
-    def _neighbours(self, asked: Asked, found: Estimates, row: int) -> list[Neighbour]:
-        seen = list(found.seen.get(row, ()))[:NEIGHBOURS]
+    def _order(self, asked: Asked, found: Estimates, learnt: Learnt) -> Order:
+        """Place of each near task in the evidence."""
+        near = {each.task: each.cosine for seen in found.seen.values() for each in seen}
+        return similar.places(self._rows, asked.tenant, asked.text, near, learnt.words)
+
+    def _similar(self, asked: Asked, found: Estimates, order: Order) -> list[Neighbour]:
+        """Of each task most like this one the latest success, or else the latest run, of any procedure."""
+        best: dict[bytes, tuple[Seen, str]] = {}
+        for row, seen in found.seen.items():
+            for each in seen:
+                run, held = each.run, best.get(each.task)
+                if held is None or (run.success, run.at_ms, run.id) > (held[0].run.success, *held[0].run[:2]):
+                    best[each.task] = each, found.standing.names[row]
+        first = sorted(best.values(), key=lambda each: order[each[0].task])[:SIMILAR]
+        return self._neighbours(asked, [each for each, _ in first], [name for _, name in first])
+
+    def _neighbours(self, asked: Asked, seen: Sequence[Seen], names: Sequence[str] = ()) -> list[Neighbour]:
         tasks = self._rows.tasks(asked.tenant, [each.task for each in seen])
         return [
             Neighbour(
                 run=each.run.id, task=task.text[:TASK_CHARS], agent=each.run.agent, success=each.run.success,
-                similarity=min(1.0, max(0.0, each.cosine)),
+                similarity=min(1.0, max(0.0, each.cosine)), procedure=name,
             )
-            for each, task in zip(seen, tasks, strict=True)
+            for each, task, name in zip(seen, tasks, names or [""] * len(seen), strict=True)
             if task is not None
         ]  # fmt: skip
 
@@ -165,22 +178,22 @@ class Answers:
         runs, won = statistics.decayed(counts, now_ms)
         defined = self._rows.definition(tenant, key)
         item = self._item(tenant, row, self._base(self._boards.get(tenant)))
-        last = statistics.consistency(counts)
+        latest = self._rows.latest(tenant, key, shares.LATEST_READ_MAX)
         return ProcedureDetail(
             **{name: getattr(item, name) for name in ProcedureItem.__struct_fields__},
             steps=list(self._steps(tenant, key, row)),
             version=defined.version if defined else "",
-            consistency=max(last, 1.0 - last) if counts.recent else 0.0,
+            consistency=shares.alike(counts),
             decayed_runs=runs,
             decayed_successes=won,
-            posterior=Interval(**dict(zip(("low", "high"), beta_interval(won, runs), strict=True))),
-            reward=_spread(counts.reward),
-            duration_ms=_spread(counts.duration_ms),
-            cost=_spread(counts.cost),
-            by_agent=_shares(self._rows.shares(tenant, key, AGENT)),
-            by_context=_shares(self._rows.shares(tenant, key, CONTEXT)),
-            failures=_said(statistics.failures(counts)),
-            lessons=_said(statistics.lessons(counts)),
+            posterior=shares.posterior(won, runs),
+            reward=shares.spread(counts.reward),
+            duration_ms=shares.spread(counts.duration_ms),
+            cost=shares.spread(counts.cost),
+            by_agent=shares.by_agent(self._parts(tenant, key, AGENT), latest, now_ms),
+            by_context=shares.by_context(self._parts(tenant, key, CONTEXT), latest, now_ms),
+            failures=shares.said(statistics.failures(counts)),
+            lessons=shares.said(statistics.lessons(counts)),
             boost=boost,
             crystal=row.crystal.version,
             crystal_why=row.crystal.why,
@@ -205,6 +218,9 @@ class Answers:
         rows = [self._rows.procedure(tenant, standing.keys[at]) for _, at in page]
         found = [self._item(tenant, row, base) for row in rows if row is not None]
         return found, len(names) > start + ask.limit
+
+    def _parts(self, tenant: str, procedure: bytes, kind: bytes) -> list[ShareRow]:
+        return shares.most_used(self._rows.shares(tenant, procedure, kind))
 
     def _base(self, board: Board) -> float:
         """The tenant's rate: of all its runs."""
@@ -231,6 +247,16 @@ class Answers:
         )
 
 
+def _spread_out(seen: Iterable[Seen], order: Order) -> list[Seen]:
+    """Runs as evidence: the latest of each task, in the order of tasks, before a task comes again."""
+    came: Counter[bytes] = Counter()
+    held = []
+    for each in sorted(seen, key=lambda each: (each.run.at_ms, each.run.id), reverse=True):
+        held.append((came[each.task], order[each.task], each))
+        came[each.task] += 1
+    return [each for *_, each in sorted(held, key=lambda each: each[:2])[:NEIGHBOURS]]
+
+
 def _version(row: ProcedureRow | None) -> int:
     """Of the crystal whose steps are shown."""
     return row.crystal.version if row is not None and row.crystal.state == "crystalline" else 0
@@ -238,26 +264,6 @@ def _version(row: ProcedureRow | None) -> int:
 
 def _interval(ranked: Ranked) -> Interval:
     return Interval(low=ranked.low, high=ranked.high)
-
-
-def _spread(of: Sketch) -> Spread | None:
-    middle, most = sketch.quantile(of, 0.5), sketch.quantile(of, 0.9)
-    return Spread(p50=middle, p90=most) if middle is not None and most is not None else None
-
-
-def _said(found: Iterable[tuple[str, int]]) -> list[Said]:
-    return [Said(text=text, runs=runs) for text, runs in found]
-
-
-def _shares(rows: Iterable[ShareRow]) -> list[Share]:
-    held = [row for row, _ in zip(rows, range(SHARES_READ_MAX), strict=False)]
-    held.sort(key=lambda row: (-row.tally.runs, row.of))
-    shown = []
-    for row in held[:SHARES]:
-        low, high = wilson(row.tally.successes, row.tally.runs)
-        interval = Interval(low=low, high=high)
-        shown.append(Share(of=row.of, runs=row.tally.runs, successes=row.tally.successes, interval=interval))
-    return shown
 
 
 def _order(standing: Standing, sort: str) -> Floats | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from jetmem.adapters.embed_asker import Asker
 from jetmem.adapters.layouts import Layout, own_folder
@@ -32,22 +33,19 @@ from jetmem.runtime.errors import RequestFailed
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
 from jetmem_schemas.internal import Counts, Entry, Head
-from jetmem_schemas.procedures import (
+from jetmem_schemas.procedures import InsightItem, ProcedureDetail, ProcedureItem, RelatedProcedure
+from jetmem_schemas.procedures_asked import (
     Found,
-    InsightItem,
     InsightsAsk,
     OneAsk,
     PatternsAsk,
     PatternsFound,
     PredictAsk,
     PredictFound,
-    ProcedureDetail,
-    ProcedureItem,
     ProceduresAsk,
     RecommendAsk,
     RecommendFound,
     RelatedAsk,
-    RelatedProcedure,
 )
 from jetmem_schemas.sharing import ExportRequest
 
@@ -57,6 +55,13 @@ TASKS: Final = "tasks"
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
 LAYOUT: Final = Layout(stage="learn", families=FAMILIES, format=FORMAT)
+#: How often is looked whether a model can be made.
+_LOOK_S: Final = 0.5
+#: A tenant's first question waits so long for the vectors of its tasks, then does without those that lack: who asked
+#: query waits two seconds for us.
+_LOAD_S: Final = 0.8
+
+T = TypeVar("T")
 
 
 def build(
@@ -96,7 +101,7 @@ class Learn:
         self.settings = settings
         self.process = ProjectionProcess(shell, self, folder, read_threads=settings.read_threads)
         self.rows = Rows(store)
-        self.boards = Boards(self.rows, settings)
+        self.boards = Boards(self.rows, settings, _LOAD_S)
         self.studies = Studies(self.rows, self.boards, settings, shell.clock, shell.health.failed)
         self.waves = Waves(shell, settings.waves_per_s)
         self.exports = Exports(self.process, self.rows, self.boards, self.position)
@@ -111,6 +116,7 @@ class Learn:
         self.shell.on_start(self._look_seldom)
         self.shell.loop("purge", self._purge)
         self.shell.loop("waves", self.waves.run)
+        self.shell.loop("studies", self._study)
         own = {
             "recommend": Endpoint(RecommendAsk, self._recommend),
             "predict": Endpoint(PredictAsk, self._predict),
@@ -122,7 +128,7 @@ class Learn:
             "export": Endpoint(ExportRequest, self.exports.answer),
         }
         self.process.wire(own | self.asker.wire())
-        self.shell.on_stop(self.studies.close)  # before the store is closed: stoppers run in reverse
+        self.shell.on_stop(self._stop_reading)  # before the store is closed: stoppers run in reverse
 
     # --- what the process asks of us (adapters.projection_process.Projected)
 
@@ -155,7 +161,7 @@ class Learn:
         if tenant:
             counts["purging"] = int(tenant in erased)  # how many others have is not this one's business
             counts["pending_tasks"] = pending.get(tenant, 0)
-            counts["model_behind"] = self.studies.behind(tenant, "model", self._at(tenant))
+            counts["model_behind"] = self.studies.behind(tenant, "model", self._whole(tenant))
         return counts
 
     def close(self) -> None:
@@ -168,20 +174,23 @@ class Learn:
         at = self._at(asked.tenant)
         degraded = self._degraded(asked.tenant, asked.vector, asked.model)
         vector = asked.vector if asked.model == self.rows.model() else b""
-        learnt = self._learnt(asked.tenant, at)
+        learnt = await self._learnt(asked.tenant, vector)
         work = partial(self.answers.recommend, asked.tenant, asked.ask, vector, str(at.rseq), learnt)
-        return Found(await self.process.in_reader(work), at, degraded=degraded)
+        found, whole = await self.process.in_reader(partial(self._compared, asked.tenant, work))
+        return Found(found, at, degraded=degraded or not whole)
 
     async def _predict(self, part: int, asked: PredictAsk) -> Found[PredictFound]:
         at = self._at(asked.tenant)
         degraded = self._degraded(asked.tenant, asked.vector, asked.model)
         vector = asked.vector if asked.model == self.rows.model() else b""
-        work = partial(self.answers.predict, asked.tenant, asked.ask, vector, self._learnt(asked.tenant, at))
-        return Found(await self.process.in_reader(work), at, degraded=degraded)
+        learnt = await self._learnt(asked.tenant, vector)
+        work = partial(self.answers.predict, asked.tenant, asked.ask, vector, learnt)
+        found, whole = await self.process.in_reader(partial(self._compared, asked.tenant, work))
+        return Found(found, at, degraded=degraded or not whole)
 
     async def _procedure(self, part: int, asked: OneAsk) -> Found[ProcedureDetail]:
         at = self._at(asked.tenant)
-        boost = self._learnt(asked.tenant, at).boosts.get(asked.ask.id)
+        boost = self._boosts(asked.tenant).get(asked.ask.id)
         value = contagion.value(boost, self.shell.clock.now_ms()) if boost else 0.0
         work = partial(self.answers.procedure, asked.tenant, asked.ask.id, value)
         return Found(await self.process.in_reader(work), at)
@@ -198,7 +207,7 @@ class Learn:
         known = await self.process.in_reader(partial(self.rows.procedure, asked.tenant, hashed(asked.ask.id)))
         if known is None:
             return Found(None, at)
-        study = await self._studied(asked.tenant, "related", at)
+        study = await self._studied(asked.tenant, "related", self._whole(asked.tenant))
         return Found(await self.process.in_reader(partial(shown.related, study.found, asked.ask)), study.at)
 
     async def _patterns(self, part: int, asked: PatternsAsk) -> Found[PatternsFound]:
@@ -209,7 +218,7 @@ class Learn:
         return Found(found, study.at, more=more)
 
     async def _insights(self, part: int, asked: InsightsAsk) -> Found[list[InsightItem]]:
-        study = await self._studied(asked.tenant, "insights", self._at(asked.tenant))
+        study = await self._studied(asked.tenant, "insights", self._whole(asked.tenant))
         degraded = bool(self.learner.vectors.pending.get(asked.tenant))
         return Found(shown.insights(study.found, asked.ask), study.at, degraded=degraded)
 
@@ -224,15 +233,30 @@ class Learn:
             raise RequestFailed("timeout", "this is being made of the latest runs; ask again in a few seconds")
         return study
 
-    def _learnt(self, tenant: str, at: Head) -> Learnt:
-        """What was found so far; what is old is being made again meanwhile."""
-        model = self.studies.ask(tenant, "model", at)
-        related = self.studies.ask(tenant, "related", at) if self.settings.contagion else None
-        return Learnt(model.found if model else None, related.found.boosts if related else NO_BOOSTS)
+    def _compared(self, tenant: str, work: Callable[[], T]) -> tuple[T, bool]:
+        """An answer, and whether all tasks had been loaded before it was made."""
+        whole = self.boards.compared(tenant).complete
+        return work(), whole
+
+    async def _learnt(self, tenant: str, vector: bytes) -> Learnt:
+        """What was found so far; what is old is being made again meanwhile. Who has no vector waits for words."""
+        at = self._at(tenant)
+        words = self.studies.ask(tenant, "words", at) if vector else await self.studies.get(tenant, "words", at)
+        lacking = tenant in self.learner.vectors.pending
+        model = self.studies.ask(tenant, "model", self._whole(tenant), lacking=lacking)
+        return Learnt(model.found if model else None, self._boosts(tenant), words.found if words else None)
+
+    def _boosts(self, tenant: str) -> Mapping[str, contagion.Boost]:
+        related = self.studies.ask(tenant, "related", self._whole(tenant)) if self.settings.contagion else None
+        return related.found.boosts if related else NO_BOOSTS
 
     def _at(self, tenant: str) -> Head:
         """Up to where it is learnt; taken before the answer: what comes meanwhile is more."""
         return self.process.at(tenant)[ARM]
+
+    def _whole(self, tenant: str) -> Head:
+        """Up to where every task has its vector: what is found while some lack theirs is made again when they came."""
+        return self.process.at(tenant)[TASKS]
 
     def _degraded(self, tenant: str, vector: bytes, model: str) -> bool:
         """Whether tasks are compared without vectors, all or some; who has no task misses none."""
@@ -244,6 +268,20 @@ class Learn:
 
     async def _look_seldom(self) -> None:
         look_seldom()
+
+    async def _study(self) -> None:
+        """Make models before somebody asks."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for tenant in self.studies.quiet():
+                with suppress(RequestFailed):  # another shard owns it now
+                    if not self.learner.vectors.pending.get(tenant):  # else they come, and it is told again
+                        self.studies.ask(tenant, "model", self._whole(tenant))
+                        self.studies.ask(tenant, "words", self._at(tenant))
+
+    async def _stop_reading(self) -> None:
+        await self.studies.close()
+        await asyncio.to_thread(self.boards.close)
 
     async def _purge(self) -> None:
         """Rewrite what holds erased words."""

@@ -7,7 +7,7 @@ place that the next one takes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from jetmem.domain.procedures.kernels import Floats
 from jetmem.domain.procedures.statistics import HALF_LIFE_MS
 from jetmem.learn.ports import News
-from jetmem.learn.rows import ProcedureRow
+from jetmem.learn.rows import Brief, ProcedureRow
+from jetmem.learn.scan import Scan
 
 Vectors: TypeAlias = NDArray[np.float32]
 _FIRST: Final = 256
@@ -54,7 +55,11 @@ class Near(NamedTuple):
 
 
 class Board:
-    """One tenant's. One writer, many readers."""
+    """One tenant's. One writer, one loader, many readers.
+
+    Attributes:
+        complete: Whether the vectors of all tasks are in that were stored when it was opened.
+    """
 
     def __init__(self, tasks_max: int) -> None:
         self._lock = threading.Lock()
@@ -68,7 +73,9 @@ class Board:
         self._task_row: dict[bytes, int] = {}
         self._tasks_free: list[int] = []
         self._next = 0
-        self._vectors: Vectors = np.zeros((0, 0), dtype=np.float32)
+        self._expected: dict[bytes, int] = {}
+        self._scan = Scan()
+        self.complete = True
 
     def take(self, news: News) -> None:
         """Take what a write changed; taking it again, or late, changes nothing that is newer."""
@@ -82,13 +89,42 @@ class Board:
                 if raw is None:
                     self._drop_task(key)
                 else:
-                    self._put_task(key, raw)
+                    self._put_task(key, np.frombuffer(raw, dtype=np.float32))
 
-    def fill(self, tasks: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take tasks with their vectors, the oldest first."""
+    def open(self, procedures: Sequence[tuple[bytes, Brief]]) -> None:
+        """Take procedures as they are stored, before anything is told of a write."""
         with self._lock:
-            for key, raw in tasks:
-                self._put_task(key, raw)
+            for key, counted in procedures:
+                self._put(key, counted)
+
+    def expect(self, tasks: Sequence[bytes]) -> None:
+        """Make room for tasks, the oldest first; `fill` brings their vectors, a write may bring or drop one before."""
+        with self._lock:
+            room = self._tasks_max - len(self._tasks)
+            fresh = [task for task in tasks if task not in self._task_row]
+            fresh = fresh[len(fresh) - room :] if room < len(fresh) else fresh
+            self._expected = {task: row for row, task in enumerate(fresh, len(self._tasks))}
+            self._tasks += fresh
+
+    def fill(self, tasks: Sequence[bytes], vectors: Vectors) -> None:
+        """Take vectors (tasks, dimensions) as they are stored; what is not expected, any more, is passed over."""
+        with self._lock:
+            wanted = [at for at, task in enumerate(tasks) if task in self._expected]
+            if not wanted or not self._scan.fits(vectors.shape[1]):
+                return
+            rows = [self._expected.pop(tasks[at]) for at in wanted]
+            self._task_row.update(zip((tasks[at] for at in wanted), rows, strict=True))
+            self._scan.put_many(rows, vectors[wanted], len(self._tasks))
+
+    def filled(self) -> None:
+        """All that is stored has been brought; the places of what has no vector are free."""
+        with self._lock:
+            for row in self._expected.values():
+                self._tasks[row] = b""
+            self._tasks_free += self._expected.values()
+            self._expected = {}
+            self._scan.shorten()
+            self.complete = True
 
     def standing(self, now_ms: int) -> Standing:
         """How procedures stand now."""
@@ -101,17 +137,18 @@ class Board:
         return Standing(names, keys, row, won, runs, *plain, held["crystal"] > 0, held["there"] > 0, now_ms)
 
     def near(self, vector: Vectors, count: int, least: float) -> Near:
-        """The tasks nearest to a vector, at most `count`, of a cosine of at least `least`."""
+        """The tasks nearest to a vector, at most `count`, of a cosine of at least `least`; as `Scan.nearest`."""
         with self._lock:
-            vectors, total = self._vectors, len(self._tasks)
-        if not total or vectors.shape[1] != len(vector):
-            return Near([], np.zeros(0))
-        cosine = vectors[:total] @ vector
-        best = np.argpartition(-cosine, count)[:count] if total > count else np.arange(total)
-        best = best[cosine[best] >= least]
-        best = best[np.argsort(-cosine[best], kind="stable")]
-        found = [(task, float(cosine[row])) for row in best if (task := self._tasks[row])]
-        return Near([task for task, _ in found], np.array([each for _, each in found]))
+            scan = self._scan.view(len(self._tasks))
+        rows, cosine = scan.nearest(vector, count, least)
+        with self._lock:
+            held = [(task, each) for row, each in zip(rows, cosine, strict=True) if (task := self._at(row))]
+        return Near([task for task, _ in held], np.array([each for _, each in held]))
+
+    def _at(self, row: int) -> bytes:
+        """The task at a place; b"" if it has none, or one whose vector is to come."""
+        task = self._tasks[row]
+        return b"" if task in self._expected else task
 
     @property
     def tasks(self) -> int:
@@ -121,15 +158,15 @@ class Board:
     @property
     def dimensions(self) -> int:
         """Of the vectors; 0 before the first."""
-        return int(self._vectors.shape[1])
+        return self._scan.dimensions
 
     @property
     def size(self) -> int:
         """Memory, about, in bytes."""
-        held = sum(column.nbytes for column in self._columns.values()) + self._vectors.nbytes
+        held = sum(column.nbytes for column in self._columns.values()) + self._scan.nbytes
         return held + _OBJECT_BYTES * (len(self._names) + len(self._tasks))
 
-    def _put(self, key: bytes, of: ProcedureRow) -> None:
+    def _put(self, key: bytes, of: ProcedureRow | Brief) -> None:
         name, counts = of.name, of.counts
         row = self._row.get(key)
         if row is None:
@@ -163,18 +200,15 @@ class Board:
             for name, column in self._columns.items():
                 self._columns[name] = np.concatenate([column, np.zeros(max(_FIRST, held))])
 
-    def _put_task(self, key: bytes, raw: bytes) -> None:
-        if key in self._task_row:
+    def _put_task(self, key: bytes, vector: Vectors) -> None:
+        if key in self._task_row or not self._scan.fits(len(vector)):
             return
-        vector = np.frombuffer(raw, dtype=np.float32)
-        if not self._vectors.shape[1]:
-            self._vectors = np.zeros((0, len(vector)), dtype=np.float32)
-        if len(vector) != self._vectors.shape[1]:
-            return
-        row = self._place()
-        self._vectors[row] = vector
+        row = self._expected.pop(key, None)
+        if row is None:
+            row = self._place()
         self._tasks[row] = key
         self._task_row[key] = row
+        self._scan.put(row, vector, len(self._tasks))
 
     def _place(self) -> int:
         """Where the next task goes: a free place, a new one, or that of the oldest."""
@@ -182,20 +216,20 @@ class Board:
             return self._tasks_free.pop()
         row = len(self._tasks)
         if row < self._tasks_max:
-            if row == len(self._vectors):
-                more = np.zeros((max(_FIRST, row), self._vectors.shape[1]), dtype=np.float32)
-                self._vectors = np.concatenate([self._vectors, more])
             self._tasks.append(b"")
             return row
         row, self._next = self._next, (self._next + 1) % self._tasks_max
-        del self._task_row[self._tasks[row]]
+        for held in (self._task_row, self._expected):
+            held.pop(self._tasks[row], None)
         return row
 
     def _drop_task(self, key: bytes) -> None:
-        row = self._task_row.pop(key, None)
+        row = self._expected.pop(key, None)
+        if row is None:
+            row = self._task_row.pop(key, None)
         if row is not None:
             self._tasks[row] = b""
-            self._vectors[row] = 0.0
+            self._scan.clear(row)
             self._tasks_free.append(row)
 
 

@@ -1,26 +1,37 @@
-"""Boards of tenants: loaded when somebody asks, the longest unasked put away when they are too many bytes."""
+"""Boards of tenants: loaded when somebody asks, the longest unasked put away when they are too many bytes.
+
+Procedures are read while the asker waits, some 50 ms for 10,000. The vectors of 100,000 tasks take a second: they come
+beside, and who cannot wait is answered without those that lack.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from itertools import islice
 from typing import Final
 
-from jetmem.learn.board import Board
+import numpy as np
+
+from jetmem.learn.board import Board, Vectors
 from jetmem.learn.ports import News
 from jetmem.learn.rows import Rows
 from jetmem.learn.settings import LearnSettings
+from jetmem.runtime.errors import Retryable
 from jetmem.runtime.stored_vectors import VECTOR_MARK
 
-_CHUNK: Final = 2_000
+_CHUNK: Final = 1_000
 
 
 class _Slot:
-    """A tenant's board, or what it missed while it is being loaded."""
+    """A tenant's board, or what it missed while its procedures are being loaded."""
 
     def __init__(self) -> None:
         self.board: Board | None = None
+        self.tasks: Future[None] | None = None
         self._missed: list[News] | None = None
         self._lock = threading.Lock()
         self._loading = threading.Lock()
@@ -32,7 +43,7 @@ class _Slot:
             elif self.board is not None:
                 self.board.take(news)
 
-    def opened(self, rows: Rows, tenant: str, tasks_max: int) -> Board:
+    def opened(self, rows: Rows, tenant: str, loader: Loader) -> Board:
         if self.board is not None:
             return self.board
         with self._loading:
@@ -41,7 +52,8 @@ class _Slot:
             with self._lock:
                 self._missed = []  # from here on: what is written now may not be among what is read
             try:
-                fresh = loaded(rows, tenant, tasks_max)
+                fresh = loader.opened(rows, tenant)
+                self.tasks = loader.load(rows, tenant, fresh)
             except BaseException:
                 self._missed = None
                 raise
@@ -55,19 +67,31 @@ class _Slot:
 class Boards:
     """What questions are answered from; `ports.Hears`."""
 
-    def __init__(self, rows: Rows, settings: LearnSettings) -> None:
+    def __init__(self, rows: Rows, settings: LearnSettings, wait_s: float | None = None) -> None:
+        """Over rows; who compares tasks waits so long for their vectors, for ever if None."""
         self._rows = rows
         self._settings = settings
+        self._wait_s = wait_s
         self._held: OrderedDict[str, _Slot] = OrderedDict()
         self._lock = threading.Lock()
+        self._loader = Loader(settings.tasks_max)
 
     def get(self, tenant: str) -> Board:
-        """A tenant's board, loaded if need be; only who asks for this tenant waits."""
-        with self._lock:
-            slot = self._held.setdefault(tenant, _Slot())
-            self._held.move_to_end(tenant)
-        board = slot.opened(self._rows, tenant, self._settings.tasks_max)
-        self._trim()
+        """A tenant's board with all its procedures; only who asks for this tenant waits."""
+        return self._opened(tenant)[1]
+
+    def compared(self, tenant: str) -> Board:
+        """The same with its tasks, unless they take too long: `complete` tells.
+
+        Raises:
+            Retryable: Vectors could not be read.
+        """
+        slot, board = self._opened(tenant)
+        if slot.tasks is not None and not board.complete:
+            wait_for([slot.tasks], self._wait_s)
+            if slot.tasks.done() and not board.complete:
+                self._drop(tenant, slot)
+                raise Retryable("vectors of tasks could not be read") from slot.tasks.exception()
         return board
 
     def tell(self, tenant: str, news: News) -> None:
@@ -82,6 +106,23 @@ class Boards:
         with self._lock:
             self._held.clear()
 
+    def close(self) -> None:
+        """Load no more: nobody reads a store that is being closed."""
+        self._loader.close()
+
+    def _opened(self, tenant: str) -> tuple[_Slot, Board]:
+        with self._lock:
+            slot = self._held.setdefault(tenant, _Slot())
+            self._held.move_to_end(tenant)
+        board = slot.opened(self._rows, tenant, self._loader)
+        self._trim()
+        return slot, board
+
+    def _drop(self, tenant: str, slot: _Slot) -> None:
+        with self._lock:
+            if self._held.get(tenant) is slot:
+                del self._held[tenant]
+
     def _trim(self) -> None:
         with self._lock:
             loaded = [(name, slot.board.size) for name, slot in self._held.items() if slot.board is not None]
@@ -93,24 +134,45 @@ class Boards:
                 total -= size
 
 
-def loaded(rows: Rows, tenant: str, tasks_max: int) -> Board:
-    """A tenant's board from the store: all procedures, the newest tasks."""
-    board = Board(tasks_max)
-    news = News()
-    for key, row in rows.procedures(tenant):
-        news.procedures[key] = row
-        if len(news.procedures) == _CHUNK:
-            board.take(news)
-            news = News()
-    board.take(news)
-    board.fill(_tasks(rows, tenant, tasks_max))
-    return board
+class Loader:
+    """Fills boards from the store; vectors one tenant after the other, on a thread of its own."""
+
+    def __init__(self, tasks_max: int) -> None:
+        self._tasks_max = tasks_max
+        self._closed = False
+        self._pool = ThreadPoolExecutor(1, "boards")
+
+    def opened(self, rows: Rows, tenant: str) -> Board:
+        """A board with all procedures as they are stored."""
+        board = Board(self._tasks_max)
+        board.complete = False
+        board.open(list(rows.procedures(tenant)))
+        return board
+
+    def load(self, rows: Rows, tenant: str, board: Board) -> Future[None]:
+        """Begin to bring the vectors of the newest tasks."""
+        return self._pool.submit(self._fill, rows, tenant, board)
+
+    def close(self) -> None:
+        """End what is begun, soon."""
+        self._closed = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _fill(self, rows: Rows, tenant: str, board: Board) -> None:
+        board.expect([task for _, task in sorted(rows.places(tenant))[-self._tasks_max :]])
+        for tasks, vectors in _chunks(rows, tenant):
+            if self._closed:
+                return
+            board.fill(tasks, vectors)
+        board.filled()
 
 
-def _tasks(rows: Rows, tenant: str, most: int) -> Iterator[tuple[bytes, bytes]]:
-    newest = sorted(rows.places(tenant))[-most:]
-    for start in range(0, len(newest), _CHUNK):
-        tasks = [task for _, task in newest[start : start + _CHUNK]]
-        for task, raw in zip(tasks, rows.vectors(tenant, tasks), strict=True):
-            if raw and raw.startswith(VECTOR_MARK):
-                yield task, raw[1:]
+def _chunks(rows: Rows, tenant: str) -> Iterator[tuple[list[bytes], Vectors]]:
+    """Tasks with their vectors (tasks, dimensions); those of one model are of one length."""
+    found = ((task, raw) for task, raw in rows.all_vectors(tenant) if raw.startswith(VECTOR_MARK))
+    mark = len(VECTOR_MARK)
+    while some := list(islice(found, _CHUNK)):
+        length = max(len(raw) for _, raw in some)
+        some = [(task, raw) for task, raw in some if len(raw) == length]
+        joined = np.frombuffer(b"".join(raw[mark:] for _, raw in some), dtype=np.float32)
+        yield [task for task, _ in some], joined.reshape(len(some), -1)

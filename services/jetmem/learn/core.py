@@ -61,13 +61,18 @@ class Grown(NamedTuple):
 
 
 class Tally(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Counts of some runs, plain and with a half-life of 30 days; `seq` is the last run that was taken."""
+    """Counts of some runs, plain and with a half-life of 30 days; `seq` is the last run that was taken.
+
+    First and last use are epoch milliseconds, 0 while there is no run.
+    """
 
     seq: int = 0
     runs: int = 0
     successes: int = 0
     decayed_runs: Decayed = Decayed()
     decayed_successes: Decayed = Decayed()
+    first_ms: int = 0
+    last_ms: int = 0
 
 
 def run_of(entry: Entry) -> Ran:
@@ -135,6 +140,8 @@ def tallied(row: Tally, run: Ran) -> Tally:
         row.successes + run.success,
         decay.add(row.decayed_runs, 1.0, run.at_ms, HALF_LIFE_MS),
         decay.add(won, 1.0, run.at_ms, HALF_LIFE_MS) if run.success else won,
+        min(row.first_ms, run.at_ms) if row.runs else run.at_ms,
+        max(row.last_ms, run.at_ms) if row.runs else run.at_ms,
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -40,10 +40,13 @@ from jetmem.learn.rows import (
 from jetmem.runtime.store import WriteSet
 
 R = TypeVar("R", bound=msgspec.Struct)
+#: Rows of procedures that are kept as they were written, those counted last; some 15 kB each. Decoding one costs more
+#: than counting a run, and few procedures have most of the runs.
+_HOT_MAX: Final = 3_000
 
 
 class Counting:
-    """Reads rows, and writes them into the writer's batch. Writer thread only."""
+    """Reads rows, and writes them into the writer's batch. Writer thread only; `ports.Hears` of its own writes."""
 
     def __init__(self, rows: Rows, expect: Callable[[WriteSet, str, int, bytes], None], rules: Rules) -> None:
         """Count over rows.
@@ -56,6 +59,24 @@ class Counting:
         self._rules = rules
         self._rows = rows
         self._expect = expect
+        self._hot: OrderedDict[bytes, ProcedureRow] = OrderedDict()
+
+    def tell(self, tenant: str, news: News) -> None:
+        """Rows are written: keep what was counted last."""
+        start = prefix(tenant)
+        for procedure, row in news.procedures.items():
+            key = start + procedure
+            if row is None:
+                self._hot.pop(key, None)
+            else:
+                self._hot[key] = row
+                self._hot.move_to_end(key)
+        while len(self._hot) > _HOT_MAX:
+            self._hot.popitem(last=False)
+
+    def clear(self) -> None:
+        """Everything was changed underneath."""
+        self._hot.clear()
 
     def take(
         self, batch: WriteSet, tenant: str, runs: Sequence[Ran], defined: Sequence[tuple[int, Defined]], news: News
@@ -81,7 +102,10 @@ class Counting:
 
     def _procedures(self, batch: WriteSet, tenant: str, of: Mapping[str, Sequence[Ran]], news: News) -> None:
         keys = {prefix(tenant) + named(name): name for name in of}
-        for key, row in self._held("procedures", keys, decode_procedure, lambda key: ProcedureRow(keys[key])).items():
+        held = {key: self._hot[key] for key in keys if key in self._hot}
+        rest = {key: name for key, name in keys.items() if key not in held}
+        held |= self._held("procedures", rest, decode_procedure, lambda key: ProcedureRow(keys[key]))
+        for key, row in held.items():
             found = row.grown
             for run in of[row.name]:
                 before, found = found, grown(found, run, self._rules)

@@ -19,9 +19,11 @@ from jetmem.domain.procedures.choosing import Candidate
 from jetmem.domain.procedures.contagion import Boost
 from jetmem.domain.procedures.estimate import Prior
 from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
+from jetmem.learn import similar
 from jetmem.learn.board import Board, Near, Standing, as_of
 from jetmem.learn.core import Latest, Tally, pairs_of
 from jetmem.learn.rows import CONTEXT, Rows, decode_share, hashed, prefix
+from jetmem.learn.similar import Worded
 from jetmem.learn.study import Model
 from jetmem_schemas.procedures import How
 
@@ -45,11 +47,12 @@ class Learnt(NamedTuple):
     """What was found in many runs at once.
 
     `model`: its gate says whether it is used. `boosts`: what neighbours' runs move priors by; empty unless contagion is
-    on.
+    on. `words`: of tasks; without them only vectors are compared.
     """
 
     model: Model | None = None
     boosts: Mapping[str, Boost] = NO_BOOSTS
+    words: Worded | None = None
 
 
 NOTHING: Final = Learnt()
@@ -139,7 +142,7 @@ def estimated(
     """
     standing = board.standing(asked.now_ms)
     rate = rates(standing, learnt.boosts)
-    near = _near(rows, asked, standing, _like(board, asked))
+    near = _near(rows, asked, standing, _like(board, asked, learnt.words))
     weighed = _weighed(standing, rate, near.runs, only)
     there, in_context, context_runs = _in_context(rows, asked, standing, weighed, rate[weighed])
     near_won, near_runs = near.won[weighed], near.runs[weighed]
@@ -198,9 +201,12 @@ def unknown(rows: Rows, board: Board, now_ms: int) -> Prior:
     return estimate.prior(standing.won, standing.runs)
 
 
-def _like(board: Board, asked: Asked) -> Near:
-    """Tasks like this one; the very same counts also while it has no vector."""
+def _like(board: Board, asked: Asked, words: Worded | None) -> Near:
+    """Tasks like this one, by words where vectors lack; the very same counts also while it has no vector."""
     near = board.near(asked.vector, NEAR_TASKS, COSINE_MIN) if len(asked.vector) else Near([], np.zeros(0))
+    if words is not None:
+        more = words.like(asked.text, NEAR_TASKS, every=not len(asked.vector))
+        near = similar.together(near, more, NEAR_TASKS) if more.tasks else near
     if asked.task in near.tasks:
         return near
     return Near([asked.task, *near.tasks], np.r_[1.0, near.cosine])

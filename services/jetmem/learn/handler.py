@@ -51,10 +51,10 @@ class Learner:
         self.ledger = Ledger(rows.store)
         self.erased = self.ledger.erased
         self.vectors = TaskVectors(rows)
-        self._hears = tuple(hears)
         self._clock = clock
         self._models = Models(clock)
         self._counting = Counting(rows, self.vectors.expect, rules)
+        self._hears = (self._counting, *hears)
         self._forgetting = Forgetting(rows, self.vectors.drop, rules)
         self._finish()
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 import msgspec
 
 from jetmem.domain import keys
-from jetmem.domain.procedures.crystals import Crystal
+from jetmem.domain.procedures.crystals import Crystal, State
+from jetmem.domain.procedures.decay import Decayed
 from jetmem.domain.procedures.run import Ran
 from jetmem.domain.procedures.statistics import Statistics
 from jetmem.learn.core import Defined, Grown, Latest, Tally
@@ -75,6 +77,34 @@ class ProcedureRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return Grown(self.counts, self.crystal, self.before, self.step)
 
 
+class _BriefCounts(msgspec.Struct, frozen=True, gc=False):
+    runs: int = 0
+    successes: int = 0
+    decayed_runs: Decayed = Decayed()
+    decayed_successes: Decayed = Decayed()
+    last_ms: int = 0
+
+
+class _BriefCrystal(msgspec.Struct, frozen=True, gc=False):
+    state: State = "fluid"
+
+
+class Brief(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a board holds of a `ProcedureRow`: read from the same bytes in a fifth of the time."""
+
+    name: str
+    counts: _BriefCounts = _BriefCounts()
+    crystal: _BriefCrystal = _BriefCrystal()
+
+
+class _Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A `TaskRow` whose text is passed over."""
+
+    text: msgspec.Raw
+    runs: int
+    place: int
+
+
 class ShareRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A procedure's runs by one agent, or in one context value."""
 
@@ -103,6 +133,8 @@ decode_procedure = msgspec.msgpack.Decoder(ProcedureRow).decode
 decode_share = msgspec.msgpack.Decoder(ShareRow).decode
 decode_tried = msgspec.msgpack.Decoder(TriedRow).decode
 decode_task = msgspec.msgpack.Decoder(TaskRow).decode
+_brief = msgspec.msgpack.Decoder(Brief).decode
+_place = msgspec.msgpack.Decoder(_Place).decode
 _defined = msgspec.msgpack.Decoder(Defined).decode
 
 
@@ -204,6 +236,11 @@ class Rows:
         for key, raw in self.store.scan("runs", prefix(tenant) + procedure):
             yield keys.from_u64(key[-8:]), _run(raw)
 
+    def latest(self, tenant: str, procedure: bytes, most: int) -> list[Ran]:
+        """The last runs of a procedure in the log, the latest first; without its name and their tasks' texts."""
+        found = islice(self.store.scan("runs", prefix(tenant) + procedure, back=True), most)
+        return [ran(keys.from_u64(key[-8:]), _run(raw)) for key, raw in found]
+
     def runs_at(self, tenant: str, procedure: bytes, rseqs: Sequence[int]) -> list[tuple[int, RunRow]]:
         """Those runs of a procedure that are there."""
         found = self.store.get_many("runs", [run_key(tenant, procedure, rseq) for rseq in rseqs])
@@ -219,10 +256,10 @@ class Rows:
         raw = self.store.get("procedures", prefix(tenant) + procedure)
         return decode_procedure(raw) if raw else None
 
-    def procedures(self, tenant: str) -> Iterator[tuple[bytes, ProcedureRow]]:
-        """Every procedure of a tenant."""
+    def procedures(self, tenant: str) -> Iterator[tuple[bytes, Brief]]:
+        """Every procedure of a tenant, in brief."""
         for key, raw in self.store.scan("procedures", prefix(tenant)):
-            yield key[-HASH_BYTES:], decode_procedure(raw)
+            yield key[-HASH_BYTES:], _brief(raw)
 
     def definition(self, tenant: str, procedure: bytes) -> Defined | None:
         """The newest definition of a procedure."""
@@ -248,11 +285,16 @@ class Rows:
     def places(self, tenant: str) -> list[tuple[int, bytes]]:
         """(entry it came with, task) of every task of a tenant."""
         found = self.store.scan("tasks", prefix(tenant))
-        return [(decode_task(raw).place, key[-HASH_BYTES:]) for key, raw in found]
+        return [(_place(raw).place, key[-HASH_BYTES:]) for key, raw in found]
 
     def vectors(self, tenant: str, tasks: Sequence[bytes]) -> list[bytes | None]:
         """Stored vectors with their marks, in the order asked."""
         return self.store.get_many("vectors", [prefix(tenant) + task for task in tasks])
+
+    def all_vectors(self, tenant: str) -> Iterator[tuple[bytes, bytes]]:
+        """(task, stored vector with its mark) of every task that has one."""
+        for key, raw in self.store.scan("vectors", prefix(tenant)):
+            yield key[-HASH_BYTES:], raw
 
     def pending(self, tenant: str, after: bytes) -> Iterator[tuple[bytes, bytes]]:
         """(place, task) of the tasks that lack their vector, in order from a place."""

@@ -10,7 +10,8 @@ from jetmem.domain.procedures.insights import Insight, Works
 from jetmem.learn.study import Recurring
 from jetmem.learn.study import Related as Graph
 from jetmem_schemas import procedures as schema
-from jetmem_schemas.procedures import InsightItem, Next, PatternItem, PatternsFound, RelatedProcedure
+from jetmem_schemas.procedures import InsightItem, Next, PatternItem, RelatedProcedure
+from jetmem_schemas.procedures_asked import PatternsFound
 
 #: Steps that are told to come next, the likeliest.
 _NEXT: int = 5

@@ -1,6 +1,7 @@
 """What was found in the latest runs of tenants: made aside when somebody asks, kept until it is old.
 
-A model is fitted in a process of its own, the rest in a thread.
+A model is fitted in a process of its own, one at a time, the rest in a thread. While few tenants have one, and for
+those that do, it is made before anybody asks, once nothing new comes.
 
 A forget makes all of its tenant's void: nothing answers that was made with what was erased.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -17,37 +19,50 @@ from functools import partial
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from jetmem.adapters.aside import aside
+from jetmem.adapters.tantivy_text import analyze
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN, HOWS, Sample
-from jetmem.learn import study
+from jetmem.learn import similar, study
 from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import rates
 from jetmem.learn.ports import News
 from jetmem.learn.rows import Rows
-from jetmem.learn.sample import sampled
+from jetmem.learn.sample import Sampled, sampled
 from jetmem.learn.settings import LearnSettings
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.scraping import at_scrape
 from jetmem_schemas.internal import Head
 
-Kind: TypeAlias = Literal["related", "patterns", "insights", "model"]
+Kind: TypeAlias = Literal["related", "patterns", "insights", "words", "model"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 #: Found of so many tenants at once; a model holds some 100 MB at most.
-_KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 64, "model": 6}
+_KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 64, "words": 16, "model": 6}
 #: Who asks waits so long for what is being made, then takes what was made before.
 WAIT_S: Final = 1.2
 _NICE: Final = 10
 #: What took long is made again only after so many times as long: a model may take seconds.
 _TIMES: Final = 20.0
+#: … but at once when so many more tasks, as a share of those it was made of, have their vectors: it was made too early.
+#: Each is made of that much more than the one before, so all of them together cost some ten times the last.
+GROWN: Final = 0.1
+#: A model waits so long for tasks' vectors that are being made, if it need not answer for them.
+VECTORS_S: Final = 120.0
+#: Nothing new for so long, and a model is made of what is there.
+QUIET_S: Final = 1.0
 
 
 class Study(NamedTuple):
-    """What was found, up to which entry, when (monotonic, seconds), and how long it took."""
+    """What was found, up to which entry, when (monotonic, seconds), and how long it took.
+
+    `tasks`: with vectors, that it was made of; `came`: tasks of the tenant that had got theirs in this process by then.
+    """
 
     found: Any
     at: Head
     made_s: float
     took_s: float
+    tasks: int = 0
+    came: int = 0
 
 
 class Studies:
@@ -67,6 +82,11 @@ class Studies:
         self._lock = threading.Lock()
         self._voids: dict[str, int] = {}
         self._cleared = 0
+        #: Per tenant: tasks that got their vectors, when something last came, since when some lack.
+        self._came: Counter[str] = Counter()
+        self._told: dict[str, float] = {}
+        self._lacking: dict[str, float] = {}
+        self._fitting = asyncio.Semaphore(1)
         self._pool = ThreadPoolExecutor(1, "study", initializer=_be_nice)
         at_scrape(self)
 
@@ -84,10 +104,18 @@ class Studies:
             await asyncio.wait([making], timeout=WAIT_S)
         return self._now(tenant, kind)
 
-    def ask(self, tenant: str, kind: Kind, at: Head) -> Study | None:
-        """What is found now; if it is old, it is being made again."""
+    def ask(self, tenant: str, kind: Kind, at: Head, *, lacking: bool = False) -> Study | None:
+        """What is found now; if it is old, it is being made again.
+
+        Args:
+            tenant: Whose.
+            kind: What.
+            at: The last entry applied.
+            lacking: Whether tasks lack their vectors: nothing is begun for `VECTORS_S` then.
+        """
         kept = self._now(tenant, kind)
-        if (tenant, kind) not in self._making and self._is_old(kept, at):
+        waits = self._waits(tenant, lacking=lacking)
+        if not waits and (tenant, kind) not in self._making and self._is_old(tenant, kind, kept, at):
             task = asyncio.create_task(self._make(tenant, kind, at))
             self._making[tenant, kind] = task
             task.add_done_callback(lambda _: self._making.pop((tenant, kind), None))
@@ -100,8 +128,11 @@ class Studies:
 
     def tell(self, tenant: str, news: News) -> None:
         """What was found is void when something was erased."""
-        if news.erased:
-            with self._lock:
+        with self._lock:
+            self._came[tenant] += sum(raw is not None for raw in news.tasks.values())
+            if tenant in self._told or len(self._told) < _KEPT_MAX["model"]:
+                self._told[tenant] = self._clock.monotonic()
+            if news.erased:
                 self._voids[tenant] = self._voids.get(tenant, 0) + 1
                 for kind in KINDS:
                     self._kept.pop((tenant, kind), None)
@@ -111,6 +142,22 @@ class Studies:
         with self._lock:
             self._cleared += 1
             self._kept.clear()
+            self._came.clear()
+
+    def quiet(self) -> list[str]:
+        """Tenants of whom a model is to be made unasked: something came, and then nothing for `QUIET_S`.
+
+        They are those of whom one is held, and others while there is room. Each is told once.
+        """
+        now = self._clock.monotonic()
+        with self._lock:
+            still = [tenant for tenant, since in self._told.items() if now - since >= QUIET_S]
+            for tenant in still:
+                del self._told[tenant]
+            held = {tenant for tenant, kind in self._kept if kind == "model"}
+        room = _KEPT_MAX["model"] - len(held)
+        new = [tenant for tenant in still if tenant not in held]
+        return [tenant for tenant in still if tenant in held or tenant in new[: max(0, room)]]
 
     def observe(self) -> None:
         """Say which models answer, and how much better than plain rates they are; from any thread."""
@@ -133,16 +180,25 @@ class Studies:
         with self._lock:
             return self._kept.get((tenant, kind))
 
-    def _is_old(self, kept: Study | None, at: Head) -> bool:
+    def _waits(self, tenant: str, *, lacking: bool) -> bool:
+        if not lacking:
+            self._lacking.pop(tenant, None)
+            return False
+        now = self._clock.monotonic()
+        return now - self._lacking.setdefault(tenant, now) < VECTORS_S
+
+    def _is_old(self, tenant: str, kind: Kind, kept: Study | None, at: Head) -> bool:
         if kept is None:
+            return True
+        if kind != "patterns" and self._came[tenant] - kept.came > GROWN * kept.tasks:
             return True
         rest_s = max(self._settings.study_every_s, _TIMES * kept.took_s)
         return kept.at.rseq < at.rseq and self._clock.monotonic() - kept.made_s >= rest_s
 
     async def _make(self, tenant: str, kind: Kind, at: Head) -> None:
-        since, began = self._since(tenant), self._clock.monotonic()
+        since, began, came = self._since(tenant), self._clock.monotonic(), self._came[tenant]
         try:
-            found = await self._made(tenant, kind)
+            found, tasks = await self._made(tenant, kind)
         except Exception as error:  # an answer is missing, learning goes on
             self._failed(error)
             return
@@ -151,7 +207,7 @@ class Studies:
         with self._lock:
             if since != self._since(tenant):
                 return  # it may be made of what was erased meanwhile
-            self._kept[tenant, kind] = Study(found, at, now, now - began)
+            self._kept[tenant, kind] = Study(found, at, now, now - began, tasks, came)
             same = [key for key in self._kept if key[1] == kind]
             for key in same[: max(0, len(same) - _KEPT_MAX[kind])]:
                 del self._kept[key]
@@ -159,29 +215,39 @@ class Studies:
     def _since(self, tenant: str) -> tuple[int, int]:
         return self._voids.get(tenant, 0), self._cleared
 
-    async def _made(self, tenant: str, kind: Kind) -> Any:
+    async def _made(self, tenant: str, kind: Kind) -> tuple[Any, int]:
+        """What is found, and the tasks with vectors that it is made of."""
         in_pool = partial(asyncio.get_running_loop().run_in_executor, self._pool)
         if kind != "model":
             return await in_pool(partial(self._study, tenant, kind))
-        given = await in_pool(partial(self._for_model, tenant))
-        if len(given[0].situations) < CLUSTERS_MIN:
-            return study.UNJUDGED
-        return await aside(study.model, *given, self._settings.boosting)
+        async with self._fitting:
+            tasks, given = await in_pool(partial(self._for_model, tenant))
+            if len(given[0].situations) < CLUSTERS_MIN:
+                return study.UNJUDGED, tasks
+            return await aside(study.model, *given, self._settings.boosting), tasks
 
-    def _study(self, tenant: str, kind: Kind) -> Any:
+    def _study(self, tenant: str, kind: Kind) -> tuple[Any, int]:
         of = sampled(self._rows, tenant, self._settings.study_runs)
+        tasks = self._tasks(of)
         if kind == "related":
-            return study.related(of, spread=self._settings.contagion)
+            return study.related(of, spread=self._settings.contagion), tasks
         if kind == "patterns":
-            return study.recurring(of)
-        return study.told(of)
+            return study.recurring(of), tasks
+        if kind == "words":
+            return similar.worded(of, analyze), tasks
+        return study.told(of), tasks
 
-    def _for_model(self, tenant: str) -> tuple[Sample, list[str], dict[str, float]]:
-        """What a model is fitted to."""
-        sample, names = sampled(self._rows, tenant, self._settings.study_runs).situations()
+    def _for_model(self, tenant: str) -> tuple[int, tuple[Sample, list[str], dict[str, float]]]:
+        """Tasks with vectors, and what a model is fitted to."""
+        of = sampled(self._rows, tenant, self._settings.study_runs)
+        sample, names = of.situations()
         standing = self._boards.get(tenant).standing(self._clock.now_ms())
         held = dict(zip(standing.names, rates(standing).tolist(), strict=True))
-        return sample, names, held
+        return self._tasks(of), (sample, names, held)
+
+    def _tasks(self, of: Sampled) -> int:
+        """Those with vectors; of a full sample more than can come: it does not grow, it moves on."""
+        return len(of.vectors) if len(of.runs) < self._settings.study_runs else sys.maxsize
 
 
 def _be_nice() -> None:

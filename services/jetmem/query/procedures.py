@@ -19,10 +19,10 @@ from jetmem.query.ports import Stages
 from jetmem.query.progress import awaited
 from jetmem.query.settings import QuerySettings
 from jetmem.runtime.errors import RequestFailed
-from jetmem_schemas import procedure_replies, procedures
+from jetmem_schemas import procedure_replies, procedures, procedures_asked
 from jetmem_schemas.asking import SEQ_MAX, Reply
 from jetmem_schemas.internal import EncodeReply
-from jetmem_schemas.procedures import Found
+from jetmem_schemas.procedures_asked import Found
 
 LEARN: Final = "learn"
 ARM: Final = "procedures"
@@ -96,20 +96,23 @@ class ProcedureAnswers:
     ) -> procedure_replies.RecommendReply:
         """Of what does not fit one reply the best are shown."""
         rseq, vector, model = await self._prepared(tenant, request.task, standing, patience)
-        asked = procedures.RecommendAsk(tenant, request, vector, model)
-        kind = Found[procedures.RecommendFound]
+        asked = procedures_asked.RecommendAsk(tenant, request, vector, model)
+        kind = Found[procedures_asked.RecommendFound]
         found = (await self._ask("recommend", tenant, asked, kind, rseq, standing, patience)).value
         items = found.procedures if found else []
         return procedure_replies.RecommendReply(
-            **standing.common(patience.took_ms()), procedures=_first(items), cold=found is None or found.cold
+            **standing.common(patience.took_ms()),
+            procedures=_first(items),
+            cold=found is None or found.cold,
+            similar=found.similar if found else [],
         )
 
     async def _predict(
         self, tenant: str, request: procedures.Predict, standing: Standing, patience: Patience
     ) -> procedure_replies.PredictReply:
         rseq, vector, model = await self._prepared(tenant, request.task, standing, patience)
-        asked = procedures.PredictAsk(tenant, request, vector, model)
-        kind = Found[procedures.PredictFound]
+        asked = procedures_asked.PredictAsk(tenant, request, vector, model)
+        kind = Found[procedures_asked.PredictFound]
         found = _known(await self._ask("predict", tenant, asked, kind, rseq, standing, patience), "procedure")
         return procedure_replies.PredictReply(
             **standing.common(patience.took_ms()),
@@ -123,7 +126,7 @@ class ProcedureAnswers:
         self, tenant: str, request: procedures.ProcedureAsk, standing: Standing, patience: Patience
     ) -> procedure_replies.ProcedureReply:
         rseq = await self._awaited(tenant, standing, patience)
-        asked = procedures.OneAsk(tenant, request)
+        asked = procedures_asked.OneAsk(tenant, request)
         kind = Found[procedures.ProcedureDetail]
         found = _known(await self._ask("procedure", tenant, asked, kind, rseq, standing, patience), "id")
         return procedure_replies.ProcedureReply(**standing.common(patience.took_ms()), procedure=found)
@@ -133,7 +136,7 @@ class ProcedureAnswers:
     ) -> procedure_replies.ProceduresReply:
         place = core.place_of(request.cursor, core.digest_of(tenant, "procedures", request), SEQ_MAX)
         rseq = await self._awaited(tenant, standing, patience)
-        asked = procedures.ProceduresAsk(tenant, request, place.at)
+        asked = procedures_asked.ProceduresAsk(tenant, request, place.at)
         kind = Found[list[procedures.ProcedureItem]]
         found = await self._ask("procedures", tenant, asked, kind, rseq, standing, patience)
         page, cursor = _page(found.value or [], found.more, place)
@@ -143,7 +146,7 @@ class ProcedureAnswers:
         self, tenant: str, request: procedures.Related, standing: Standing, patience: Patience
     ) -> procedure_replies.RelatedReply:
         rseq = await self._awaited(tenant, standing, patience)
-        asked = procedures.RelatedAsk(tenant, request)
+        asked = procedures_asked.RelatedAsk(tenant, request)
         kind = Found[list[procedures.RelatedProcedure]]
         found = _known(await self._ask("related", tenant, asked, kind, rseq, standing, patience), "id")
         return procedure_replies.RelatedReply(**standing.common(patience.took_ms()), procedures=_first(found))
@@ -153,10 +156,10 @@ class ProcedureAnswers:
     ) -> procedure_replies.PatternsReply:
         place = core.place_of(request.cursor, core.digest_of(tenant, "patterns", request), SEQ_MAX)
         rseq = await self._awaited(tenant, standing, patience)
-        asked = procedures.PatternsAsk(tenant, request, place.at)
-        kind = Found[procedures.PatternsFound]
+        asked = procedures_asked.PatternsAsk(tenant, request, place.at)
+        kind = Found[procedures_asked.PatternsFound]
         found = await self._ask("patterns", tenant, asked, kind, rseq, standing, patience)
-        value = found.value or procedures.PatternsFound([], [])
+        value = found.value or procedures_asked.PatternsFound([], [])
         page, cursor = _page(value.patterns, found.more, place)
         return procedure_replies.PatternsReply(
             **standing.common(patience.took_ms()), patterns=page, next=value.next, cursor=cursor
@@ -166,7 +169,7 @@ class ProcedureAnswers:
         self, tenant: str, request: procedures.Insights, standing: Standing, patience: Patience
     ) -> procedure_replies.InsightsReply:
         rseq = await self._compared(tenant, standing, patience)
-        asked = procedures.InsightsAsk(tenant, request)
+        asked = procedures_asked.InsightsAsk(tenant, request)
         kind = Found[list[procedures.InsightItem]]
         found = await self._ask("insights", tenant, asked, kind, rseq, standing, patience)
         return procedure_replies.InsightsReply(

@@ -1,0 +1,102 @@
+"""Which tasks ask the same: by words where vectors lack, and in which order their runs are shown as evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetmem.domain.procedures import retrieval
+from jetmem.domain.procedures.kernels import Vectors
+from jetmem.domain.procedures.retrieval import Wording
+from jetmem.learn.board import Near
+from jetmem.learn.rows import Rows, hashed
+from jetmem.learn.sample import Sampled
+from jetmem.runtime.stored_vectors import VECTOR_MARK, vector_of
+
+#: Tasks nearest by vector that are put in order; with 64, or all, a paraphrase is found no more often.
+ORDERED: Final = 32
+#: Words in common below which tasks are not alike: such a run would count 0.05 runs.
+LIKENESS_MIN: Final = 0.1
+
+
+class Worded(NamedTuple):
+    """Words of the tasks of a sample, by task; `without` marks those that lacked their vector."""
+
+    wording: Wording
+    tasks: list[bytes]
+    row: Mapping[bytes, int]
+    without: NDArray[np.bool_]
+
+    def like(self, text: str, count: int, *, every: bool) -> Near:
+        """Tasks that share words with a text, best first, their likeness on the scale of cosines.
+
+        Args:
+            text: Of a task.
+            count: At most so many.
+            every: Whether tasks are told that had their vector, too.
+        """
+        if not (every or self.without.any()):
+            return Near([], np.zeros(0))
+        likeness = self.wording.likeness(text)
+        if not every:
+            likeness = np.where(self.without, likeness, 0.0)
+        best = np.argsort(-likeness, kind="stable")[:count]
+        best = best[likeness[best] >= LIKENESS_MIN]
+        return Near([self.tasks[row] for row in best], retrieval.stretched(likeness[best]))
+
+
+def worded(of: Sampled, analyze: Callable[[str], list[str]]) -> Worded | None:
+    """The tasks of a sample; None of none."""
+    texts = sorted({run.task for run in of.runs if run.task})
+    if not texts:
+        return None
+    tasks = [hashed(text) for text in texts]
+    without = np.array([text not in of.vectors for text in texts])
+    return Worded(Wording(texts, analyze), tasks, {task: row for row, task in enumerate(tasks)}, without)
+
+
+def together(by_vector: Near, by_words: Near, count: int) -> Near:
+    """Both, best first; what is in both counts as by vector."""
+    held = dict(zip(by_words.tasks, by_words.cosine.tolist(), strict=True))
+    held |= zip(by_vector.tasks, by_vector.cosine.tolist(), strict=True)
+    best = sorted(held.items(), key=lambda each: -each[1])[:count]
+    return Near([task for task, _ in best], np.array([cosine for _, cosine in best]))
+
+
+def places(rows: Rows, tenant: str, text: str, near: Mapping[bytes, float], words: Worded | None) -> dict[bytes, int]:
+    """In which order tasks answer a question, from 0.
+
+    Args:
+        rows: Where their texts and vectors are.
+        tenant: Whose.
+        text: Of the task asked about.
+        near: Tasks with their cosines to it.
+        words: Words of tasks; without them vectors alone decide.
+    """
+    ordered = sorted(near, key=lambda task: (-near[task], task))
+    first, rest = ordered[:ORDERED], ordered[ORDERED:]
+    scores = np.array([near[task] for task in first])
+    if first:
+        vectors = _vectors(rows, tenant, first)
+        among = (vectors @ vectors.T).astype(np.float64)
+        if words is not None:
+            said = words.wording.of([each.text if each else "" for each in rows.tasks(tenant, first)])
+            scores = scores + (said @ words.wording.of([text]).T).toarray()[:, 0]
+            among = among + (said @ said.T).toarray()
+        scores = retrieval.less_crowded(scores, among)
+    best = [first[at] for at in np.argsort(-scores, kind="stable")]
+    return {task: place for place, task in enumerate([*best, *rest])}
+
+
+def _vectors(rows: Rows, tenant: str, tasks: list[bytes]) -> Vectors:
+    """A row for each, zeros where there is none."""
+    found = [vector_of(raw) if raw and raw.startswith(VECTOR_MARK) else None for raw in rows.vectors(tenant, tasks)]
+    length = max((len(each) for each in found if each is not None), default=1)
+    made = np.zeros((len(tasks), length), dtype=np.float32)
+    for at, each in enumerate(found):
+        if each is not None:
+            made[at, : len(each)] = each
+    return made
