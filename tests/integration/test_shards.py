@@ -150,10 +150,12 @@ def test_projections_drop_what_is_anothers_and_fill_what_is_theirs_now(tmp_path)
         await line.all_find("zanzibar", "a")
         await line.all_learnt("mend")
         for stage in PROJECTIONS:
-            line.stages[stage].stop(1, 2, 3)
-            line.stages[stage].restart(0, shards=1)
+            line.stages[stage].restart(0, 1, 2, 3, shards=1)
         await line.all_find("zanzibar", "a")
         await line.all_learnt("mend")
+        for tenant in TENANTS:  # who is beyond the last keeps nothing, and answers for nobody
+            reply = await line.query(tenant, "search", query="zanzibar", mode="text")
+            assert (reply["degraded"], [hit["id"] for hit in reply["hits"]]) == ([], ["a"])
         for tenant in TENANTS:
             await line.say(tenant, "gone", f"zanzibar secretword of {tenant}")
             await line.ran(tenant, "gone-run", "secretword")
