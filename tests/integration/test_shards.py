@@ -1,4 +1,4 @@
-"""Several processes of each stage that has a store, on one machine: everything is found, and who is away hurts its own."""
+"""Several processes of each stage that has a store: everything is found, and who is away hurts its own."""
 
 import asyncio
 import contextlib
