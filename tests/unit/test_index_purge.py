@@ -1,9 +1,14 @@
 """A purge rewrites the words of one partition: what was not forgotten is found as before."""
 
+import asyncio
+from concurrent.futures import Future
+
 import pytest
 
 from harness.index_stage import Stage, event, forgot, node
+from jetmem.index.app import Index
 from jetmem.index.rows import FAMILIES, nodes_of, prefix
+from jetmem.tasks import end
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import FindRequest
 from jetmem_schemas.subjects import partition_of
@@ -65,3 +70,16 @@ def test_a_reset_takes_nodes_too(stage):
     assert stage.indexer.erased == {"acme": 0}, "their words may be in files"
     assert not [key for family in FAMILIES for key, _ in stage.store.scan(family, prefix(nodes_of("acme")))]
     assert found(stage, "zoo") == ["e1"]
+
+
+def test_a_commit_that_waits_for_a_thread_is_not_taken_back_when_the_process_ends():
+    """Of 64 partitions only a few are committed at once; the last ones wait when SIGTERM comes."""
+
+    async def go():
+        commit: Future[None] = Future()
+        ending = asyncio.create_task(Index._committed(None, 3, commit))
+        await asyncio.sleep(0)
+        await end(ending)
+        return commit.cancelled()
+
+    assert not asyncio.run(go())

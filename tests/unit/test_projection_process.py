@@ -12,7 +12,7 @@ from jetmem.adapters.projection_process import ProjectionProcess
 from jetmem.runtime.errors import RequestFailed
 from jetmem.runtime.settings import Common
 from jetmem_schemas.internal import AppliedRequest, Entry, Head
-from jetmem_schemas.subjects import PARTITIONS, partition_of
+from jetmem_schemas.subjects import PARTITIONS, partition_of, service_all
 
 PART = partition_of("acme")
 
@@ -111,6 +111,19 @@ def test_at_the_end_of_the_log_an_arm_covers_what_persist_has_read(process, two)
         assert process.at("acme") == {"fast": Head(), "slow": Head()}
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("shard", "shards", "answers"),
+    [(0, 1, ["*"]), (1, 1, ["all"]), (2, 32, ["2", "34", "all"]), (33, 32, ["all"])],
+)
+def test_it_answers_for_what_it_owns_and_beyond_the_last_ordinal_for_nothing(two, tmp_path, shard, shards, answers):
+    process = process_of(two, tmp_path, shard=shard, shards=shards)
+    places = []
+    process.shell.serve = lambda subject, table: places.append(subject)
+    process.wire({})
+    assert places == [service_all("toc", place) for place in answers]
+    asyncio.run(process._close())
 
 
 def test_status_tells_of_a_tenant_and_of_nobody(process, two):

@@ -103,7 +103,9 @@ class ProjectionProcess:
             "rebuild": Endpoint(dict[str, Any], self._rebuild),
             **endpoints,
         }
-        places: Iterable[int | str] = ("*",) if shell.common.shards == 1 else (*self.parts, "all")
+        # an ordinal beyond the last owns nothing, and must not answer for who does
+        every = len(self.parts) == subjects.PARTITIONS
+        places: Iterable[int | str] = ("*",) if every else (*self.parts, "all")
         for place in places:
             shell.serve(subjects.service_all(shell.stage, place), table)
 

@@ -186,8 +186,11 @@ class Index:
             await asyncio.gather(*(self._committed(part, commit) for part, commit in begun.items()))
 
     async def _committed(self, part: int, commit: Future[None]) -> None:
-        """Each partition counts as soon as it is done; the writer works on meanwhile."""
-        await asyncio.wrap_future(commit)
+        """Each partition counts as soon as it is done; the writer works on meanwhile.
+
+        Ending this loop must not take back a commit that waits for a thread: `close` ends what is begun.
+        """
+        await asyncio.shield(asyncio.wrap_future(commit))
         await self.process.in_writer(partial(self.indexer.end_commit, part))
         self.process.pulse()
 
