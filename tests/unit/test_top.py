@@ -99,6 +99,48 @@ def test_people_see_processes_latencies_and_the_last_error():
         assert part in text, part
 
 
+def shown(snap, width, height=None):
+    console = Console(width=width, file=None, force_terminal=False)
+    with console.capture() as captured:
+        console.print(view(snap, height))
+    return captured.get().splitlines()
+
+
+def shard(stage, ordinal, served, **more):
+    states = {"served": served, "parked": 0, **more}
+    lines = (f'jetmem_partitions{{stage="{stage}",shard="{ordinal}",state="{s}"}} {n}\n' for s, n in states.items())
+    return look(1.0, "".join(lines), stage=stage, last_error=f"Retryable 3 s ago: {stage} waits for something " * 3)
+
+
+def test_shards_are_told_apart_with_what_they_have():
+    after = {
+        "b:80": shard("persist", 1, 15, copying=1),
+        "a:80": shard("persist", 0, 48),
+        "c:80": shard("index", 0, 64),
+        "d:80": Look(1.0, {}, {}),
+    }
+    snap = snapshot({}, after)
+    assert [(each.stage, each.shard, each.served, each.moving) for each in snap.stages] == [
+        ("persist", 0, 48, 0), ("persist", 1, 15, 1), ("index", 0, 64, 0), ("d:80", None, None, 0)
+    ]  # fmt: skip
+    lines = shown(snap, 80)
+    assert any(line.split()[:2] == ["persist-1", "b:80"] and line.rstrip().endswith("15, 1 moving") for line in lines)
+    assert "d:80: does not answer" in lines
+    assert not any("partitions" in line for line in shown(snapshot({}, {"index": after["c:80"]}), 80))
+
+
+def test_what_has_no_room_is_left_out_from_below():
+    verbs = "".join(asked(f"v{number}", 3) for number in range(9))
+    stages = {name: shard(name, 0, 64) for name in ("persist", "index", "learn")}
+    snap = snapshot({}, stages | {"query": look(1.0, verbs, stage="query")})
+    whole = shown(snap, 80)
+    assert len(whole) > 20 and whole[0].startswith("last")
+    for height in (5, 12, 18, len(whole)):
+        lines = shown(snap, 80, height)
+        assert len(lines) <= max(height, 3 + 4 + 4) and lines == whole[: len(lines)], "each line of it is one on screen"
+        assert all(len(line) <= 80 for line in lines)
+
+
 def run(*arguments):
     return CliRunner().invoke(app, ["top", *arguments])
 

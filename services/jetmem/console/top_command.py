@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 import time
@@ -14,11 +15,13 @@ import typer
 
 from jetmem.console.calling import AsJson, fail, for_people
 from jetmem.console.server_commands import Data
+from jetmem_schemas import subjects
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.text import Text
 
-    from jetmem.console.top_figures import Look, Snapshot, Spread
+    from jetmem.console.top_figures import Look, Snapshot, Spread, StageFigures
 
 #: Rates are over so long at most: a burst is seen, and stays long enough to be read.
 _WINDOW_S: Final = 10.0
@@ -110,39 +113,77 @@ async def _live(processes: dict[str, tuple[str, int]], every_s: float) -> None:
     with Live(console=tables.console(), auto_refresh=False, screen=sys.stdout.isatty()) as live:
         while True:
             now = await _look(processes)
-            live.update(view(snapshot(looks[0], now)), refresh=True)
+            live.update(view(snapshot(looks[0], now), live.console.height), refresh=True)
             looks.append(now)
             await asyncio.sleep(every_s)
 
 
-def view(snap: Snapshot) -> Group:
-    """Tables for people: processes, freshness, verbs, and what went wrong last."""
+def view(snap: Snapshot, height: int | None = None) -> Group:
+    """For people: processes, what is wrong with them, freshness, verbs; with a height, as much as has room."""
     from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Any] = [Text(_head(snap), style="yellow" if snap.degraded or snap.dead_letters else "dim"), ""]
+    said = _said(snap)
+    parts += [_processes(snap), *([""] if said else []), *said]
+    left = math.inf if height is None else height - 3 - len(snap.stages) - len(said) - bool(said)
+    for title, spreads in (("freshness", snap.freshness), ("slowest verbs", snap.verbs)):
+        rows = spreads[: int(max(0, min(left - 2, len(spreads))))]
+        if rows:
+            parts += ["", _spread_table(title, rows)]
+            left -= 2 + len(rows)
+    return Group(*parts)
+
+
+def _said(snap: Snapshot) -> list[Text]:
+    """What processes say of how they are, a line each: first who is unhealthy, last what is over."""
     from rich.text import Text
 
     from jetmem.console import tables
 
-    stages = tables.lines("process", "health", "per s", "behind", "seconds behind", "detail")
+    wrong = [(each, each.detail, "red") for each in snap.stages if not each.healthy]
+    notes = [(each, each.detail, "yellow") for each in snap.stages if each.healthy and each.detail not in ("", "ok")]
+    past = [(each, each.last_error, "dim") for each in snap.stages if each.last_error]
+    lines = ((f"{_name(each)}: {tables.clean(text)}", style) for each, text, style in (*wrong, *notes, *past))
+    return [Text(line, style, no_wrap=True, overflow="ellipsis") for line, style in lines]
+
+
+def _processes(snap: Snapshot) -> Any:
+    from rich.text import Text
+
+    apart = any(each.process != each.stage for each in snap.stages)
+    shared = any(each.served not in (None, subjects.PARTITIONS) or each.moving for each in snap.stages)
+    columns = ["process", *(["at"] if apart else []), "health", "per s", "behind", "s behind"]
+    shown = _table(*columns, *(["partitions"] if shared else []))
     for each in snap.stages:
         mark = Text("ok" if each.healthy else "unhealthy", style="green" if each.healthy else "red")
         rate = "-" if each.rate is None else f"{each.rate:,.1f}"
-        detail = "" if each.detail == "ok" else each.detail
-        stages.add_row(each.process, mark, rate, f"{each.lag:,}", f"{each.lag_s:,.1f}", tables.clean(detail))
-    parts: list[Any] = [stages]
-    for title, spreads in (("freshness", snap.freshness), ("slowest verbs", snap.verbs)):
-        if spreads:
-            parts += ["", _spread_table(title, spreads)]
-    errors = [each for each in snap.stages if each.last_error]
-    if errors:
-        parts += ["", *(Text(f"{each.process}: {tables.clean(each.last_error)}", style="dim") for each in errors)]
-    parts += ["", Text(_footer(snap), style="yellow" if snap.degraded or snap.dead_letters else "dim")]
-    return Group(*parts)
+        cells = [_name(each), *([each.process] if apart else []), mark, rate, f"{each.lag:,}", f"{each.lag_s:,.1f}"]
+        shown.add_row(*cells, *([_held(each)] if shared else []))
+    return shown
+
+
+def _name(each: StageFigures) -> str:
+    return each.stage if each.shard is None else f"{each.stage}-{each.shard}"
+
+
+def _held(each: StageFigures) -> str:
+    moving = f", {each.moving} moving" if each.moving else ""
+    return "" if each.served is None else f"{each.served}{moving}"
+
+
+def _table(*columns: str) -> Any:
+    """One line a row, whatever is in it."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        made.add_column(name, no_wrap=True, overflow="ellipsis")
+    return made
 
 
 def _spread_table(title: str, spreads: list[Spread]) -> Any:
-    from jetmem.console import tables
-
-    shown = tables.lines(title, "count", "p50", "p99", "")
+    shown = _table(title, "count", "p50", "p99", "")
     for each in spreads:
         since = "since the start" if each.since_start else ""
         shown.add_row(each.name, f"{each.count:,}", _seconds(each.p50_s), _seconds(each.p99_s), since)
@@ -153,7 +194,7 @@ def _seconds(value: float) -> str:
     return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
 
 
-def _footer(snap: Snapshot) -> str:
+def _head(snap: Snapshot) -> str:
     dead = "?" if snap.dead_letters is None else f"{snap.dead_letters:,}"
     parts = [f"last {snap.window_s:g} s", f"{dead} dead letters"]
     parts += [f"{share:.1%} of answers without {arm}" for arm, share in snap.degraded.items()]

@@ -10,12 +10,14 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from jetmem import flow
 from jetmem.runtime import metrics
 
 #: Name of a series and its labels, sorted.
 Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 _VERBS_MAX: Final = 8
 _QUERY: Final = "query"
+_SERVED: Final = "served"
 
 
 class Look(NamedTuple):
@@ -27,7 +29,16 @@ class Look(NamedTuple):
 
 
 class StageFigures(msgspec.Struct, frozen=True):
-    """One process. `rate` is what it took in a second; None where it did not answer twice."""
+    """One process.
+
+    Attributes:
+        process: As it is called where it was found: its stage, or its address.
+        rate: What it took in a second; None where it did not answer twice.
+        lag: Entries not yet applied, the oldest of them `lag_s` old.
+        shard: Its ordinal, of a stage with a store; None where it is not known.
+        served: Partitions that it serves.
+        moving: Partitions that are on their way to it or from it.
+    """
 
     stage: str
     process: str
@@ -37,6 +48,9 @@ class StageFigures(msgspec.Struct, frozen=True):
     lag: int
     lag_s: float
     last_error: str
+    shard: int | None = None
+    served: int | None = None
+    moving: int = 0
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -80,12 +94,18 @@ def snapshot(before: Mapping[str, Look], after: Mapping[str, Look]) -> Snapshot:
     held = [look.health["dead_letters"] for look in after.values() if look.health.get("dead_letters") is not None]
     return Snapshot(
         window_s=round(max(spans, default=0.0), 1),
-        stages=[_stage(name, before.get(name), look) for name, look in sorted(after.items())],
+        stages=sorted((_stage(name, before.get(name), look) for name, look in after.items()), key=_place),
         freshness=_spreads(metrics.series(metrics.freshness), "arm", grown, whole, {}),
         verbs=_slowest(_spreads(metrics.series(metrics.request_seconds), "verb", grown, whole, {"stage": _QUERY})),
         dead_letters=max(held) if held else None,
         degraded=_shares(grown),
     )
+
+
+def _place(each: StageFigures) -> tuple[int, int, str]:
+    """As the flow goes; who does not say what it is comes last."""
+    known = flow.NAMES.index(each.stage) if each.stage in flow.NAMES else len(flow.NAMES)
+    return known, -1 if each.shard is None else each.shard, each.process
 
 
 def _slowest(verbs: Iterable[Spread]) -> list[Spread]:
@@ -99,6 +119,7 @@ def _stage(name: str, before: Look | None, look: Look) -> StageFigures:
     if not health:
         return StageFigures(stage, name, False, "does not answer", None, 0, 0.0, "")
     lag_s = sum(_values(look.series, metrics.series(metrics.lag_seconds)))
+    shard, parts = _partitions(look)
     return StageFigures(
         stage,
         name,
@@ -108,7 +129,20 @@ def _stage(name: str, before: Look | None, look: Look) -> StageFigures:
         int(health.get("lag") or 0),
         round(lag_s, 1),
         str(health.get("last_error") or ""),
+        shard,
+        parts.get(_SERVED, 0) if parts else None,
+        sum(count for state, count in parts.items() if state != _SERVED),
     )
+
+
+def _partitions(look: Look) -> tuple[int | None, dict[str, int]]:
+    """Ordinal of a process, and its partitions by what it does with them; none of a stage without a store."""
+    shard, found = None, {}
+    for (name, labels), value in look.series.items():
+        if name == metrics.series(metrics.partitions):
+            its = dict(labels)
+            shard, found[its["state"]] = int(its["shard"]), int(value)
+    return shard, found
 
 
 def _rate(stage: str, before: Look | None, look: Look) -> float | None:
