@@ -91,6 +91,9 @@ def docker(engine: Engine, argv: list[str]) -> None:
     containers = {name: deployment.compose_container(name, each) for name, each in compose.items()}
     if argv[0] == "run":
         return _run(engine, argv[1:], set(containers))
+    if argv[:4] == ["compose", "-f", "compose/compose.yaml", "exec"]:
+        print(engine.execute(containers[argv[4]], tuple(argv[5:]), "127.0.0.1"), end="")
+        return None
     prefix = "compose -f compose/compose.yaml --profile core "
     assert line.startswith(prefix), line
     verb, *rest = line.removeprefix(prefix).split()

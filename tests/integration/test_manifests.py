@@ -154,6 +154,24 @@ def test_pods_are_restricted(folder: str) -> None:
             assert ":" in container["image"], f"{name}: an image without a version"
 
 
+def test_resources_are_those_of_the_sizing_page() -> None:
+    page = (deployment.ROOT / "services/SIZING.md").read_text(encoding="utf-8")
+    table = page.split("<!-- manifests -->")[1].split("<!-- /manifests -->")[0]
+    told = {
+        name: cells for name, *cells in re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|", table, re.M)
+    }
+    documents = kustomized("overlays/single")
+    disks = {
+        each["metadata"]["name"]: each["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"]
+        for each in of_kind(documents, "StatefulSet")
+    }
+    found = {}
+    for name, pod in pods(documents).items():
+        asked = pod["containers"][0]["resources"]
+        found[name] = [*asked["requests"].values(), asked["limits"]["memory"], disks.get(name, "–")]
+    assert told == found
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_nothing_is_let_in_or_out_by_default(overlay: str) -> None:
     policies = {each["metadata"]["name"]: each["spec"] for each in of_kind(kustomized(overlay), "NetworkPolicy")}

@@ -32,7 +32,10 @@ NEXT = ROOT / "tests/harness/next_version.py"
 #: So long a start may take on a busy machine.
 PATIENT_S = 600
 WAIT_MS = 60_000
-CHAPTER = re.search(r"^### Upgrading\n.*?(?=^## )", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+README = (ROOT / "README.md").read_text("utf-8")
+#: The first steps on a server: the image, then what is run.
+(FIRST,) = re.findall(r"^### On a server\n\n```sh\n(docker build (?:.*\n)*?)```", README, re.MULTILINE)
+CHAPTER = re.search(r"^### Upgrading\n.*?(?=^## )", README, re.MULTILINE | re.DOTALL)
 
 
 def steps(where: str, *, back: bool = False) -> str:
@@ -215,12 +218,14 @@ class Operator:
                 os.kill(each["pid"], signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_on_a_server(tmp_path: Path) -> None:
     with brokers(tmp_path, "nats.conf", ("nats",)) as at:
         operator = Operator(tmp_path / "engine", {"nats": at["nats"]})
-        agents = Agents(f"nats://{at['nats']}:4222")
+        agents = Agents(f"nats://{at['nats']}:4222", "zoo")
         try:
-            operator.run("docker compose -f compose/compose.yaml --profile core up --detach")
+            said = operator.run(FIRST.split("\n", 1)[1])
+            assert '"state":"accepted"' in said and '"stages":[' in said
             agents.say("a1", "a2", "a3")
             agents.forget("a1")
             agents.read()

@@ -197,7 +197,9 @@ def test_decisions_are_numbered_and_those_that_code_names_exist() -> None:
             assert int(named) in numbers, f"{source}: decision {named}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "services/README.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "services/README.md", "services/SIZING.md"]
+)
 def test_links_and_named_files_exist(name: str) -> None:
     page = ROOT / name
     text = page.read_text(encoding="utf-8")
