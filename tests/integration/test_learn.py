@@ -253,6 +253,15 @@ def test_without_vectors_it_answers_by_what_is_known_and_says_so(tmp_path):
         assert found.degraded
         assert [each.id for each in found.value.procedures] == ["read-first", "guess"]
         assert found.value.procedures[0].why.how == "neighbours", "the very same task needs no vector"
+
+        async def by_words():
+            told = await it.recommend("the failing unit tests of a parser need repair", model="")
+            assert told.degraded
+            return told.value.similar and told.value
+
+        told = await until_async(by_words, "words tell which task is alike")
+        assert [(each.task, each.procedure, each.run[:4]) for each in told.similar] == [(PLAIN, "read-first", "good")]
+        assert told.procedures[0].id == "read-first"
         it.line.embed.open.set()
         await it.embedded()
         assert not (await it.recommend(PLAIN)).degraded

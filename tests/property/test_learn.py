@@ -133,6 +133,11 @@ def test_order_within_a_time_step_does_not_matter(said, data):
     for task in ("fix the parser", "cook rice"):
         told = [each.recommend(task, context={"lang": "c"}, k=9) for each in found]
         assert [each.id for each in told[0].procedures] == [each.id for each in told[1].procedures]
+        chances = [[each.probability for each in one.procedures] for one in told]
+        assert chances[0] == pytest.approx(chances[1], abs=1e-9)
+    for name in ("plan", "code", "test"):
+        first, second = (each.procedure(name) for each in found)
+        assert msgspec.json.encode(first) == msgspec.json.encode(second), "counts, crystal, parts"
         for one, other in zip(told[0].procedures, told[1].procedures, strict=True):
             assert one.probability == pytest.approx(other.probability, rel=1e-9)
             assert (one.why, one.steps, one.failures) == (other.why, other.steps, other.failures)

@@ -43,8 +43,8 @@ def steps(*names):
 def test_procedures_relate_by_tasks_by_success_and_by_what_comes_next():
     record = Record()
     for n in range(8):
-        record.ran("plan", True, f"fix the parser module {n}", session=f"s{n}", ts=START + n * 10)
-        record.ran("code", True, f"fix the parser module {n}", session=f"s{n}", ts=START + n * 10 + 1)
+        record.ran("plan", True, f"{n} parsers to fix {n} {n}", session=f"s{n}", ts=START + n * 10)
+        record.ran("code", True, f"{n} parsers to fix {n} {n}", session=f"s{n}", ts=START + n * 10 + 1)
         record.ran("poem", True, f"a verse about love {n}", session=f"t{n}", agent="bob", ts=START + n)
     stage = learnt(record)
     found = studied(stage, "related")
@@ -62,6 +62,54 @@ def test_procedures_relate_by_tasks_by_success_and_by_what_comes_next():
     assert related("plan", kinds=["context_related"])["code", "context_related"].strength == pytest.approx(8 / 13)
     assert ("code", "similar_to") in related("plan", kinds=["similar_to"])
     assert related("nobody") == {}
+
+
+def test_procedures_relate_by_near_equal_tasks_and_by_contexts():
+    record = Record()
+    for n, words in enumerate(("alpha beta gamma delta", "red green blue black", "one two three four")):
+        record.ran("plan", True, f"{words} now", ts=START + n)
+        record.ran("code", True, f"{words} soon", session="s2", agent="bob", ts=START + n)
+    record.ran("far", True, "quite another thing", session="s3", agent="eve", context={"lang": "c"})
+    record.ran("near", True, "something else again", session="s4", agent="eve", context={"lang": "c", "os": "bsd"})
+    record.ran("fails", False, "nothing like it at all", session="s5", agent="eve", context={"lang": "c"})
+    edges = {(e.source, e.target): e.strength for e in studied(learnt(record), "related").found.edges
+             if e.kind == "context_related"}  # fmt: skip
+    assert edges["plan", "code"] == edges["code", "plan"] == pytest.approx(3 / 8), "three tasks, in other words"
+    assert edges["far", "near"] == pytest.approx(1 / 6), "one context"
+    assert not any("fails" in each for each in edges), "it never succeeded where others did"
+
+
+def test_a_definition_says_what_a_procedure_is_like():
+    async def body():
+        record = Record()
+        record.ran("plan", True, "repair the parser", session="s1")
+        record.ran("code", True, "paint a picture", session="s2")
+        record.defined("plan", description="bake bread in an oven")
+        record.defined("code", description="bake bread", steps=[{"tool": "oven"}])
+        record.defined("spare", description="nobody ran it")
+        stage = learnt(record)
+
+        async def near():
+            found = (await stage.study("related")).found
+            return {(e.source, e.target) for e in found.edges if e.kind == "similar_to"}
+
+        stage.blind = True
+        assert await near() == set(), "without embed their tasks tell, which are unlike"
+        stage.blind = False
+        record.ran("code", True, "paint a wall", session="s9")
+        stage.settle()
+        stage.clock.now += 31
+        assert await near() == {("plan", "code"), ("code", "plan")}
+        texts = ["bake bread in an oven", "bake bread\noven"]
+        assert sorted(stage.encoded) == sorted(texts * 2), "asked again when embed was back"
+        record.ran("plan", True, "paint a door", session="s7")
+        stage.settle()
+        stage.clock.now += 31
+        assert len(await near()) == 2
+        assert len(stage.encoded) == 4, "known ones are not asked for again"
+        await stage.studies.close()
+
+    asyncio.run(body())
 
 
 def test_hops_go_on_along_the_strongest_path():

@@ -209,7 +209,7 @@ def command(
     data: Annotated[
         list[Path] | None, typer.Option(help="Folder with tasks.jsonl and runs.jsonl.gz; may be repeated.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=0, help="Simulated worlds; 0 for none.")] = 3,
+    seeds: Annotated[int, typer.Option(min=0, help="Simulated worlds; 0 for none.")] = 4,
     cold: Annotated[bool, typer.Option(help="Measure cold procedures, too.")] = True,
     piped: Annotated[bool, typer.Option("--pipeline/--no-pipeline", help="Ask a running pipeline, too.")] = True,
     plot: Annotated[Path | None, typer.Option(help="Draw the simulation into this PNG.")] = None,

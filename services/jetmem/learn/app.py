@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from jetmem.adapters.embed_asker import Asker
 from jetmem.adapters.layouts import Layout, own_folder
 from jetmem.adapters.memory import look_seldom
+from jetmem.adapters.nats_ask import ask
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.projection_process import ProjectionProcess
 from jetmem.domain.procedures import contagion
@@ -32,7 +33,8 @@ from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
 from jetmem.runtime.settings import Common
 from jetmem.runtime.store import Store
-from jetmem_schemas.internal import Counts, Entry, Head
+from jetmem_schemas import subjects
+from jetmem_schemas.internal import Counts, EncodeReply, EncodeRequest, Entry, Head
 from jetmem_schemas.procedures import InsightItem, ProcedureDetail, ProcedureItem, RelatedProcedure
 from jetmem_schemas.procedures_asked import (
     Found,
@@ -55,6 +57,8 @@ TASKS: Final = "tasks"
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
 LAYOUT: Final = Layout(stage="learn", families=FAMILIES, format=FORMAT)
+#: A definition waits so long for its vector, then its procedure is known by its tasks.
+_ENCODE_S: Final = 5.0
 #: How often is looked whether a model can be made.
 _LOOK_S: Final = 0.5
 #: A tenant's first question waits so long for the vectors of its tasks, then does without those that lack: who asked
@@ -102,7 +106,7 @@ class Learn:
         self.process = ProjectionProcess(shell, self, folder, read_threads=settings.read_threads)
         self.rows = Rows(store)
         self.boards = Boards(self.rows, settings, _LOAD_S)
-        self.studies = Studies(self.rows, self.boards, settings, shell.clock, shell.health.failed)
+        self.studies = Studies(self.rows, self.boards, settings, shell.clock, shell.health.failed, self._encode)
         self.waves = Waves(shell, settings.waves_per_s)
         self.exports = Exports(self.process, self.rows, self.boards, self.position)
         hears = (self.boards, self.studies, self.waves, self.exports)
@@ -249,6 +253,16 @@ class Learn:
     def _boosts(self, tenant: str) -> Mapping[str, contagion.Boost]:
         related = self.studies.ask(tenant, "related", self._whole(tenant)) if self.settings.contagion else None
         return related.found.boosts if related else NO_BOOSTS
+
+    async def _encode(self, texts: list[str]) -> Sequence[bytes] | None:
+        """Vectors of what definitions say; None if embed does not tell, or another model's."""
+        subject = subjects.service("embed", "any", "encode")
+        try:
+            reply = await ask(self.shell.nc, subject, EncodeRequest(texts), EncodeReply, _ENCODE_S)
+        except RequestFailed:
+            return None
+        told: list[bytes] = reply.vectors
+        return told if reply.model == self.rows.model() and len(told) == len(texts) else None
 
     def _at(self, tenant: str) -> Head:
         """Up to where it is learnt; taken before the answer: what comes meanwhile is more."""

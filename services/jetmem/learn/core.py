@@ -41,6 +41,11 @@ class Defined(NamedTuple):
     steps: tuple[str, ...]
     version: str
 
+    @property
+    def text(self) -> str:
+        """What it is compared by: description and steps; "" where it says neither."""
+        return "\n".join(each for each in (self.description.strip(), ", ".join(self.steps)) if each)
+
 
 class Latest(NamedTuple):
     """One of the latest runs of a procedure at a task; sorts by time, then by id."""

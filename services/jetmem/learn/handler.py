@@ -96,6 +96,7 @@ class Learner:
 
     def _measure(self, runs: Sequence[Entry]) -> None:
         metrics.learnt.inc(len(runs))
+        metrics.operations.labels("learn", "ok").inc(len(runs))
         now_ms = self._clock.now_ms()
         for age_s in [(now_ms - entry.at) / 1_000 for entry in runs]:
             if age_s < limits.RECORD_AGE_S:  # older ones came by scan: they do not tell how fast success spreads

@@ -13,19 +13,22 @@ import os
 import sys
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
+import numpy as np
+
 from jetmem.adapters.aside import aside
 from jetmem.adapters.tantivy_text import analyze
+from jetmem.domain.procedures.kernels import Vectors
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN, HOWS, Sample
 from jetmem.learn import similar, study
 from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import rates
 from jetmem.learn.ports import News
-from jetmem.learn.rows import Rows
+from jetmem.learn.rows import Rows, hashed
 from jetmem.learn.sample import Sampled, sampled
 from jetmem.learn.settings import LearnSettings
 from jetmem.runtime import metrics
@@ -34,12 +37,15 @@ from jetmem.runtime.scraping import at_scrape
 from jetmem_schemas.internal import Head
 
 Kind: TypeAlias = Literal["related", "patterns", "insights", "words", "model"]
+Encode: TypeAlias = Callable[[list[str]], Awaitable[Sequence[bytes] | None]]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 #: Found of so many tenants at once; a model holds some 100 MB at most.
 _KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 64, "words": 16, "model": 6}
 #: Who asks waits so long for what is being made, then takes what was made before.
 WAIT_S: Final = 1.2
 _NICE: Final = 10
+#: Definitions that embed is asked about at once: other questions wait behind them.
+_ENCODED_AT_ONCE: Final = 8
 #: What took long is made again only after so many times as long: a model may take seconds.
 _TIMES: Final = 20.0
 #: … but at once when so many more tasks, as a share of those it was made of, have their vectors: it was made too early.
@@ -69,14 +75,25 @@ class Studies:
     """Event loop only, but for what `ports.Hears` asks, which any thread may call."""
 
     def __init__(
-        self, rows: Rows, boards: Boards, settings: LearnSettings, clock: Clock, failed: Callable[[BaseException], None]
-    ) -> None:
-        """Study a store; `failed` is called when a study could not be made."""
+        self, rows: Rows, boards: Boards, settings: LearnSettings, clock: Clock,
+        failed: Callable[[BaseException], None], encode: Encode,
+    ) -> None:  # fmt: skip
+        """Study a store.
+
+        Args:
+            rows: The store.
+            boards: What is in memory of it.
+            settings: How much, how often.
+            clock: Of the process.
+            failed: Called when a study could not be made.
+            encode: Vectors of texts of the model that the tasks' are of, None if they cannot be had now.
+        """
         self._rows = rows
         self._boards = boards
         self._settings = settings
         self._clock = clock
         self._failed = failed
+        self._encode = encode
         self._kept: OrderedDict[tuple[str, Kind], Study] = OrderedDict()
         self._making: dict[tuple[str, Kind], asyncio.Task[None]] = {}
         self._lock = threading.Lock()
@@ -218,6 +235,12 @@ class Studies:
     async def _made(self, tenant: str, kind: Kind) -> tuple[Any, int]:
         """What is found, and the tasks with vectors that it is made of."""
         in_pool = partial(asyncio.get_running_loop().run_in_executor, self._pool)
+        if kind == "related":
+            of, defined = await in_pool(partial(self._for_related, tenant))
+            known = self._now(tenant, kind)
+            meanings = await self._meanings(defined.values(), known.found.meanings if known else {})
+            work = partial(study.related, of, spread=self._settings.contagion, defined=defined, meanings=meanings)
+            return await in_pool(work), self._tasks(of)
         if kind != "model":
             return await in_pool(partial(self._study, tenant, kind))
         async with self._fitting:
@@ -226,11 +249,28 @@ class Studies:
                 return study.UNJUDGED, tasks
             return await aside(study.model, *given, self._settings.boosting), tasks
 
+    def _for_related(self, tenant: str) -> tuple[Sampled, dict[str, str]]:
+        """Runs, and what definitions of their procedures say."""
+        of = sampled(self._rows, tenant, self._settings.study_runs)
+        found = {name: self._rows.definition(tenant, hashed(name)) for name in study.named(of)}
+        return of, {name: text for name, each in found.items() if each is not None and (text := each.text)}
+
+    async def _meanings(self, texts: Iterable[str], known: Mapping[str, Vectors]) -> dict[str, Vectors]:
+        """Unit vectors of definitions; those that embed does not tell are absent, and asked for the next time."""
+        wanted = set(texts)
+        held = {text: vector for text, vector in known.items() if text in wanted}
+        lacking = sorted(wanted - held.keys())
+        for start in range(0, len(lacking), _ENCODED_AT_ONCE):
+            some = lacking[start : start + _ENCODED_AT_ONCE]
+            made = await self._encode(some)
+            if made is None:
+                break
+            held |= {text: np.frombuffer(raw, dtype=np.float32) for text, raw in zip(some, made, strict=True) if raw}
+        return held
+
     def _study(self, tenant: str, kind: Kind) -> tuple[Any, int]:
         of = sampled(self._rows, tenant, self._settings.study_runs)
         tasks = self._tasks(of)
-        if kind == "related":
-            return study.related(of, spread=self._settings.contagion), tasks
         if kind == "patterns":
             return study.recurring(of), tasks
         if kind == "words":

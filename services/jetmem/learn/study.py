@@ -9,33 +9,40 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import networkx as nx
+import numpy as np
 
-from jetmem.domain.procedures import contagion, insights, patterns, prediction, relations
+from jetmem.domain.procedures import contagion, difficulty, insights, patterns, prediction, relations
 from jetmem.domain.procedures.estimate import Prior
 from jetmem.domain.procedures.insights import Insight
+from jetmem.domain.procedures.kernels import Vectors
 from jetmem.domain.procedures.patterns import Pattern, Steps
 from jetmem.domain.procedures.prediction import Fitted, Sample
 from jetmem.domain.procedures.relations import Edge, Together
+from jetmem.learn.core import pairs_of
 from jetmem.learn.sample import Sampled
 
 #: Procedures of a graph, those that were run most: every two of them are compared.
 RELATED_MAX: Final = 2_000
 #: Procedures of one task that are compared with each other.
 TOGETHER_MAX: Final = 48
+#: Tasks that are looked at for near-equal ones: every two of them are compared.
+NEAR_EQUAL_MAX: Final = 3_000
+_NONE: Final[Mapping[str, Any]] = {}
 #: Patterns that are kept, those that succeeded most.
 PATTERNS_MAX: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """Procedures as a graph; `boosts` is empty unless contagion is on."""
+    """Procedures as a graph; `boosts` is empty unless contagion is on. `meanings`: vectors of definitions, by text."""
 
     graph: nx.DiGraph
     edges: list[Edge]
     boosts: Mapping[str, contagion.Boost] = field(default_factory=dict)
+    meanings: Mapping[str, Vectors] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,29 +71,52 @@ class Model:
 UNJUDGED: Final = Model(None, {}, {})
 
 
-def related(of: Sampled, *, spread: bool) -> Related:
+def named(of: Sampled) -> list[str]:
+    """Procedures that are related to each other: those that were run most, by name."""
+    return sorted(_most(Counter(run.procedure for run in of.runs if run.procedure), RELATED_MAX))
+
+
+def related(
+    of: Sampled, *, spread: bool, defined: Mapping[str, str] = _NONE, meanings: Mapping[str, Vectors] = _NONE
+) -> Related:
     """Relate procedures to each other.
 
     Args:
         of: Runs.
         spread: Whether success is catching.
+        defined: What definitions say, by procedure.
+        meanings: Unit vectors of what they say, by text; who has none is known by its mean task.
     """
+    names = named(of)
     counted = Counter(run.procedure for run in of.runs if run.procedure)
-    names = sorted(sorted(counted, key=lambda name: (-counted[name], name))[:RELATED_MAX])
-    edges = relations.bounded([*relations.similar(names, of.means(names)), *_together(of, counted), *_follows(of)])
+    vectors = of.means(names)
+    for at, name in enumerate(names):
+        meaning = meanings.get(defined.get(name, ""))
+        if meaning is not None and len(meaning) == vectors.shape[1]:
+            vectors[at] = meaning
+    edges = relations.bounded([*relations.similar(names, vectors), *_together(of, counted), *_follows(of)])
     graph = relations.graph(edges)
-    return Related(graph, edges, _boosts(of, graph) if spread else {})
+    return Related(graph, edges, _boosts(of, graph) if spread else {}, meanings)
+
+
+def _most(counted: Mapping[str, int], most: int) -> list[str]:
+    return sorted(counted, key=lambda each: (-counted[each], each))[:most]
 
 
 def _together(of: Sampled, counted: Mapping[str, int]) -> list[Edge]:
-    """CONTEXT_RELATED: procedures that were tried, and succeeded, at the same tasks."""
+    """CONTEXT_RELATED: procedures that were tried, and succeeded, at the same or near-equal tasks, and contexts."""
+    kind = _near_equal(of)
     tried: defaultdict[str, dict[str, bool]] = defaultdict(dict)
     for run in of.runs:
         if run.procedure:
-            tried[run.task][run.procedure] = tried[run.task].get(run.procedure, False) or run.success
+            for place in (
+                f"task {kind.get(run.task, run.task)}",
+                *(f"context {pair}" for pair in pairs_of(run.context)),
+            ):
+                tried[place][run.procedure] = tried[place].get(run.procedure, False) or run.success
     pairs: defaultdict[tuple[str, str], Together] = defaultdict(Together)
     for found in tried.values():
-        names = sorted(sorted(found, key=lambda name: (-counted[name], name))[:TOGETHER_MAX])
+        names = sorted(_most({name: counted[name] for name in found}, TOGETHER_MAX))
         for at, one in enumerate(names):
             for other in names[at + 1 :]:
                 pairs[one, other] = relations.together(pairs[one, other], found[one], found[other])
@@ -96,6 +126,17 @@ def _together(of: Sampled, counted: Mapping[str, int]) -> list[Edge]:
         if strength > 0:
             edges += [Edge(one, other, "context_related", strength), Edge(other, one, "context_related", strength)]
     return edges
+
+
+def _near_equal(of: Sampled) -> dict[str, str]:
+    """The task that stands for each of those that ask the same; of the tasks that were run most."""
+    tasks = sorted(_most(Counter(run.task for run in of.runs if run.task in of.vectors), NEAR_EQUAL_MAX))
+    if not tasks:
+        return {}
+    vectors = of.matrix(tasks)
+    numbers = difficulty.clusters((vectors @ vectors.T).astype(np.float64), prediction.NEAR_EQUAL)
+    first: dict[int, str] = {}
+    return {task: first.setdefault(int(number), task) for task, number in zip(tasks, numbers, strict=True)}
 
 
 def _follows(of: Sampled) -> list[Edge]:

@@ -112,7 +112,7 @@ degraded = Counter("jetmem_degraded_total", "answers without an arm", ["arm"], r
 stale = Counter("jetmem_stale_total", "answers that lack what was to be covered", ["verb"], registry=REGISTRY)
 operations = Counter(
     "memory_operations_total",
-    "what agents asked for: publish, forget or a verb, and what came of it",
+    "what agents asked for: publish, learn from a run, forget or a verb, and what came of it",
     ["operation", "outcome"],
     registry=REGISTRY,
 )

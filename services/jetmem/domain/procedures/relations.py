@@ -2,11 +2,12 @@
 
 | kind | strength |
 | --- | --- |
-| SIMILAR_TO | cosine of the vectors of description or mean task, `(cos - 0.5) / 0.5`, 0 below |
-| CONTEXT_RELATED | Jaccard (1912) of the situations where both were tried and succeeded, times n / (n + 5) |
+| SIMILAR_TO | cosine of the vectors of description and steps, or of the mean task, `(cos - 0.5) / 0.5`, 0 below |
+| CONTEXT_RELATED | Jaccard (1912) of where both were tried and succeeded, times n / (n + 5) |
 | FOLLOWS | share of runs of a in a session that b came next after, times n / (n + 5) |
 
-n / (n + 5) shrinks what was seen rarely. Strength along a path is the product of its edges, the best path counts.
+CONTEXT_RELATED counts tasks, near-equal ones as one, and context values. n / (n + 5) shrinks what was seen rarely.
+Strength along a path is the product of its edges, the best path counts.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Edge(msgspec.Struct, frozen=True, order=True):
 
 
 class Together(msgspec.Struct, frozen=True):
-    """What CONTEXT_RELATED counts of a pair: situations both tried, where either and where both succeeded."""
+    """What CONTEXT_RELATED counts of a pair: tasks and contexts both tried, where either and where both succeeded."""
 
     seen: int = 0
     either: int = 0
@@ -61,7 +62,7 @@ def similar(names: Sequence[str], vectors: NDArray[np.float32]) -> list[Edge]:
 
 
 def together(pair: Together, first: bool, second: bool, sign: int = 1) -> Together:
-    """Count one situation that both tried, by whether each ever succeeded there; `sign` -1 takes it back."""
+    """Count one task or context that both tried, by whether each ever succeeded there; `sign` -1 takes it back."""
     return Together(pair.seen + sign, pair.either + sign * (first or second), pair.both + sign * (first and second))
 
 
