@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -26,9 +27,10 @@ FORMAT: Final = 1
 #: runs: RunRow by (procedure, rseq) · places: what an entry was, and of which procedure, by rseq · procedures:
 #: ProcedureRow · definitions: Defined by (procedure, rseq) · shares: ShareRow by (procedure, agent or context value) ·
 #: tried: TriedRow by (task, context, procedure) · tasks: TaskRow · vectors: by task, with a mark · pending: task by the
-#: run it came with: lacks its vector · meta: checkpoints, model, what is half done.
+#: run it came with: lacks its vector · recounts: what a forget left to be counted anew (`recounting`) · meta:
+#: checkpoints, model, what is half done.
 FAMILIES: Final = (
-    "runs", "places", "procedures", "definitions", "shares", "tried", "tasks", "vectors", "pending", "meta",
+    "runs", "places", "procedures", "definitions", "shares", "tried", "tasks", "vectors", "pending", "recounts", "meta",
 )  # fmt: skip
 AT: Final = b"at:"
 HASH_BYTES: Final = 16
@@ -230,9 +232,12 @@ class Rows:
         """Length of the model's vectors; 0 before the first."""
         return int(self.store.get("meta", b"dimensions") or b"0")
 
-    def runs(self, tenant: str, procedure: bytes) -> Iterator[tuple[int, RunRow]]:
-        """Runs of a procedure with their numbers, in the order of the log."""
-        for key, raw in self.store.scan("runs", prefix(tenant) + procedure):
+    def runs(
+        self, tenant: str, procedure: bytes, after: int = 0, most: int | None = None
+    ) -> Iterator[tuple[int, RunRow]]:
+        """Runs of a procedure with their numbers, in the order of the log: at most so many that come after one."""
+        start = run_key(tenant, procedure, after + 1)
+        for key, raw in islice(self.store.scan("runs", prefix(tenant) + procedure, start=start), most):
             yield keys.from_u64(key[-8:]), _run(raw)
 
     def runs_at(self, tenant: str, procedure: bytes, rseqs: Sequence[int]) -> list[tuple[int, RunRow]]:
