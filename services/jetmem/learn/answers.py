@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -134,14 +135,15 @@ class Answers:
         return decode_share(raw).tally.runs if raw else 0
 
     def _neighbours(self, asked: Asked, found: Estimates, row: int) -> list[Neighbour]:
-        seen = list(found.seen.get(row, ()))[:NEIGHBOURS]
-        tasks = self._rows.tasks(asked.tenant, [each.task for each in seen])
+        runs = ((each, run) for each in found.seen.get(row, ()) for run in each.runs)
+        seen = list(islice(runs, NEIGHBOURS))
+        tasks = self._rows.tasks(asked.tenant, [each.task for each, _ in seen])
         return [
             Neighbour(
-                run=each.run.id, task=task.text[:TASK_CHARS], agent=each.run.agent, success=each.run.success,
+                run=run.id, task=task.text[:TASK_CHARS], agent=run.agent, success=run.success,
                 similarity=min(1.0, max(0.0, each.cosine)),
             )
-            for each, task in zip(seen, tasks, strict=True)
+            for (each, run), task in zip(seen, tasks, strict=True)
             if task is not None
         ]  # fmt: skip
 

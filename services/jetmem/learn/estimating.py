@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -56,9 +55,9 @@ NOTHING: Final = Learnt()
 
 
 class Seen(NamedTuple):
-    """A run at a task like the one asked about."""
+    """The latest runs of a procedure at a task like the one asked about, in one context."""
 
-    run: Latest
+    runs: Sequence[Latest]
     task: bytes
     cosine: float
 
@@ -219,16 +218,16 @@ def _near(rows: Rows, asked: Asked, standing: Standing, near: Near) -> _Tried:
     at: list[int] = []
     tallies: list[Tally] = []
     of: list[int] = []
-    for number, (task, cosine) in enumerate(zip(near.tasks, near.cosine.tolist(), strict=True)):
-        most = min(TRIED_MAX, TRIED_ALL_MAX - len(at))
-        for procedure, row in islice(rows.tried(asked.tenant, task), most):
+    read = rows.tried(asked.tenant, near.tasks, TRIED_MAX)
+    for number, (task, cosine, found) in enumerate(zip(near.tasks, near.cosine.tolist(), read, strict=True)):
+        for procedure, row in found[: TRIED_ALL_MAX - len(at)]:
             place = standing.row.get(procedure)
             if place is None:
                 continue
             at.append(place)
             tallies.append(row.tally)
             of.append(number)
-            seen.setdefault(place, []).extend(Seen(each, task, cosine) for each in row.latest)
+            seen.setdefault(place, []).append(Seen(row.latest, task, cosine))
     won, runs = decayed(tallies, asked.now_ms)
     weight = estimate.near(near.cosine)[np.array(of, dtype=np.intp)]
     size = len(standing.runs)

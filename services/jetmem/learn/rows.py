@@ -121,6 +121,14 @@ class TriedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     latest: tuple[Latest, ...] = ()
 
 
+class Outcomes(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A `TriedRow` whose context is passed over."""
+
+    context: msgspec.Raw
+    tally: Tally = Tally()
+    latest: tuple[Latest, ...] = ()
+
+
 class TaskRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A task: how many runs have it, and the entry that it came with."""
 
@@ -134,6 +142,7 @@ decode_procedure = msgspec.msgpack.Decoder(ProcedureRow).decode
 decode_share = msgspec.msgpack.Decoder(ShareRow).decode
 decode_tried = msgspec.msgpack.Decoder(TriedRow).decode
 decode_task = msgspec.msgpack.Decoder(TaskRow).decode
+_outcomes = msgspec.msgpack.Decoder(Outcomes).decode
 _brief = msgspec.msgpack.Decoder(Brief).decode
 _place = msgspec.msgpack.Decoder(_Place).decode
 _defined = msgspec.msgpack.Decoder(Defined).decode
@@ -271,10 +280,11 @@ class Rows:
         for _, raw in self.store.scan("shares", prefix(tenant) + procedure + kind):
             yield decode_share(raw)
 
-    def tried(self, tenant: str, task: bytes) -> Iterator[tuple[bytes, TriedRow]]:
-        """(procedure, row) of everything that was tried at a task."""
-        for key, raw in self.store.scan("tried", prefix(tenant) + task):
-            yield procedure_of_tried(key), decode_tried(raw)
+    def tried(self, tenant: str, tasks: Sequence[bytes], most: int) -> Iterator[list[tuple[bytes, Outcomes]]]:
+        """(procedure, what came of it) of what was tried at each task, in the order asked; at most so many of each."""
+        start = prefix(tenant)
+        for found in self.store.scan_each("tried", [start + task for task in tasks], most):
+            yield [(procedure_of_tried(key), _outcomes(raw)) for key, raw in found]
 
     def tasks(self, tenant: str, tasks: Sequence[bytes]) -> list[TaskRow | None]:
         """Tasks, in the order asked."""
