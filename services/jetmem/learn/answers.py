@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from jetmem.domain.procedures.statistics import wilson
 from jetmem.learn import core, shares, similar
 from jetmem.learn.board import Board, Standing
 from jetmem.learn.boards import Boards
+from jetmem.learn.core import Latest
 from jetmem.learn.estimating import NOTHING, Asked, Estimates, Learnt, Seen, asked_of, estimated, unknown
 from jetmem.learn.rows import AGENT, CONTEXT, ProcedureRow, Rows, ShareRow, decode_share, hashed, share_key
 from jetmem.runtime.clock import Clock
@@ -39,6 +40,14 @@ TASK_CHARS: Final = 300
 
 #: Place of tasks in the evidence, from 0.
 Order: TypeAlias = Mapping[bytes, int]
+
+
+class Shown(NamedTuple):
+    """One run as evidence: at a task with this cosine to the one asked about."""
+
+    run: Latest
+    task: bytes
+    cosine: float
 
 
 class Answers:
@@ -138,16 +147,16 @@ class Answers:
 
     def _similar(self, asked: Asked, found: Estimates, order: Order) -> list[Neighbour]:
         """Of each task most like this one the latest success, or else the latest run, of any procedure."""
-        best: dict[bytes, tuple[Seen, str]] = {}
+        best: dict[bytes, tuple[Shown, str]] = {}
         for row, seen in found.seen.items():
-            for each in seen:
+            for each in _each_run(seen):
                 run, held = each.run, best.get(each.task)
                 if held is None or (run.success, run.at_ms, run.id) > (held[0].run.success, *held[0].run[:2]):
                     best[each.task] = each, found.standing.names[row]
         first = sorted(best.values(), key=lambda each: order[each[0].task])[:SIMILAR]
         return self._neighbours(asked, [each for each, _ in first], [name for _, name in first])
 
-    def _neighbours(self, asked: Asked, seen: Sequence[Seen], names: Sequence[str] = ()) -> list[Neighbour]:
+    def _neighbours(self, asked: Asked, seen: Sequence[Shown], names: Sequence[str] = ()) -> list[Neighbour]:
         tasks = self._rows.tasks(asked.tenant, [each.task for each in seen])
         return [
             Neighbour(
@@ -247,11 +256,15 @@ class Answers:
         )
 
 
-def _spread_out(seen: Iterable[Seen], order: Order) -> list[Seen]:
+def _each_run(seen: Iterable[Seen]) -> Iterator[Shown]:
+    return (Shown(run, each.task, each.cosine) for each in seen for run in each.runs)
+
+
+def _spread_out(seen: Iterable[Seen], order: Order) -> list[Shown]:
     """Runs as evidence: the latest of each task, in the order of tasks, before a task comes again."""
     came: Counter[bytes] = Counter()
     held = []
-    for each in sorted(seen, key=lambda each: (each.run.at_ms, each.run.id), reverse=True):
+    for each in sorted(_each_run(seen), key=lambda each: (each.run.at_ms, each.run.id), reverse=True):
         held.append((came[each.task], order[each.task], each))
         came[each.task] += 1
     return [each for *_, each in sorted(held, key=lambda each: each[:2])[:NEIGHBOURS]]
