@@ -139,9 +139,13 @@ def test_a_hung_embed_leaves_words_and_says_so(running):
             await memory.publish("the lamp is ordered", session="s1")
             reply = await memory.search("ordered", mode="text", after="mine", wait_ms=20_000)
             assert (reply.degraded, reply.hits[0].text) == ([], "the lamp is ordered"), "words never wait for vectors"
-            reply = await memory.search("another question", after="mine", wait_ms=100)
-            assert reply.stale
-            assert reply.degraded == ["vector"]
+
+            async def only_vectors_are_late():
+                reply = await memory.search("another question", after="mine", wait_ms=100)
+                assert reply.stale
+                return reply.degraded == ["vector"]
+
+            await until_async(only_vectors_are_late, "on a busy machine other arms may take longer than this, too")
         reply = await memory.search("was it bought?", after="mine", wait_ms=60_000)
         assert (reply.mode, reply.degraded) == ("hybrid", [])
 
