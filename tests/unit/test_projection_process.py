@@ -6,8 +6,8 @@ import pytest
 from faststream.nats import NatsBroker
 
 from jetmem.adapters import projection_process
-from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.layouts import own_folder
+from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.projection_process import ProjectionProcess
 from jetmem.runtime.errors import RequestFailed
 from jetmem.runtime.settings import Common
