@@ -79,11 +79,11 @@ def compress_log(store: Any) -> None:
 
 def become_next() -> None:
     """Whoever is imported from now on is of the next version."""
-    record.WHOLE = record.SHARED = record.FORMAT = FORMAT  # type: ignore[misc]  # constants of another version
+    record.WHOLE = record.SHARED = record.FORMAT = FORMAT
     import jetmem.index.app
     import jetmem.persist.app
 
-    jetmem.persist.app.LAYOUT = PackedLayout(  # type: ignore[misc]  # a constant of another version
+    jetmem.persist.app.LAYOUT = PackedLayout(
         stage="persist",
         families=record.FAMILIES,
         format=FORMAT,
@@ -91,7 +91,7 @@ def become_next() -> None:
         below="",
     )
     old = jetmem.index.app.LAYOUT
-    jetmem.index.app.LAYOUT = Layout(  # type: ignore[misc]  # a constant of another version
+    jetmem.index.app.LAYOUT = Layout(
         stage="index", families=old.families, format=old.format + 1, steps=(Step(to=old.format + 1),)
     )
 
