@@ -45,7 +45,7 @@ OWNERS_SUBJECTS: Final = ("$KV.OWNERS.>",)
 QUERY_ALL: Final = "mem.*.query.>"
 NOTIFY_ALL: Final = "mem.*.notify.>"
 #: Where a broker with users sends what only looks like a notification: it was not published by a stage.
-NOT_NOTIFIED: Final = "memnot.{{wildcard(1)}}.>"
+NOT_NOTIFIED: Final = "mem.{{wildcard(1)}}.not.notify.>"
 SERVICE_DISCOVERY: Final = "$SRV"
 #: Where answers come unless a user has a place of its own.
 INBOX: Final = "_INBOX"
