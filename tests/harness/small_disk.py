@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 
 class SmallDisk:
     """A folder that is a disk."""
@@ -39,8 +41,8 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
         ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    if done.returncode:
-        raise AssertionError(f"a disk to be filled cannot be mounted here, which needs root: {done.stderr}")
+    if done.returncode:  # the machine's to allow, unlike a program that is missing
+        pytest.skip(f"a disk to be filled cannot be mounted here, which needs root: {done.stderr}")
     try:
         yield SmallDisk(folder)
     finally:
