@@ -226,6 +226,8 @@ def _near(rows: Rows, asked: Asked, standing: Standing, near: Near) -> _Tried:
     of: list[int] = []
     read = rows.tried(asked.tenant, near.tasks, TRIED_MAX)
     for number, (task, cosine, found) in enumerate(zip(near.tasks, near.cosine.tolist(), read, strict=True)):
+        if len(at) >= TRIED_ALL_MAX:
+            break  # of those further away nothing is read
         for procedure, row in found[: TRIED_ALL_MAX - len(at)]:
             place = standing.row.get(procedure)
             if place is None:

@@ -195,11 +195,12 @@ class Recounting:
         if work is None:
             work = self._works[tenant, procedure] = _Work(tenant, procedure, rseq)
             batch.put(_FAMILY, start, keys.u64(rseq))
+            first, count = self._since.get(tenant, (rseq, 0))
+            self._since = {**self._since, tenant: (min(first, rseq), count + 1)}
         for each in self._noted_of(batch, work, gone):
             _touch(work.touched, each)
             batch.put(_FAMILY, start + each.key, encode(each))
         work.again()
-        self._tell()
 
     def _noted_of(self, batch: WriteSet, work: _Work, gone: Sequence[tuple[int, RunRow]]) -> list[_Noted]:
         """What these runs touch that no runs did before; rows of `tried` that held nothing else go at once."""
