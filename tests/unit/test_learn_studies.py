@@ -11,9 +11,10 @@ from harness.toc_record import Clock
 from harness.waiting import until_async
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn import shown
+from jetmem.learn import shown, studies
 from jetmem.learn.estimating import Learnt
 from jetmem.learn.ports import News, Wave
+from jetmem.learn.rows import hashed
 from jetmem.learn.sample import sampled
 from jetmem.learn.waves import Waves
 from jetmem_schemas.procedures import Insights, Patterns, Related
@@ -280,6 +281,22 @@ def test_what_was_found_before_tasks_had_their_vectors_is_made_again_at_once():
         return said
 
     asyncio.run(body())
+
+
+def test_words_of_few_and_many_tasks_are_the_same(monkeypatch):
+    record = Record()
+    for n in range(9):
+        record.ran("p", True, f"task about thing {n}")
+    stage = learnt(record)
+    few = studied(stage, "words").found
+    monkeypatch.setattr(studies, "_ASIDE_FROM", 5)
+    many = studied(learnt(record), "words").found
+    for each in (few, many):
+        (best, *_), cosine = each.like("thing 7", 3, every=True)
+        assert best == hashed("task about thing 7") and 0.3 < cosine[0] < 1
+        assert each.like("thing 7", 3, every=False).tasks == [], "all have their vectors"
+    assert (many.wording.known != few.wording.known).nnz == 0
+    assert studied(Stage(Record()), "words").found is None
 
 
 def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():

@@ -23,11 +23,10 @@ LIKENESS_MIN: Final = 0.1
 
 
 class Worded(NamedTuple):
-    """Words of the tasks of a sample, by task; `without` marks those that lacked their vector."""
+    """Words of the tasks of a sample; `without` marks those that lacked their vector."""
 
     wording: Wording
     tasks: list[bytes]
-    row: Mapping[bytes, int]
     without: NDArray[np.bool_]
 
     def like(self, text: str, count: int, *, every: bool) -> Near:
@@ -48,14 +47,18 @@ class Worded(NamedTuple):
         return Near([self.tasks[row] for row in best], retrieval.stretched(likeness[best]))
 
 
-def worded(of: Sampled, analyze: Callable[[str], list[str]]) -> Worded | None:
-    """The tasks of a sample; None of none."""
+def told(of: Sampled) -> tuple[list[str], list[bool]]:
+    """Texts of a sample's tasks, and which of them lacked their vector."""
     texts = sorted({run.task for run in of.runs if run.task})
+    return texts, [text not in of.vectors for text in texts]
+
+
+def worded(texts: list[str], without: list[bool], analyze: Callable[[str], list[str]]) -> Worded | None:
+    """Words of tasks; None of none."""
     if not texts:
         return None
     tasks = [hashed(text) for text in texts]
-    without = np.array([text not in of.vectors for text in texts])
-    return Worded(Wording(texts, analyze), tasks, {task: row for row, task in enumerate(tasks)}, without)
+    return Worded(Wording(texts, analyze), tasks, np.array(without))
 
 
 def together(by_vector: Near, by_words: Near, count: int) -> Near:

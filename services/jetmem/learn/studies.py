@@ -1,7 +1,7 @@
 """What was found in the latest runs of tenants: made aside when somebody asks, kept until it is old.
 
-A model is fitted in a process of its own, one at a time, the rest in a thread. While few tenants have one, and for
-those that do, it is made before anybody asks, once nothing new comes.
+A model is fitted in a process of its own, one at a time, and so are many words; the rest in a thread. While few tenants
+have one, and for those that do, it is made before anybody asks, once nothing new comes.
 
 A forget makes all of its tenant's void: nothing answers that was made with what was erased.
 """
@@ -42,6 +42,8 @@ _KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 
 #: Who asks waits so long for what is being made, then takes what was made before.
 WAIT_S: Final = 1.2
 _NICE: Final = 10
+#: Tasks whose words are looked at in another process: 20,000 take seconds.
+_ASIDE_FROM: Final = 1_000
 #: Definitions that embed is asked about at once: other questions wait behind them.
 _ENCODED_AT_ONCE: Final = 8
 #: What took long is made again only after so many times as long: a model may take seconds.
@@ -226,6 +228,12 @@ class Studies:
             meanings = await self._meanings(defined.values(), known.found.meanings if known else {})
             work = partial(study.related, of, spread=self._settings.contagion, defined=defined, meanings=meanings)
             return await in_pool(work), self._tasks(of)
+        if kind == "words":
+            tasks, texts, without = await in_pool(partial(self._for_words, tenant))
+            if len(texts) < _ASIDE_FROM:
+                return await in_pool(partial(similar.worded, texts, without, analyze)), tasks
+            async with self._fitting:
+                return await aside(similar.worded, texts, without, analyze), tasks
         if kind != "model":
             return await in_pool(partial(self._study, tenant, kind))
         async with self._fitting:
@@ -233,6 +241,11 @@ class Studies:
             if len(given[0].situations) < CLUSTERS_MIN:
                 return study.UNJUDGED, tasks
             return await aside(study.model, *given, self._settings.boosting), tasks
+
+    def _for_words(self, tenant: str) -> tuple[int, list[str], list[bool]]:
+        """Tasks with vectors, texts of all, and which lack theirs."""
+        of = sampled(self._rows, tenant, self._settings.study_runs)
+        return self._tasks(of), *similar.told(of)
 
     def _for_related(self, tenant: str) -> tuple[Sampled, dict[str, str]]:
         """Runs, and what definitions of their procedures say."""
@@ -258,8 +271,6 @@ class Studies:
         tasks = self._tasks(of)
         if kind == "patterns":
             return study.recurring(of), tasks
-        if kind == "words":
-            return similar.worded(of, analyze), tasks
         return study.told(of), tasks
 
     def _for_model(self, tenant: str) -> tuple[int, tuple[Sample, list[str], dict[str, float]]]:
