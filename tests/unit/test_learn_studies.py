@@ -17,6 +17,7 @@ from jetmem.learn.ports import News, Wave
 from jetmem.learn.rows import hashed
 from jetmem.learn.sample import sampled
 from jetmem.learn.waves import Waves
+from jetmem_schemas.internal import Head
 from jetmem_schemas.procedures import Insights, Patterns, Related
 
 DAY = 86_400_000
@@ -313,6 +314,16 @@ def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
         assert not begun(lacking=True)
         stage.clock.now += 2
         assert begun(lacking=True)
+        found = await stage.study("patterns")
+        assert found.lacked
+        later = Head(at.rseq + 1, at.seq)
+        stage.studies._kept[TENANT, "patterns"] = found._replace(took_s=60.0, made_s=stage.clock.monotonic())
+        stage.clock.now += 31
+        stage.studies._waits(TENANT, lacking=False)
+        stage.studies.ask(TENANT, "patterns", later, lacking=True)
+        assert not stage.studies._making, "it rests"
+        stage.studies.ask(TENANT, "patterns", later)
+        assert stage.studies._making, "what came of vectors since is worth a new one"
         await stage.studies.close()
         fresh = learnt(hard_and_easy())
         assert fresh.studies.ask(TENANT, "patterns", at) is None and fresh.studies._making

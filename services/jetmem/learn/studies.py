@@ -60,7 +60,8 @@ QUIET_S: Final = 1.0
 class Study(NamedTuple):
     """What was found, up to which entry, when (monotonic, seconds), and how long it took.
 
-    `tasks`: with vectors, that it was made of; `came`: tasks of the tenant that had got theirs in this process by then.
+    `tasks`: with vectors, that it was made of; `came`: tasks of the tenant that had got theirs in this process by then;
+    `lacked`: whether some still lacked theirs.
     """
 
     found: Any
@@ -69,6 +70,7 @@ class Study(NamedTuple):
     took_s: float
     tasks: int = 0
     came: int = 0
+    lacked: bool = False
 
 
 class Studies:
@@ -131,8 +133,8 @@ class Studies:
         """
         kept = self._now(tenant, kind)
         waits = self._waits(tenant, lacking=lacking)
-        if not waits and (tenant, kind) not in self._making and self._is_old(tenant, kind, kept, at):
-            task = asyncio.create_task(self._make(tenant, kind, at))
+        if not waits and (tenant, kind) not in self._making and self._is_old(tenant, kind, kept, at, lacking):
+            task = asyncio.create_task(self._make(tenant, kind, at, lacking))
             self._making[tenant, kind] = task
             task.add_done_callback(lambda _: self._making.pop((tenant, kind), None))
         return kept
@@ -192,15 +194,16 @@ class Studies:
         now = self._clock.monotonic()
         return now - self._lacking.setdefault(tenant, now) < VECTORS_S
 
-    def _is_old(self, tenant: str, kind: Kind, kept: Study | None, at: Head) -> bool:
+    def _is_old(self, tenant: str, kind: Kind, kept: Study | None, at: Head, lacking: bool) -> bool:
         if kept is None:
             return True
         if kind != "patterns" and self._came[tenant] - kept.came > GROWN * kept.tasks:
             return True
-        rest_s = max(self._settings.study_every_s, _TIMES * kept.took_s)
+        whole = kept.lacked and not lacking  # it was made without all vectors, which are there now
+        rest_s = self._settings.study_every_s if whole else max(self._settings.study_every_s, _TIMES * kept.took_s)
         return kept.at.rseq < at.rseq and self._clock.monotonic() - kept.made_s >= rest_s
 
-    async def _make(self, tenant: str, kind: Kind, at: Head) -> None:
+    async def _make(self, tenant: str, kind: Kind, at: Head, lacked: bool) -> None:
         since, began, came = self._since(tenant), self._clock.monotonic(), self._came[tenant]
         try:
             found, tasks = await self._made(tenant, kind)
@@ -211,7 +214,7 @@ class Studies:
         with self._lock:
             if since != self._since(tenant):
                 return  # it may be made of what was erased meanwhile
-            self._kept[tenant, kind] = Study(found, at, now, now - began, tasks, came)
+            self._kept[tenant, kind] = Study(found, at, now, now - began, tasks, came, lacked)
             same = [key for key in self._kept if key[1] == kind]
             for key in same[: max(0, len(same) - _KEPT_MAX[kind])]:
                 del self._kept[key]
