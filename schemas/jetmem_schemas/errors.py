@@ -32,7 +32,7 @@ REQUEST_CODES: Final = {
     "too_large": "the request is larger than the limit",
     "empty_forget": "a forget selects nothing; it erases nothing",
     "not_found": "nothing is recorded under this id",
-    "unavailable": "a stage that the answer needs is down",
+    "unavailable": "a stage that the answer needs is down, or not ready",
     "timeout": "a stage that the answer needs did not answer in time",
     "busy": "more requests than can be held are waiting",
     "internal": "a fault of ours; it is logged",

@@ -45,6 +45,20 @@ def test_get_many_keeps_the_order_asked(store):
     assert store.get_many("one", []) == []
 
 
+def test_scan_each_gives_the_first_keys_of_every_prefix_in_the_order_asked(store):
+    put(store, {b"a1": b"1", b"a2": b"2", b"a3": b"3", b"b1": b"4", b"c": b"5"})
+    put(store, {b"a4": b"6"}, family="two")
+    found = list(store.scan_each("one", [b"c", b"a", b"x", b"b", b"a"], 2))
+    assert found == [
+        [(b"c", b"5")],
+        [(b"a1", b"1"), (b"a2", b"2")],
+        [],
+        [(b"b1", b"4")],
+        [(b"a1", b"1"), (b"a2", b"2")],
+    ]
+    assert list(store.scan_each("one", [], 2)) == []
+
+
 def test_later_wins_within_a_batch_and_between_batches(store):
     batch = store.batch()
     batch.put("one", b"k", b"1")

@@ -12,6 +12,7 @@ from jetmem.learn.boards import Boards
 from jetmem.learn.handler import Learner
 from jetmem.learn.lacking import Lacking
 from jetmem.learn.ports import News, Wave
+from jetmem.learn.recounting import AT_ONCE
 from jetmem.learn.rows import FAMILIES, Rows
 from jetmem.learn.settings import LearnSettings
 from jetmem.learn.studies import Kind, Studies
@@ -71,8 +72,10 @@ class Record:
 class Stage:
     """learn without its process: opening it again is what a restart does."""
 
-    def __init__(self, record: Record, *, store: Any = None, rules: Rules = RULES, **settings: Any) -> None:
-        self.rules = rules
+    def __init__(
+        self, record: Record, *, store: Any = None, rules: Rules = RULES, at_once: int = AT_ONCE, **settings: Any
+    ) -> None:
+        self.rules, self.at_once = rules, at_once
         self.record = record
         self.store = store or Store(FAMILIES)
         self.settings = LearnSettings(**settings)
@@ -97,7 +100,7 @@ class Stage:
         self.boards = Boards(self.rows, self.settings)
         self.studies = Studies(self.rows, self.boards, self.settings, self.clock, self.failed.append, self._encode)
         self.waves: list[Wave] = []
-        self.it = Learner(self.rows, [self.boards, self.studies, self], range(64), self.clock, self.rules)
+        self.it = Learner(self.rows, [self.boards, self.studies, self], range(64), self.clock, self.rules, self.at_once)
         self.answers = Answers(self.rows, self.boards, self.clock)
         self.lacking = Lacking(self.it)
 
@@ -118,6 +121,8 @@ class Stage:
         self.read()
         while self.lacking.pending.get(TENANT):
             self.embed(7)
+        while self.it.recounts.waiting():
+            self.it.recount()
 
     async def _encode(self, texts: list[str]) -> list[bytes] | None:
         self.encoded += texts

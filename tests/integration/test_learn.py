@@ -7,6 +7,7 @@ import msgspec
 from harness.files import grep
 from harness.pipeline import MODEL, FakeEmbed, pipeline
 from harness.waiting import until_async
+from jetmem.learn.recounting import AT_ONCE
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import AppliedReply, AppliedRequest, EncodeReply, EncodeRequest, Head, StageStatus
 from jetmem_schemas.procedures import (
@@ -270,6 +271,24 @@ def test_a_forget_takes_the_influence_of_a_run_away_and_then_its_words(tmp_path)
         await it.line.stop("learn")
         assert grep(b"lighthouse", it.line.data / "learn")
         assert not grep(b"zanzibar", it.line.data / "learn")
+
+    run(body, tmp_path)
+
+
+def test_a_forget_among_many_runs_is_applied_when_all_that_remain_are_counted(tmp_path):
+    async def body(it):
+        many = AT_ONCE + 200
+        for start in range(0, many, 100):
+            ran = (it.ran("huge", n % 2 == 0, PLAIN, id=f"x{n}", failure=f"x{n}") for n in range(start, start + 100))
+            seqs = await asyncio.gather(*ran)
+        await it.applied(max(seqs))
+        seq = await it.line.forget(ids=["x0", "x1", "x2"])
+        await it.line.stop("learn")
+        await it.line.start("learn")
+        await it.applied(seq)
+        detail = (await it.procedure("huge")).value
+        assert (detail.runs, detail.successes, detail.by_agent[0].runs) == (many - 3, many // 2 - 2, many - 3)
+        assert (await it.status()).counts["recounting"] == 0
 
     run(body, tmp_path)
 

@@ -23,7 +23,9 @@ runs = st.tuples(
     st.lists(st.sampled_from(["read", "edit", "check"]), max_size=4), st.none() | st.floats(0, 1),
 )  # fmt: skip
 defines = st.tuples(st.just("define"), st.sampled_from(["plan", "code", "spare"]), st.text(max_size=5))
-does = st.tuples(st.sampled_from(["read", "read", "embed", "restart", "kill", "ask"]), st.integers(0, 5))
+does = st.tuples(st.sampled_from(["read", "read", "embed", "restart", "kill", "ask", "recount"]), st.integers(0, 5))
+#: So that a forget leaves most procedures to be counted in slices.
+AT_ONCE = 2
 forgets = st.tuples(
     st.just("forget"), st.sets(st.integers(0, 30), min_size=1, max_size=6), st.sampled_from([1, 2, 500])
 )
@@ -32,7 +34,7 @@ histories = st.lists(st.one_of(runs, runs, runs, defines, does, forgets), min_si
 
 def play(history):
     record = Record()
-    stage = Stage(record, rules=RULES)
+    stage = Stage(record, rules=RULES, at_once=AT_ONCE)
     now = START
     for step in history:
         try:
@@ -54,12 +56,15 @@ def play(history):
                 stage.read(step[1] + 1)
             elif step[0] == "embed":
                 stage.embed(step[1] + 1)
+            elif step[0] == "recount":
+                stage.it.recount()
             elif step[0] == "ask":
                 stage.recommend("fix the parser")
             elif step[0] == "kill":
                 stage.store.left = step[1]
                 stage.read(3)
                 stage.embed(2)
+                stage.it.recount()
                 stage.store.left = None
             else:
                 stage.open()

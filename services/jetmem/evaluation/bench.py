@@ -274,11 +274,12 @@ class Bench:
         plan, tenant = self.plan, bench_learn.TENANT
         async with self._alone_with(tenant, "runs") as (running, memory, rest):
             count = (plan.runs, plan.tasks, plan.procedures)
-            found = await bench_learn.measure(memory, data, count, plan.questions, self._told, rest)
+            spending = partial(bench_resources.Spent, running.processes())
+            found = await bench_learn.measure(memory, data, count, plan.questions, self._told, spending, rest)
             used = bench_resources.memory(running.processes())["learn"]
         note = f"idle system, other words than any run's; {found.cold} cold"
         figures = [
-            Figure("learnt, every run counts", found.learnt, "runs/s", LEARNT_MIN),
+            Figure("learnt, every run counts", found.learnt, "runs/s", LEARNT_MIN, note=found.spent),
             *timings("recommend", found.recommend, p95_max=RECOMMEND_P95_MS_MAX, note=note),
             Figure("memory, learn", used.now, "MiB", note=f"most {used.most:,.0f}; to stay below 1,536"),
         ]

@@ -77,11 +77,13 @@ class Spent:
         self._processes = {**processes, "clients": os.getpid()}
         self._before = cpu_seconds(self._processes)
 
-    def told(self, count: int) -> str:
-        """Milliseconds for each of `count`."""
-        now = cpu_seconds(self._processes)
-        each = {name: (now[name] - before) * 1000 / max(1, count) for name, before in self._before.items()}
-        return "processor ms each: " + ", ".join(f"{name} {ms:.1f}" for name, ms in each.items())
+    def told(self, count: int, *, micro: bool = False) -> str:
+        """Milliseconds for each of `count`, or microseconds."""
+        now, scale, unit = cpu_seconds(self._processes), 1e6 if micro else 1e3, "µs" if micro else "ms"
+        each = {name: (now[name] - before) * scale / max(1, count) for name, before in self._before.items()}
+        return f"processor {unit} each: " + ", ".join(
+            f"{name} {time:.{0 if micro else 1}f}" for name, time in each.items()
+        )
 
 
 async def rest(processes: Mapping[str, int], nc: Nats, told: Told, timeout_s: float) -> float:

@@ -5,5 +5,6 @@ definitions. Store: RocksDB `learn/rows`
 (runs, what is counted of them, definitions, tasks with their vectors, checkpoint).
 Ack point: none; the checkpoint is in the same write as runs and counts. A job is acknowledged when its vectors are
 stored.
-Safe to kill: anywhere. What was not written is applied again; vectors that lack are asked for again.
+Safe to kill: anywhere. What was not written is applied again; vectors that lack are asked for again; what a forget left
+to be counted anew is counted from its beginning.
 """

@@ -49,7 +49,7 @@ from jetmem_schemas.procedures_asked import (
     RecommendFound,
     RelatedAsk,
 )
-from jetmem_schemas.sharing import ExportRequest
+from jetmem_schemas.sharing import ExportReply, ExportRequest
 
 ARM: Final = "procedures"
 #: Tasks that are compared by meaning.
@@ -60,6 +60,8 @@ _PURGE_DELAY_S: Final = 5.0
 _ENCODE_S: Final = 5.0
 #: How often is looked whether a model can be made.
 _LOOK_S: Final = 0.5
+#: What a forget leaves to be counted anew begins within so long.
+_RECOUNT_LOOK_S: Final = 0.2
 #: A tenant's first question waits so long for the vectors of its tasks, then does without those that lack: who asked
 #: query waits two seconds for us.
 _LOAD_S: Final = 0.8
@@ -118,6 +120,7 @@ class Learn:
         """Add loops and endpoints to the shell."""
         self.shell.on_start(self._look_seldom)
         self.shell.loop("purge", self._purge)
+        self.shell.loop("recount", self._recount)
         self.shell.loop("waves", self.waves.run)
         self.shell.loop("studies", self._study)
         own = {
@@ -128,7 +131,7 @@ class Learn:
             "related": Endpoint(RelatedAsk, self._related),
             "patterns": Endpoint(PatternsAsk, self._patterns),
             "insights": Endpoint(InsightsAsk, self._insights),
-            "export": Endpoint(ExportRequest, self.exports.answer),
+            "export": Endpoint(ExportRequest, self._export),
         }
         self.process.wire(own | self.asker.wire())
         self.shell.on_stop(self._stop_reading)  # before the store is closed: stoppers run in reverse
@@ -151,16 +154,17 @@ class Learn:
 
     def heads(self, part: int, tenant: str) -> dict[str, Head]:
         """Up to where runs count, and up to where they count for tasks that mean the same: those have their vectors."""
-        return {ARM: self.learner.at[part], TASKS: self.fresh.tasks(part, tenant)}
+        return {ARM: self.fresh.runs(part, tenant), TASKS: self.fresh.tasks(part, tenant)}
 
     def passed(self, part: int) -> dict[str, Head]:
-        """What is erased is gone from counts and tasks at once."""
-        return {ARM: self.learner.at[part], TASKS: self.learner.at[part]}
+        """What is erased is gone from tasks at once, and from counts when those of its procedures were made anew."""
+        return {ARM: self.fresh.passed(part), TASKS: self.learner.at[part]}
 
     def counts(self, tenant: str) -> Counts:
         """What waits to be purged or embedded."""
         erased, pending = self.learner.erased, self.learner.vectors.pending
-        counts: Counts = {"purging": len(erased), "model": self.rows.model()}
+        waiting = self.learner.recounts.waiting(tenant)
+        counts: Counts = {"purging": len(erased), "model": self.rows.model(), "recounting": waiting}
         if tenant:
             counts["purging"] = int(tenant in erased)  # how many others have is not this one's business
             counts["pending_tasks"] = pending.get(tenant, 0)
@@ -225,15 +229,27 @@ class Learn:
         degraded = bool(self.learner.vectors.pending.get(asked.tenant))
         return Found(shown.insights(study.found, asked.ask), study.at, degraded=degraded)
 
+    async def _export(self, part: int, asked: ExportRequest) -> ExportReply:
+        """As `Exports.answer`, but nothing of what a forget erased is told.
+
+        Raises:
+            RequestFailed: Besides, `unavailable`; procedures are still being counted anew.
+        """
+        if self.learner.recounts.since(asked.tenant) is not None:
+            raise RequestFailed(
+                "unavailable", "procedures are being counted anew after a forget; try again in a minute"
+            )
+        return await self.exports.answer(part, asked)
+
     async def _studied(self, tenant: str, kind: Kind, at: Head) -> Study:
         """What was found in many runs, as of what is learnt or a little before.
 
         Raises:
-            RequestFailed: `timeout`; it is still being made for the first time.
+            RequestFailed: `unavailable`; it is still being made for the first time.
         """
         study = await self.studies.get(tenant, kind, at)
         if study is None:
-            raise RequestFailed("timeout", "this is being made of the latest runs; ask again in a few seconds")
+            raise RequestFailed("unavailable", "this is being made of the latest runs; ask again in a few seconds")
         return study
 
     def _compared(self, tenant: str, work: Callable[[], T]) -> tuple[T, bool]:
@@ -296,11 +312,19 @@ class Learn:
         await self.studies.close()
         await asyncio.to_thread(self.boards.close)
 
+    async def _recount(self) -> None:
+        """Count on in turns, between which the writer does what else there is."""
+        while True:
+            await asyncio.sleep(_RECOUNT_LOOK_S)
+            while self.learner.recounts.waiting():
+                await self.process.in_writer(self.learner.recount)
+                self.process.pulse()
+
     async def _purge(self) -> None:
         """Rewrite what holds erased words."""
         while True:
             await asyncio.sleep(_PURGE_DELAY_S)
-            done = await self.process.in_writer(lambda: dict(self.learner.erased))
+            done = await self.process.in_writer(self.learner.purgeable)
             if done:
                 await asyncio.to_thread(self.rows.store.compact)
                 await self.process.in_writer(partial(self.learner.purged, done))

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from jetmem.domain.procedures.crystals import Rules
-from jetmem.domain.procedures.run import Ran
-from jetmem.learn.core import Tally, grown, pairs_of, tallied
-from jetmem.learn.counting import tried
 from jetmem.learn.ports import News
+from jetmem.learn.recounting import Recounting, Remaining, touched, write_procedure
 from jetmem.learn.rows import (
-    AGENT,
-    CONTEXT,
     DEFINITION,
-    ProcedureRow,
     Rows,
     RunRow,
-    ShareRow,
     TaskRow,
-    TriedRow,
     encode,
     hashed,
     place_key,
     prefix,
-    ran,
     run_key,
-    share_key,
-    tried_key,
 )
 from jetmem.runtime.store import WriteSet
 
@@ -35,20 +25,24 @@ from jetmem.runtime.store import WriteSet
 class Forgetting:
     """Reads what remains, and writes rows into the writer's batch. Writer thread only."""
 
-    def __init__(self, rows: Rows, drop: Callable[[WriteSet, str, int, bytes], None], rules: Rules) -> None:
+    def __init__(
+        self, rows: Rows, drop: Callable[[WriteSet, str, int, bytes], None], rules: Rules, later: Recounting
+    ) -> None:
         """Forget over rows.
 
         Args:
             rows: Where they are.
             drop: Called of a task that nobody has any more, with the entry that it came with.
             rules: When a procedure crystallises and dissolves.
+            later: Counts procedures of which too many runs remain to be counted at once.
         """
         self._rules = rules
         self._rows = rows
         self._drop = drop
+        self._later = later
 
-    def take_back(self, batch: WriteSet, tenant: str, rseqs: Sequence[int], news: News) -> bool:
-        """Erase entries of a tenant; whether any of them was ours.
+    def take_back(self, batch: WriteSet, tenant: str, rseqs: Sequence[int], at: int, news: News) -> bool:
+        """Erase entries of a tenant, by forgets up to number `at`; whether any of them was ours.
 
         Each procedure that they touch is read once: ask for many entries together.
         """
@@ -60,6 +54,7 @@ class Forgetting:
                 (definitions if raw[:1] == DEFINITION else runs)[raw[1:]].append(rseq)
                 batch.delete("places", key)
         tasks: Counter[bytes] = Counter()
+        room = self._later.at_once
         for procedure in runs.keys() | definitions.keys():
             for rseq in definitions[procedure]:
                 batch.delete("definitions", run_key(tenant, procedure, rseq))
@@ -68,37 +63,33 @@ class Forgetting:
                 batch.delete("runs", run_key(tenant, procedure, rseq))
                 tasks[row.task] += 1
             if procedure != hashed(""):
-                defined = self._defined(tenant, procedure, definitions[procedure])
-                self._recount(batch, tenant, procedure, gone, news, defined=defined)
+                defined = {run_key(tenant, procedure, rseq) for rseq in definitions[procedure]}
+                room -= self._recount(batch, tenant, procedure, gone, news, defined, room, at)
         self._untask(batch, tenant, tasks, news)
         news.erased = bool(runs or definitions)
         return news.erased
 
-    def _defined(self, tenant: str, procedure: bytes, gone: Sequence[int]) -> bool:
-        """Whether a definition remains."""
-        keys = {run_key(tenant, procedure, rseq) for rseq in gone}
-        return any(key not in keys for key, _ in self._rows.store.scan("definitions", prefix(tenant) + procedure))
-
     def _recount(
         self, batch: WriteSet, tenant: str, procedure: bytes, gone: Sequence[tuple[int, RunRow]], news: News,
-        *, defined: bool,
-    ) -> None:  # fmt: skip
+        undefined: Set[bytes], room: int, at: int,
+    ) -> int:  # fmt: skip
+        """Count what remains, at once where it is at most `room` runs; how many were looked at."""
         old = self._rows.procedure(tenant, procedure)
         if old is None:
-            return
-        fresh = old
-        if gone:
-            left = Remaining(tenant, procedure, gone)
-            left.count(self._rows.runs(tenant, procedure), self._rules)
-            left.write(batch)
-            fresh = ProcedureRow(old.name, *left.grown)
-        key = prefix(tenant) + procedure
-        if fresh.counts.runs or defined:
-            batch.put("procedures", key, encode(fresh))
-            news.procedures[procedure] = fresh
-        else:
-            batch.delete("procedures", key)
-            news.procedures[procedure] = None
+            return 0
+        waits = self._later.counts(tenant, procedure)
+        if gone and (waits or old.counts.runs > room):
+            self._later.begin(batch, tenant, procedure, gone, at)
+            return 0
+        scanned = self._rows.store.scan("definitions", prefix(tenant) + procedure)
+        defined = any(key not in undefined for key, _ in scanned)
+        if not gone:
+            write_procedure(batch, tenant, procedure, old, news, defined=defined)
+            return 0
+        left = Remaining(tenant, procedure, touched(tenant, procedure, gone))
+        looked = left.count(self._rows.runs(tenant, procedure), self._rules, {rseq for rseq, _ in gone})
+        left.write(batch, old.name, news, defined=defined)
+        return looked
 
     def _untask(self, batch: WriteSet, tenant: str, tasks: Counter[bytes], news: News) -> None:
         """Count tasks down; one that no run has goes with its vector."""
@@ -114,48 +105,3 @@ class Forgetting:
             batch.delete("vectors", key)
             self._drop(batch, tenant, row.place, task)
             news.tasks[task] = None
-
-
-class Remaining:
-    """Rows of one procedure that erased runs had a part in, from the runs that remain."""
-
-    def __init__(self, tenant: str, procedure: bytes, gone: Sequence[tuple[int, RunRow]]) -> None:
-        self._tenant, self._procedure = tenant, procedure
-        self._gone = {rseq for rseq, _ in gone}
-        rows = [row for _, row in gone]
-        self.grown = ProcedureRow("").grown
-        self._shares = {(AGENT, row.agent): Tally() for row in rows}
-        self._shares |= {(CONTEXT, pair): Tally() for row in rows for pair in pairs_of(row.context)}
-        self._tried = {tried_key(tenant, row.task, row.context, procedure): TriedRow(row.context) for row in rows}
-
-    def count(self, runs: Iterable[tuple[int, RunRow]], rules: Rules) -> None:
-        """Count those of a procedure's runs that remain, in the order of the log."""
-        for run in self._kept(runs):
-            self.grown = grown(self.grown, run, rules)
-
-    def _kept(self, runs: Iterable[tuple[int, RunRow]]) -> Iterable[Ran]:
-        for rseq, row in runs:
-            if rseq in self._gone:
-                continue
-            run = ran(rseq, row)
-            for share in [(AGENT, row.agent), *((CONTEXT, pair) for pair in pairs_of(row.context))]:
-                if share in self._shares:
-                    self._shares[share] = tallied(self._shares[share], run)
-            key = tried_key(self._tenant, row.task, row.context, self._procedure)
-            if key in self._tried:
-                self._tried[key] = tried(self._tried[key], [run])
-            yield run
-
-    def write(self, batch: WriteSet) -> None:
-        """Write the rows; those of no run go."""
-        for (kind, of), tally in self._shares.items():
-            _put(batch, "shares", share_key(self._tenant, self._procedure, kind, of), tally, ShareRow(of, tally))
-        for key, row in self._tried.items():
-            _put(batch, "tried", key, row.tally, row)
-
-
-def _put(batch: WriteSet, family: str, key: bytes, tally: Tally, row: object) -> None:
-    if tally.runs:
-        batch.put(family, key, encode(row))
-    else:
-        batch.delete(family, key)

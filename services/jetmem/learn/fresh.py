@@ -1,4 +1,4 @@
-"""Up to where every task of a tenant has its vector: what the arm `tasks` says."""
+"""Up to where runs count and forgets are done with, and every task has its vector: what the arms of learn say."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 
 from jetmem.learn.handler import Learner
 from jetmem_schemas.internal import Head
+from jetmem_schemas.subjects import partition_of
 
 #: Ends of writes that are remembered of a partition: of what a task came with only the number in the log is kept.
 _ENDS_MAX: Final = 1_000
@@ -28,13 +29,27 @@ class Fresh:
         """The log is another one, or another shard's: it need not be ours."""
         self._ends.pop(part, None)
 
+    def runs(self, part: int, tenant: str) -> Head:
+        """The last entry applied, or the one before the first forget whose procedures are still being counted."""
+        at = self._learner.at[part]  # before what waits is looked at: what comes meanwhile is not covered by it
+        return self._before(part, at, self._learner.recounts.since(tenant))
+
     def tasks(self, part: int, tenant: str) -> Head:
-        """The entry before the first task that lacks its vector.
+        """That, or the entry before the first task that lacks its vector."""
+        at = self.runs(part, tenant)
+        return self._before(part, at, self._learner.vectors.first_pending(tenant))
+
+    def passed(self, part: int) -> Head:
+        """As `runs`, of all tenants of a partition."""
+        at = self._learner.at[part]
+        waiting = [tenant for tenant in self._learner.recounts.tenants() if partition_of(tenant) == part]
+        return min([at, *(self.runs(part, tenant) for tenant in waiting)], key=lambda head: head.rseq)
+
+    def _before(self, part: int, at: Head, first: int | None) -> Head:
+        """The entry before one that is not done with, if that is not beyond `at`.
 
         Its MEMORY sequence is that of a write before it: 0 where none is remembered, as after a start.
         """
-        at = self._learner.at[part]  # before the tasks are looked at: what comes meanwhile is not covered by it
-        first = self._learner.vectors.first_pending(tenant)
         if first is None or first > at.rseq:
             return at
         ends = list(self._ends.get(part, ()))

@@ -18,6 +18,7 @@ from jetmem.learn.core import Defined, defined_of, run_of
 from jetmem.learn.counting import Counting
 from jetmem.learn.forgetting import Forgetting
 from jetmem.learn.ports import Hears, News
+from jetmem.learn.recounting import AT_ONCE, Recounting
 from jetmem.learn.rows import FAMILIES, Rows, prefix, tenant_of
 from jetmem.learn.vectors import TaskVectors
 from jetmem.runtime import limits, metrics
@@ -40,11 +41,19 @@ class Learner:
         at: Per partition, the last entry applied.
         erased: Per tenant, the last forget whose words may still be in files.
         vectors: Those of tasks.
+        recounts: Procedures that a forget left to be counted anew.
     """
 
     def __init__(
-        self, rows: Rows, hears: Sequence[Hears], parts: Iterable[int], clock: Clock, rules: Rules = RULES
+        self,
+        rows: Rows,
+        hears: Sequence[Hears],
+        parts: Iterable[int],
+        clock: Clock,
+        rules: Rules = RULES,
+        at_once: int = AT_ONCE,
     ) -> None:
+        """Open what the store holds; `at_once` runs are counted anew in one turn of the writer."""
         self.rows = rows
         self.parts = tuple(parts)
         self.at = {part: rows.position(part) for part in self.parts}
@@ -55,7 +64,8 @@ class Learner:
         self._models = Models(clock)
         self._counting = Counting(rows, self.vectors.expect, rules)
         self._hears = (self._counting, *hears)
-        self._forgetting = Forgetting(rows, self.vectors.drop, rules)
+        self.recounts = Recounting(rows, rules, at_once)
+        self._forgetting = Forgetting(rows, self.vectors.drop, rules, self.recounts)
         self._finish()
 
     def _finish(self) -> None:
@@ -120,7 +130,19 @@ class Learner:
         for entry in run:
             gone[entry.tenant] += _forgotten(entry.body).rseqs
             last[entry.tenant] = entry.rseq
-        return {t: last[t] for t, rseqs in gone.items() if self._forgetting.take_back(batch, t, rseqs, news[t])}
+        back = self._forgetting.take_back
+        return {t: last[t] for t, rseqs in gone.items() if back(batch, t, rseqs, run[0].rseq, news[t])}
+
+    def recount(self) -> None:
+        """Count on, for one turn of the writer, what forgets left to be counted."""
+        batch = self.rows.store.batch()
+        news: dict[str, News] = {}
+        self.recounts.slice(batch, news)
+        if news:
+            self.rows.store.write(batch, sync=False)
+            for tenant, each in news.items():
+                self._tell(tenant, each)
+        self.recounts.written()
 
     def _write(self, batch: WriteSet, part: int, at: Head, news: Mapping[str, News]) -> None:
         self.rows.set_position(batch, part, at)
@@ -167,6 +189,10 @@ class Learner:
 
     # --- erasing
 
+    def purgeable(self) -> dict[str, int]:
+        """Of `erased`, those whose rows hold nothing of it any more."""
+        return {tenant: rseq for tenant, rseq in self.erased.items() if self.recounts.since(tenant) is None}
+
     def purged(self, tenants: Mapping[str, int]) -> None:
         """The files were rewritten after `erased` told of these."""
         self.ledger.purged(tenants)
@@ -175,6 +201,7 @@ class Learner:
         """Forget everything of a partition; what is begun is finished, if need be by the next process."""
         self.ledger.drop(part, self._tenants(keys.partition(part)), FAMILIES)
         self.vectors.recount()
+        self.recounts.reload()
         self._clear()
         batch = self.rows.store.batch()
         self.ledger.dropped(batch, part)

@@ -27,9 +27,10 @@ FORMAT: Final = 1
 #: runs: RunRow by (procedure, rseq) · places: what an entry was, and of which procedure, by rseq · procedures:
 #: ProcedureRow · definitions: Defined by (procedure, rseq) · shares: ShareRow by (procedure, agent or context value) ·
 #: tried: TriedRow by (task, context, procedure) · tasks: TaskRow · vectors: by task, with a mark · pending: task by the
-#: run it came with: lacks its vector · meta: checkpoints, model, what is half done.
+#: run it came with: lacks its vector · recounts: what a forget left to be counted anew (`recounting`) · meta:
+#: checkpoints, model, what is half done.
 FAMILIES: Final = (
-    "runs", "places", "procedures", "definitions", "shares", "tried", "tasks", "vectors", "pending", "meta",
+    "runs", "places", "procedures", "definitions", "shares", "tried", "tasks", "vectors", "pending", "recounts", "meta",
 )  # fmt: skip
 AT: Final = b"at:"
 HASH_BYTES: Final = 16
@@ -120,6 +121,14 @@ class TriedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     latest: tuple[Latest, ...] = ()
 
 
+class Outcomes(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A `TriedRow` whose context is passed over."""
+
+    context: msgspec.Raw
+    tally: Tally = Tally()
+    latest: tuple[Latest, ...] = ()
+
+
 class TaskRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A task: how many runs have it, and the entry that it came with."""
 
@@ -133,6 +142,7 @@ decode_procedure = msgspec.msgpack.Decoder(ProcedureRow).decode
 decode_share = msgspec.msgpack.Decoder(ShareRow).decode
 decode_tried = msgspec.msgpack.Decoder(TriedRow).decode
 decode_task = msgspec.msgpack.Decoder(TaskRow).decode
+_outcomes = msgspec.msgpack.Decoder(Outcomes).decode
 _brief = msgspec.msgpack.Decoder(Brief).decode
 _place = msgspec.msgpack.Decoder(_Place).decode
 _defined = msgspec.msgpack.Decoder(Defined).decode
@@ -231,9 +241,12 @@ class Rows:
         """Length of the model's vectors; 0 before the first."""
         return int(self.store.get("meta", b"dimensions") or b"0")
 
-    def runs(self, tenant: str, procedure: bytes) -> Iterator[tuple[int, RunRow]]:
-        """Runs of a procedure with their numbers, in the order of the log."""
-        for key, raw in self.store.scan("runs", prefix(tenant) + procedure):
+    def runs(
+        self, tenant: str, procedure: bytes, after: int = 0, most: int | None = None
+    ) -> Iterator[tuple[int, RunRow]]:
+        """Runs of a procedure with their numbers, in the order of the log: at most so many that come after one."""
+        start = run_key(tenant, procedure, after + 1)
+        for key, raw in islice(self.store.scan("runs", prefix(tenant) + procedure, start=start), most):
             yield keys.from_u64(key[-8:]), _run(raw)
 
     def latest(self, tenant: str, procedure: bytes, most: int) -> list[Ran]:
@@ -272,10 +285,11 @@ class Rows:
         for _, raw in self.store.scan("shares", prefix(tenant) + procedure + kind):
             yield decode_share(raw)
 
-    def tried(self, tenant: str, task: bytes) -> Iterator[tuple[bytes, TriedRow]]:
-        """(procedure, row) of everything that was tried at a task."""
-        for key, raw in self.store.scan("tried", prefix(tenant) + task):
-            yield procedure_of_tried(key), decode_tried(raw)
+    def tried(self, tenant: str, tasks: Sequence[bytes], most: int) -> Iterator[list[tuple[bytes, Outcomes]]]:
+        """(procedure, what came of it) of what was tried at each task, in the order asked; at most so many of each."""
+        start = prefix(tenant)
+        for found in self.store.scan_each("tried", [start + task for task in tasks], most):
+            yield [(procedure_of_tried(key), _outcomes(raw)) for key, raw in found]
 
     def tasks(self, tenant: str, tasks: Sequence[bytes]) -> list[TaskRow | None]:
         """Tasks, in the order asked."""

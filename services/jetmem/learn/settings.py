@@ -16,7 +16,7 @@ class LearnSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How learn holds what it answers from.
 
     Attributes:
-        tasks_max: Tasks of a tenant that are compared with a question, the newest; 1.5 kB each in memory.
+        tasks_max: Tasks of a tenant that are compared with a question, the newest; 2 kB each in memory.
         board_bytes_max: Memory of what questions are answered from, over all tenants; the longest unasked go first.
         study_every_s: Relations, patterns, insights and the model of success of a tenant are made again this often, at
             most, and if somebody asks.

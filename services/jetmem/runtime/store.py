@@ -34,6 +34,9 @@ class Store(Protocol):
     ) -> Iterator[tuple[bytes, bytes]]:
         """Keys that begin with a prefix, in order from `start`, or backwards; a `start` outside them is their end."""
 
+    def scan_each(self, family: str, prefixes: Sequence[bytes], most: int) -> Iterator[list[tuple[bytes, bytes]]]:
+        """For each prefix the first so many keys that begin with it."""
+
     def batch(self) -> WriteSet:
         """A new batch."""
 

@@ -75,6 +75,11 @@ class FakeStore:
         view = [(key, self._values[family][key]) for key in keys]
         return self._within(prefix, view)
 
+    def scan_each(self, family: str, prefixes: Sequence[bytes], most: int) -> Iterator[list[tuple[bytes, bytes]]]:
+        """For each prefix the first `most` keys that begin with it."""
+        for prefix in prefixes:
+            yield list(self.scan(family, prefix))[:most]
+
     @staticmethod
     def _within(prefix: bytes, view: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         for key, value in view:

@@ -1,0 +1,142 @@
+"""What questions are answered from: loaded beside, compared by a part where it is much."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from harness.learn_record import TENANT, Record, Stage
+from jetmem.learn import scan
+from jetmem.learn.board import Board
+from jetmem.learn.boards import Boards
+from jetmem.learn.ports import News
+from jetmem.learn.rows import Rows
+from jetmem.learn.scan import Scan
+from jetmem.runtime.errors import Retryable
+
+
+class Held(Rows):
+    """Vectors are read when they may be."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.open, self.fails = threading.Event(), False
+
+    def all_vectors(self, tenant):
+        assert self.open.wait(60)
+        if self.fails:
+            raise OSError("the disk is gone")
+        return super().all_vectors(tenant)
+
+
+def stage_of(*tasks):
+    record = Record()
+    for n, task in enumerate(tasks):
+        record.ran("p", True, task, id_=f"x{n}")
+    stage = Stage(record)
+    stage.settle()
+    return stage
+
+
+@pytest.fixture
+def held():
+    stage = stage_of("a", "b", "c")
+    rows = Held(stage.store)
+    boards = Boards(rows, stage.settings, wait_s=0.0)
+    yield stage, rows, boards
+    rows.open.set()
+    boards.close()
+
+
+def seen(board, stage, task):
+    vector = np.frombuffer(stage.vector(task), dtype=np.float32)
+    return board.near(vector, 9, 0.99).tasks
+
+
+def done(boards):
+    """Wait until vectors are there."""
+    boards._wait_s = None
+    return boards.compared(TENANT)
+
+
+def test_who_cannot_wait_is_answered_without_the_tasks_that_lack(held):
+    stage, rows, boards = held
+    board = boards.compared(TENANT)
+    assert (board.complete, board.tasks, board.standing(0).names) == (False, 0, ["p"])
+    assert seen(board, stage, "a") == []
+    rows.open.set()
+    assert done(boards) is board
+    assert (board.complete, board.tasks) == (True, 3)
+    assert len(seen(board, stage, "a")) == 1
+
+
+def test_what_is_written_while_vectors_are_loaded_counts(held):
+    stage, rows, boards = held
+    stage.it._hears += (boards,)
+    board = boards.compared(TENANT)
+    stage.record.forget({"x1"})
+    stage.record.ran("q", True, "late", id_="late")
+    stage.settle()
+    assert (board.tasks, len(seen(board, stage, "late"))) == (1, 1)
+    rows.open.set()
+    done(boards)
+    assert [len(seen(board, stage, task)) for task in ("a", "b", "c", "late")] == [1, 0, 1, 1]
+
+
+def test_vectors_that_cannot_be_read_are_read_again(held):
+    _, rows, boards = held
+    rows.fails = True
+    rows.open.set()
+    with pytest.raises(Retryable):
+        done(boards)
+    rows.fails = False
+    assert done(boards).complete
+
+
+def test_places_of_tasks_without_a_vector_and_the_newest_of_too_many():
+    board = Board(4)
+    board.expect([b"1", b"2", b"3", b"4", b"5"])
+    board.fill([b"1", b"2", b"3"], np.eye(4, dtype=np.float32)[:3])
+    board.filled()
+    assert sorted(board.near(np.ones(4, np.float32), 9, 0.5).tasks) == [b"2", b"3"]
+    for n in range(6, 9):
+        board.take(News(tasks={b"%d" % n: np.ones(4, np.float32).tobytes()}))
+    assert board.tasks == 4
+    assert b"8" in board.near(np.ones(4, np.float32), 9, 0.5).tasks
+
+
+def clustered(count, dimensions=64):
+    rng = np.random.default_rng(5)
+    centres = rng.standard_normal((count // 50, dimensions))
+    made = centres[rng.integers(0, len(centres), count)] + 0.8 * rng.standard_normal((count, dimensions))
+    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_by_a_part_nearly_the_same_are_found_with_exact_cosines(monkeypatch, live):
+    monkeypatch.setattr(scan, "PARTS_FROM", 1_000)
+    monkeypatch.setattr(scan, "PART", 24)
+    monkeypatch.setattr(scan, "CANDIDATES", 300)
+    vectors, it = clustered(5_000), Scan()
+    if live:
+        for row, vector in enumerate(vectors):
+            it.put(row, vector, row + 1)
+    else:
+        it.put_many(range(len(vectors)), vectors, len(vectors))
+        it.shorten()
+    view = it.view(len(vectors))
+    assert view.part.shape == (5_000, 24)
+    hits = 0
+    for question in clustered(60)[:40]:
+        exact = vectors @ question
+        wanted = np.argsort(-exact, kind="stable")[:20]
+        rows, cosine = view.nearest(question, 20, -1.0)
+        assert np.allclose(cosine, exact[rows], atol=1e-6)
+        assert cosine == sorted(cosine, reverse=True)
+        hits += len(set(rows) & set(wanted.tolist()))
+    assert hits >= 0.97 * 40 * 20
+    question = vectors[7]
+    it.clear(7)
+    assert 7 not in it.view(len(vectors)).nearest(question, 20, 0.0)[0][:1]
+    it.put(7, question, len(vectors))
+    assert it.view(len(vectors)).nearest(question, 1, 0.0)[0] == [7]

@@ -1,0 +1,116 @@
+"""What a forget leaves to be counted anew, in turns of the writer."""
+
+import pytest
+
+from harness.learn_record import PART, TENANT, Killed, Record, Stage
+from jetmem.learn.fresh import Fresh
+from jetmem.learn.rows import hashed
+from jetmem_schemas.internal import Head
+
+RUNS = 20
+
+
+def stage_of(count=RUNS, at_once=3):
+    record = Record()
+    for n in range(count):
+        record.ran("huge", n % 2 == 0, f"task {n % 4}", id_=f"x{n}", failure=f"broke {n}", context={"lang": "c"})
+    record.ran("small", True, id_="y")
+    stage = Stage(record, at_once=at_once)
+    stage.settle()
+    return stage
+
+
+def rows(stage):
+    return {family: held for family, held in stage.held().items() if family != "tasks"}
+
+
+def same_as_learnt_at_once(stage):
+    again = Stage(stage.record)
+    again.settle()
+    return rows(stage) == rows(again)
+
+
+def test_rows_stay_until_all_that_remains_is_counted_and_nobody_is_told_it_is_done():
+    stage = stage_of()
+    fresh, last = Fresh(stage.it), stage.it.at[PART]
+    fresh.applied(PART)
+    before = stage.rows.procedure(TENANT, hashed("huge"))
+    stage.record.forget({"x3", "y"})
+    stage.read()
+    fresh.applied(PART)
+    turns = 0
+    while stage.it.recounts.waiting(TENANT):
+        assert stage.rows.procedure(TENANT, hashed("huge")) == before
+        assert fresh.runs(PART, TENANT) == fresh.passed(PART) == fresh.tasks(PART, TENANT) == last
+        assert fresh.runs(PART, "zoo") == stage.it.at[PART], "others are not concerned"
+        assert stage.it.purgeable() == {}
+        stage.it.recount()
+        turns += 1
+    assert turns > RUNS / 3
+    assert fresh.runs(PART, TENANT) == fresh.passed(PART) == stage.it.at[PART]
+    assert stage.it.purgeable() == {TENANT: stage.it.at[PART].rseq}
+    assert (stage.procedure("huge").runs, stage.procedure("small")) == (RUNS - 1, None)
+    assert same_as_learnt_at_once(stage)
+
+
+def test_what_comes_meanwhile_is_counted_and_a_second_forget_begins_again():
+    stage = stage_of()
+    stage.record.forget({"x3"})
+    stage.read()
+    stage.it.recount()
+    stage.record.ran("huge", True, "task 1", id_="late")
+    stage.record.defined("huge", description="new")
+    stage.read()
+    stage.it.recount()
+    stage.record.forget({"x1", "x17", "late"}, at_once=2)
+    stage.read()
+    assert stage.it.recounts.since(TENANT) == RUNS + 2, "the first forget"
+    stage.settle()
+    assert (stage.procedure("huge").runs, stage.procedure("huge").description) == (RUNS - 3, "new")
+    assert same_as_learnt_at_once(stage)
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_process_that_dies_begins_again(writes):
+    stage = stage_of()
+    stage.record.forget({"x2", "x3"}, at_once=1)
+    stage.store.left = writes
+    try:
+        stage.read()
+        while stage.it.recounts.waiting():
+            stage.it.recount()
+    except Killed:
+        pass
+    stage.store.left = None
+    stage.open()
+    stage.settle()
+    assert same_as_learnt_at_once(stage)
+
+
+def test_a_procedure_of_which_everything_goes():
+    stage = stage_of()
+    stage.record.forget({f"x{n}" for n in range(RUNS)}, at_once=4)
+    stage.settle()
+    assert stage.procedure("huge") is None
+    assert same_as_learnt_at_once(stage)
+    assert not stage.held()["recounts"]
+
+
+def test_studies_made_with_the_rows_as_they_were_are_void_when_those_are_replaced():
+    stage = stage_of()
+    stage.record.forget({"x3"})
+    stage.read()
+    told = []
+    stage.boards.tell = lambda tenant, news: told.append((tenant, news.erased, len(news.procedures)))
+    stage.settle()
+    assert told == [(TENANT, True, 1)]
+
+
+def test_a_partition_that_begins_again_has_nothing_to_count():
+    stage = stage_of()
+    stage.record.forget({"x3"})
+    stage.read()
+    assert stage.it.recounts.waiting() == 1
+    stage.it.reset(PART)
+    assert (stage.it.recounts.waiting(), stage.it.recounts.since(TENANT)) == (0, None)
+    assert Fresh(stage.it).runs(PART, TENANT) == Head()
