@@ -123,6 +123,7 @@ STAGES: Final = (
         nice=7,
         arms=("procedures", "tasks"),
         says=("notify",),
+        asks=("embed.encode",),
     ),
     Stage(
         name="query",

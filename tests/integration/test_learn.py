@@ -223,6 +223,35 @@ def test_definitions_and_lists(tmp_path):
     run(body, tmp_path)
 
 
+def test_definitions_are_embedded_and_relate_procedures(tmp_path):
+    async def body(it):
+        asked = []
+
+        async def encode(msg):
+            texts = msgspec.msgpack.decode(msg.data, type=EncodeRequest).texts
+            asked.extend(texts)
+            await msg.respond(msgspec.msgpack.encode(EncodeReply(MODEL, [it.vector(text) for text in texts])))
+
+        await it.line.nc.subscribe(subjects.service("embed", "any", "encode"), cb=encode)
+        await it.line.nc.flush()
+        await it.ran("plan", True, PLAIN)
+        await it.ran("verse", True, OTHER)
+        for name in ("plan", "verse"):
+            seq = await it.defined(name, description="bake bread in a hot oven")
+        await it.applied(seq)
+        await it.embedded()
+        question = RelatedAsk("acme", Related(id="plan", kinds=["similar_to"]))
+
+        async def related():
+            return (await it.line.ask("learn", "related", question, Found[list[RelatedProcedure]])).value
+
+        (near,) = await until_async(related, "definitions tell that they are alike")
+        assert (near.id, asked) == ("verse", ["bake bread in a hot oven"])
+        assert near.strength > 0.99
+
+    run(body, tmp_path)
+
+
 def test_a_forget_takes_the_influence_of_a_run_away_and_then_its_words(tmp_path):
     async def body(it):
         await it.applied(await some_runs(it))

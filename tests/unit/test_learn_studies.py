@@ -11,11 +11,13 @@ from harness.toc_record import Clock
 from harness.waiting import until_async
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn import shown
+from jetmem.learn import shown, studies
 from jetmem.learn.estimating import Learnt
 from jetmem.learn.ports import News, Wave
+from jetmem.learn.rows import hashed
 from jetmem.learn.sample import sampled
 from jetmem.learn.waves import Waves
+from jetmem_schemas.internal import Head
 from jetmem_schemas.procedures import Insights, Patterns, Related
 
 DAY = 86_400_000
@@ -282,6 +284,22 @@ def test_what_was_found_before_tasks_had_their_vectors_is_made_again_at_once():
     asyncio.run(body())
 
 
+def test_words_of_few_and_many_tasks_are_the_same(monkeypatch):
+    record = Record()
+    for n in range(9):
+        record.ran("p", True, f"task about thing {n}")
+    stage = learnt(record)
+    few = studied(stage, "words").found
+    monkeypatch.setattr(studies, "_ASIDE_FROM", 5)
+    many = studied(learnt(record), "words").found
+    for each in (few, many):
+        (best, *_), cosine = each.like("thing 7", 3, every=True)
+        assert best == hashed("task about thing 7") and 0.3 < cosine[0] < 1
+        assert each.like("thing 7", 3, every=False).tasks == [], "all have their vectors"
+    assert (many.wording.known != few.wording.known).nnz == 0
+    assert studied(Stage(Record()), "words").found is None
+
+
 def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
     async def body():
         stage = learnt(hard_and_easy())
@@ -296,6 +314,16 @@ def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
         assert not begun(lacking=True)
         stage.clock.now += 2
         assert begun(lacking=True)
+        found = await stage.study("patterns")
+        assert found.lacked
+        later = Head(at.rseq + 1, at.seq)
+        stage.studies._kept[TENANT, "patterns"] = found._replace(took_s=60.0, made_s=stage.clock.monotonic())
+        stage.clock.now += 31
+        stage.studies._waits(TENANT, lacking=False)
+        stage.studies.ask(TENANT, "patterns", later, lacking=True)
+        assert not stage.studies._making, "it rests"
+        stage.studies.ask(TENANT, "patterns", later)
+        assert stage.studies._making, "what came of vectors since is worth a new one"
         await stage.studies.close()
         fresh = learnt(hard_and_easy())
         assert fresh.studies.ask(TENANT, "patterns", at) is None and fresh.studies._making

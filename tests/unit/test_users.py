@@ -71,6 +71,8 @@ def test_a_stage_says_only_what_is_its_own():
     moves = {name for name, held in every.items() if may(held, subjects.owners("persist"))}
     assert moves == {name for name, held in every.items() if may(held, subjects.service("persist", 1, "copy"))}
     assert moves == {"persist"} and not any(may(held, subjects.owners("index")) for held in every.values())
+    encodes = {name for name, held in every.items() if may(held, subjects.service("embed", "any", "encode"))}
+    assert encodes == {"learn", "query"}
     for held in every.values():
         assert not may(held, subjects.query("acme", "forget")) and not may(held, "$JS.API.STREAM.DELETE.MEMORY")
         assert not may(held, subjects.record(1)) or held is every["persist"]

@@ -125,11 +125,12 @@ async def _learnt(fold: Client, say: Told) -> None:
         say.still(f"{fold.tenant}: runs are behind")
     subject = subjects.service("learn", subjects.partition_of(fold.tenant), "status")
     while True:
-        await fold.recommend("anything", k=1)  # a model is made for who asks
         status = await ask(fold.nats, subject, {"tenant": fold.tenant}, StageStatus, _ASK_S)
         undone = {name: status.counts[name] for name in _UNDONE if status.counts[name]}
         if not undone:
             return
+        if set(undone) == {"model_behind"}:
+            await fold.recommend("anything", k=1)  # a model is made for who asks
         say.still(f"{fold.tenant}: {undone}")
         await asyncio.sleep(_LOOK_S)
 

@@ -1,6 +1,7 @@
 """learn: knows which procedure works for which task, from the runs that agents report.
 
-Reads: RECORD, by the projection loop. Emits: jobs to EMBED, for the vectors of tasks. Store: RocksDB `learn/rows`
+Reads: RECORD, by the projection loop. Emits: jobs to EMBED, for the vectors of tasks; asks embed itself for those of
+definitions. Store: RocksDB `learn/rows`
 (runs, what is counted of them, definitions, tasks with their vectors, checkpoint).
 Ack point: none; the checkpoint is in the same write as runs and counts. A job is acknowledged when its vectors are
 stored.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -40,14 +40,8 @@ TASK_CHARS: Final = 300
 
 #: Place of tasks in the evidence, from 0.
 Order: TypeAlias = Mapping[bytes, int]
-
-
-class Shown(NamedTuple):
-    """One run as evidence: at a task with this cosine to the one asked about."""
-
-    run: Latest
-    task: bytes
-    cosine: float
+#: A run, and the task that it was of.
+Evidence: TypeAlias = tuple[Seen, Latest]
 
 
 class Answers:
@@ -147,23 +141,23 @@ class Answers:
 
     def _similar(self, asked: Asked, found: Estimates, order: Order) -> list[Neighbour]:
         """Of each task most like this one the latest success, or else the latest run, of any procedure."""
-        best: dict[bytes, tuple[Shown, str]] = {}
+        best: dict[bytes, tuple[Evidence, str]] = {}
         for row, seen in found.seen.items():
-            for each in _each_run(seen):
-                run, held = each.run, best.get(each.task)
-                if held is None or (run.success, run.at_ms, run.id) > (held[0].run.success, *held[0].run[:2]):
-                    best[each.task] = each, found.standing.names[row]
-        first = sorted(best.values(), key=lambda each: order[each[0].task])[:SIMILAR]
+            for each, run in _runs(seen):
+                held = best.get(each.task)
+                if held is None or (run.success, run.at_ms, run.id) > (held[0][1].success, *held[0][1][:2]):
+                    best[each.task] = (each, run), found.standing.names[row]
+        first = sorted(best.values(), key=lambda each: order[each[0][0].task])[:SIMILAR]
         return self._neighbours(asked, [each for each, _ in first], [name for _, name in first])
 
-    def _neighbours(self, asked: Asked, seen: Sequence[Shown], names: Sequence[str] = ()) -> list[Neighbour]:
-        tasks = self._rows.tasks(asked.tenant, [each.task for each in seen])
+    def _neighbours(self, asked: Asked, seen: Sequence[Evidence], names: Sequence[str] = ()) -> list[Neighbour]:
+        tasks = self._rows.tasks(asked.tenant, [each.task for each, _ in seen])
         return [
             Neighbour(
-                run=each.run.id, task=task.text[:TASK_CHARS], agent=each.run.agent, success=each.run.success,
+                run=run.id, task=task.text[:TASK_CHARS], agent=run.agent, success=run.success,
                 similarity=min(1.0, max(0.0, each.cosine)), procedure=name,
             )
-            for each, task, name in zip(seen, tasks, names or [""] * len(seen), strict=True)
+            for (each, run), task, name in zip(seen, tasks, names or [""] * len(seen), strict=True)
             if task is not None
         ]  # fmt: skip
 
@@ -256,18 +250,18 @@ class Answers:
         )
 
 
-def _each_run(seen: Iterable[Seen]) -> Iterator[Shown]:
-    return (Shown(run, each.task, each.cosine) for each in seen for run in each.runs)
+def _runs(seen: Iterable[Seen]) -> Iterator[Evidence]:
+    return ((each, run) for each in seen for run in each.runs)
 
 
-def _spread_out(seen: Iterable[Seen], order: Order) -> list[Shown]:
+def _spread_out(seen: Iterable[Seen], order: Order) -> list[Evidence]:
     """Runs as evidence: the latest of each task, in the order of tasks, before a task comes again."""
     came: Counter[bytes] = Counter()
     held = []
-    for each in sorted(_each_run(seen), key=lambda each: (each.run.at_ms, each.run.id), reverse=True):
-        held.append((came[each.task], order[each.task], each))
+    for each, run in sorted(_runs(seen), key=lambda one: (one[1].at_ms, one[1].id), reverse=True):
+        held.append((came[each.task], order[each.task], (each, run)))
         came[each.task] += 1
-    return [each for *_, each in sorted(held, key=lambda each: each[:2])[:NEIGHBOURS]]
+    return [each for *_, each in sorted(held, key=lambda one: one[:2])[:NEIGHBOURS]]
 
 
 def _version(row: ProcedureRow | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ LIKENESS_MIN: Final = 0.1
 
 
 class Worded(NamedTuple):
-    """Words of the tasks of a sample, by task; `without` marks those that lacked their vector."""
+    """Words of the tasks of a sample; `without` marks those that lacked their vector."""
 
     wording: Wording
     tasks: list[bytes]
@@ -48,14 +48,18 @@ class Worded(NamedTuple):
         return Near([self.tasks[row] for row in best], retrieval.stretched(likeness[best]))
 
 
-def worded(of: Sampled, analyze: Callable[[str], list[str]]) -> Worded | None:
-    """The tasks of a sample; None of none."""
+def told(of: Sampled) -> tuple[list[str], list[bool]]:
+    """Texts of a sample's tasks, and which of them lacked their vector."""
     texts = sorted({run.task for run in of.runs if run.task})
+    return texts, [text not in of.vectors for text in texts]
+
+
+def worded(texts: list[str], without: list[bool], analyze: Callable[[str], list[str]]) -> Worded | None:
+    """Words of tasks; None of none."""
     if not texts:
         return None
     tasks = [hashed(text) for text in texts]
-    without = np.array([text not in of.vectors for text in texts])
-    return Worded(Wording(texts, analyze), tasks, {task: row for row, task in enumerate(tasks)}, without)
+    return Worded(Wording(texts, analyze), tasks, {task: row for row, task in enumerate(tasks)}, np.array(without))
 
 
 def together(by_vector: Near, by_words: Near, count: int) -> Near:
@@ -83,12 +87,21 @@ def places(rows: Rows, tenant: str, text: str, near: Mapping[bytes, float], word
         vectors = _vectors(rows, tenant, first)
         among = (vectors @ vectors.T).astype(np.float64)
         if words is not None:
-            said = words.wording.of([each.text if each else "" for each in rows.tasks(tenant, first)])
+            said = _said(rows, tenant, first, words)
             scores = scores + (said @ words.wording.of([text]).T).toarray()[:, 0]
             among = among + (said @ said.T).toarray()
         scores = retrieval.less_crowded(scores, among)
     best = [first[at] for at in np.argsort(-scores, kind="stable")]
     return {task: place for place, task in enumerate([*best, *rest])}
+
+
+def _said(rows: Rows, tenant: str, tasks: list[bytes], words: Worded) -> Any:
+    """Words of tasks, a row for each."""
+    known = [words.row[task] for task in tasks if task in words.row]
+    if len(known) == len(tasks):
+        return words.wording.known[known]
+    # some are newer, or older, than the sample
+    return words.wording.of([each.text if each else "" for each in rows.tasks(tenant, tasks)])
 
 
 def _vectors(rows: Rows, tenant: str, tasks: list[bytes]) -> Vectors:

@@ -1,7 +1,7 @@
 """What was found in the latest runs of tenants: made aside when somebody asks, kept until it is old.
 
-A model is fitted in a process of its own, one at a time, the rest in a thread. While few tenants have one, and for
-those that do, it is made before anybody asks, once nothing new comes.
+A model is fitted in a process of its own, one at a time, and so are many words; the rest in a thread. While few tenants
+have one, and for those that do, it is made before anybody asks, once nothing new comes.
 
 A forget makes all of its tenant's void: nothing answers that was made with what was erased.
 """
@@ -44,6 +44,8 @@ _KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 
 #: Who asks waits so long for what is being made, then takes what was made before.
 WAIT_S: Final = 1.2
 _NICE: Final = 10
+#: Tasks whose words are looked at in another process: 20,000 take seconds.
+_ASIDE_FROM: Final = 1_000
 #: Definitions that embed is asked about at once: other questions wait behind them.
 _ENCODED_AT_ONCE: Final = 8
 #: What took long is made again only after so many times as long: a model may take seconds.
@@ -60,7 +62,8 @@ QUIET_S: Final = 1.0
 class Study(NamedTuple):
     """What was found, up to which entry, when (monotonic, seconds), and how long it took.
 
-    `tasks`: with vectors, that it was made of; `came`: tasks of the tenant that had got theirs in this process by then.
+    `tasks`: with vectors, that it was made of; `came`: tasks of the tenant that had got theirs in this process by then;
+    `lacked`: whether some still lacked theirs.
     """
 
     found: Any
@@ -69,6 +72,7 @@ class Study(NamedTuple):
     took_s: float
     tasks: int = 0
     came: int = 0
+    lacked: bool = False
 
 
 class Studies:
@@ -132,8 +136,8 @@ class Studies:
         """
         kept = self._now(tenant, kind)
         waits = self._waits(tenant, lacking=lacking)
-        if not waits and (tenant, kind) not in self._making and self._is_old(tenant, kind, kept, at):
-            task = asyncio.create_task(self._make(tenant, kind, at))
+        if not waits and (tenant, kind) not in self._making and self._is_old(tenant, kind, kept, at, lacking):
+            task = asyncio.create_task(self._make(tenant, kind, at, lacking))
             self._making[tenant, kind] = task
             task.add_done_callback(lambda _: self._making.pop((tenant, kind), None))
         return kept
@@ -204,15 +208,16 @@ class Studies:
         now = self._clock.monotonic()
         return now - self._lacking.setdefault(tenant, now) < VECTORS_S
 
-    def _is_old(self, tenant: str, kind: Kind, kept: Study | None, at: Head) -> bool:
+    def _is_old(self, tenant: str, kind: Kind, kept: Study | None, at: Head, lacking: bool) -> bool:
         if kept is None:
             return True
         if kind != "patterns" and self._came[tenant] - kept.came > GROWN * kept.tasks:
             return True
-        rest_s = max(self._settings.study_every_s, _TIMES * kept.took_s)
+        whole = kept.lacked and not lacking  # it was made without all vectors, which are there now
+        rest_s = self._settings.study_every_s if whole else max(self._settings.study_every_s, _TIMES * kept.took_s)
         return kept.at.rseq < at.rseq and self._clock.monotonic() - kept.made_s >= rest_s
 
-    async def _make(self, tenant: str, kind: Kind, at: Head) -> None:
+    async def _make(self, tenant: str, kind: Kind, at: Head, lacked: bool) -> None:
         since, began, came = self._since(tenant), self._clock.monotonic(), self._came[tenant]
         try:
             found, tasks = await self._made(tenant, kind)
@@ -224,7 +229,7 @@ class Studies:
         with self._lock:
             if since != self._since(tenant):
                 return  # it may be made of what was erased meanwhile
-            self._kept[tenant, kind] = Study(found, at, now, now - began, tasks, came)
+            self._kept[tenant, kind] = Study(found, at, now, now - began, tasks, came, lacked)
             same = [key for key in self._kept if key[1] == kind]
             for key in same[: max(0, len(same) - _KEPT_MAX[kind])]:
                 del self._kept[key]
@@ -241,6 +246,12 @@ class Studies:
             meanings = await self._meanings(defined.values(), known.found.meanings if known else {})
             work = partial(study.related, of, spread=self._settings.contagion, defined=defined, meanings=meanings)
             return await in_pool(work), self._tasks(of)
+        if kind == "words":
+            tasks, texts, without = await in_pool(partial(self._for_words, tenant))
+            if len(texts) < _ASIDE_FROM:
+                return await in_pool(partial(similar.worded, texts, without, analyze)), tasks
+            async with self._fitting:
+                return await aside(similar.worded, texts, without, analyze), tasks
         if kind != "model":
             return await in_pool(partial(self._study, tenant, kind))
         async with self._fitting:
@@ -248,6 +259,11 @@ class Studies:
             if len(given[0].situations) < CLUSTERS_MIN:
                 return study.UNJUDGED, tasks
             return await aside(study.model, *given, self._settings.boosting), tasks
+
+    def _for_words(self, tenant: str) -> tuple[int, list[str], list[bool]]:
+        """Tasks with vectors, texts of all, and which lack theirs."""
+        of = sampled(self._rows, tenant, self._settings.study_runs)
+        return self._tasks(of), *similar.told(of)
 
     def _for_related(self, tenant: str) -> tuple[Sampled, dict[str, str]]:
         """Runs, and what definitions of their procedures say."""
@@ -273,8 +289,6 @@ class Studies:
         tasks = self._tasks(of)
         if kind == "patterns":
             return study.recurring(of), tasks
-        if kind == "words":
-            return similar.worded(of, analyze), tasks
         return study.told(of), tasks
 
     def _for_model(self, tenant: str) -> tuple[int, tuple[Sample, list[str], dict[str, float]]]:
