@@ -207,20 +207,22 @@ async def flood(url: str) -> None:
 def test_causes_beside_each_other(here: Here) -> None:
     place, disk = here.place, here.disks["index"]
     place.over(BESIDE | LATE, place.ask)
-    with here.running.hung("embed"), here.store.stalled():
-        place.work(texts=600, questions=0)
-        asyncio.run(fill(here.other.url, 15))
-        asyncio.run(flood(here.other.url))
+    with ExitStack() as asker:
+        with here.running.hung("embed"), here.store.stalled():
+            place.work(texts=600, questions=0)
+            asyncio.run(fill(here.other.url, 15))
+            asyncio.run(flood(here.other.url))
 
-        def step() -> None:
-            place.work(poison=2)
-            if disk.free_share() > 0.08:
-                disk.take(min(0.2, disk.free_share() - 0.05))
+            def step() -> None:
+                place.work(poison=2)
+                if disk.free_share() > 0.08:
+                    disk.take(min(0.2, disk.free_share() - 0.05))
 
-        place.fire(BESIDE, step)
-    disk.clear()
-    asyncio.run(empty(here.other.url))
-    place.fire({"JetmemLag"})
+            place.fire(BESIDE, step)
+            asker.enter_context(here.running.hung("index"))  # nobody takes what embed is about to make
+        disk.clear()
+        asyncio.run(empty(here.other.url))
+        place.fire({"JetmemLag"})
     place.over(BESIDE, place.ask)
 
 

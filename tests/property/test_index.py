@@ -419,6 +419,18 @@ class IndexMachine(RuleBasedStateMachine):
                 assert not [g for g in gone if g in value]
 
 
+def test_what_comes_back_while_its_leaving_is_committed_is_found():
+    machine = IndexMachine()
+    try:
+        machine.outlive(embedded=False, id_="toc:day:2026-01-15", tenant="zoo", text="apple")
+        machine.die(how="power")
+        machine.retain(tenant="zoo", segment=0, day=0)
+        machine.begin_commit()
+        machine.settle()
+    finally:
+        machine.teardown()
+
+
 TestIndex = IndexMachine.TestCase
 TestIndex.settings = settings(
     max_examples=300,

@@ -21,6 +21,7 @@ from jetmem.index.names import Names
 from jetmem.index.nodes import Nodes
 from jetmem.index.pieces import Pieces
 from jetmem.index.ports import Splitter
+from jetmem.index.redo import Redo
 from jetmem.index.retention import Limits, Sweep
 from jetmem.index.rewrite import Rewrite
 from jetmem.index.rows import FAMILIES, Doc, Rows, nodes_of
@@ -72,15 +73,16 @@ class Indexer:
         clock = clock or SystemClock()
         self.arrivals = Arrivals(rows.store)
         self.limits = Limits(clock)
-        self.nodes = Nodes(rows, tenants, self.names, self.pieces, self.arrivals, self.limits)
-        self.sweep = Sweep(rows, tenants, self.names, self.pieces, self.limits)
+        self.redo = Redo(rows.store)
+        self.nodes = Nodes(rows, self.redo, tenants, self.names, self.pieces, self.arrivals, self.limits)
+        self.sweep = Sweep(rows, self.redo, tenants, self.names, self.pieces, self.limits)
         self.models = Models(clock)
         self.rows_at = {part: rows.position(part) for part in self.parts}
         self.text_at = {part: text.head(part) for part in self.parts}
         self.ledger = Ledger(rows.store)
         self.erased = self.ledger.erased
         self.uncommitted: Counter[int] = Counter()
-        self._committing: dict[int, tuple[Head, list[bytes]]] = {}
+        self._committing: dict[int, Head] = {}
         self._text_taken = dict(self.text_at)
         self._rewrite: Rewrite | None = None
         self._to_rewrite: list[int] | None = None
@@ -203,7 +205,7 @@ class Indexer:
         after = {(doc.sid, doc.position + step) for doc in docs for step in range(1, REACH + 1)}
         for rseq in self.rows.places(tenant.name, sorted(after)):
             if rseq:
-                batch.put("redo", keys.log(part, rseq), tenant.name.encode())
+                self.redo.note(batch, tenant.name, rseq)
         self.names.drop(tenant, docs)
         corrected = self.corrections.drop(batch, tenant.name, gone)
         if self.nodes.erase(batch, tenant.name, gone) or corrected or docs:
@@ -227,7 +229,7 @@ class Indexer:
             What is under way, by partition; to be given to `end_commit` when it is done.
         """
         parts = [part for part in (self.parts if only is None else (only,)) if part not in self._committing]
-        redone = {part: self._redo(part) for part in parts}
+        redone = {part: self._add_again(part) for part in parts}
         moved = {p: self._text_taken[p] for p in parts if redone[p] or self._text_taken[p] != self.text_at[p]}
         if not moved:
             return {}
@@ -235,7 +237,8 @@ class Indexer:
             self.rows.store.sync()
         crashpoint("index:before-text-commit")
         for part, head in moved.items():
-            self._committing[part] = (head, redone[part])
+            self._committing[part] = head
+            self.redo.begin(part, redone[part])
             self.uncommitted.pop(part, None)
         return {part: self.text.begin(part, head) for part, head in moved.items()}
 
@@ -243,31 +246,23 @@ class Indexer:
         """A commit is done, or is waited for: what it holds counts as searchable."""
         if part not in self._committing:  # a reset, or somebody in more of a hurry, has ended it
             return
-        head, redone = self._committing.pop(part)
+        head = self._committing.pop(part)
         self.text.end(part)
         crashpoint("index:after-text-commit")
         metrics.indexed.labels("text").inc(max(0, head.rseq - self.text_at[part].rseq))
         self.text_at[part] = head
-        if redone:
-            batch = self.rows.store.batch()
-            for key in redone:
-                batch.delete("redo", key)
-            self.rows.store.write(batch, sync=False)
+        self.redo.end(part)
 
-    def _redo(self, part: int) -> list[bytes]:
-        """Index again the documents whose windows held erased words."""
-        done: list[bytes] = []
-        for key, raw in self.rows.store.scan("redo", keys.partition(part)):
-            rseq, tenant = keys.from_u64(key[1:]), raw.decode()
-            if rseq > self._text_taken[part].rseq:
-                continue
+    def _add_again(self, part: int) -> list[int]:
+        """Index again what is noted: documents whose windows held erased words, nodes that left or came back."""
+        due = self.redo.due(part, self._text_taken[part].rseq)
+        for rseq, space in due:
             self.text.delete(part, rseq)
-            doc = self.rows.doc(tenant, rseq)
+            doc = self.rows.doc(space, rseq)
             if doc is not None:
-                self.words.add(part, tenant, doc, again=True)
-            self._touch(part, tenant, rseq)
-            done.append(key)
-        return done
+                self.words.add(part, space, doc, again=True)
+            self._touch(part, space, rseq)
+        return [rseq for rseq, _ in due]
 
     def store_vectors(self, ready: VectorsReady) -> int | None:
         """Store vectors that embed made; how many passages of ours they were for, None if they are not wanted now."""
@@ -318,6 +313,7 @@ class Indexer:
         held = self.rows.store.scan("tenants", keys.partition(part))
         self.ledger.drop(part, (owner(key[1:-1].decode()) for key, _ in held), FAMILIES)
         self._committing.pop(part, None)
+        self.redo.drop(part)
         self.text.drop(part)
         self.tenants.clear()
         self.words.clear()

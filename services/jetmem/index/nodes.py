@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jetmem.domain import keys
 from jetmem.index.arrivals import Arrivals
 from jetmem.index.core import Told, told_of
 from jetmem.index.names import Names
 from jetmem.index.pieces import Pieces
+from jetmem.index.redo import Redo
 from jetmem.index.retention import Limits
 from jetmem.index.rows import Doc, OfNode, Rows, nodes_of
 from jetmem.index.tenants import Tenant, Tenants
@@ -21,9 +21,10 @@ class Nodes:
     """Takes versions of nodes in the order of the log, in which the later of an id is the newer. Writer thread only."""
 
     def __init__(
-        self, rows: Rows, tenants: Tenants, names: Names, pieces: Pieces, arrivals: Arrivals, limits: Limits
+        self, rows: Rows, redo: Redo, tenants: Tenants, names: Names, pieces: Pieces, arrivals: Arrivals, limits: Limits
     ) -> None:
         self._rows = rows
+        self._redo = redo
         self._tenants = tenants
         self._names = names
         self._pieces = pieces
@@ -42,7 +43,7 @@ class Nodes:
             old = self._rows.node(tenant.name, entry.id)
             if old is not None:
                 replaced.append((tenant, old))
-                batch.put("redo", keys.log(part, old.rseq), tenant.name.encode())
+                self._redo.note(batch, tenant.name, old.rseq)
                 self._rows.drop_node(batch, tenant.name, old.id)
             told = told_of(entry)
             if told is not None:

@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Final
 
-from jetmem.domain import keys
 from jetmem.index.core import leaves_at
 from jetmem.index.names import Names
 from jetmem.index.pieces import Pieces
+from jetmem.index.redo import Redo
 from jetmem.index.rows import Doc, Rows, nodes_of
 from jetmem.index.tenants import Tenant, Tenants
 from jetmem.runtime.clock import Clock
@@ -58,8 +58,9 @@ class Limits:
 class Sweep:
     """Goes through the nodes of tenants and takes each out, or back. Writer thread only; ending anywhere is safe."""
 
-    def __init__(self, rows: Rows, tenants: Tenants, names: Names, pieces: Pieces, limits: Limits) -> None:
+    def __init__(self, rows: Rows, redo: Redo, tenants: Tenants, names: Names, pieces: Pieces, limits: Limits) -> None:
         self._rows = rows
+        self._redo = redo
         self._tenants = tenants
         self._names = names
         self._pieces = pieces
@@ -104,7 +105,7 @@ class Sweep:
                 self._pieces.drop(batch, tenant, doc)
         for doc in turned:
             self._rows.put_doc(batch, tenant.name, doc)
-            batch.put("redo", keys.log(partition_of(owner(tenant.name)), doc.rseq), tenant.name.encode())
+            self._redo.note(batch, tenant.name, doc.rseq)
             tenant.row.count_node(out=not doc.out, by=-1)
             tenant.row.count_node(out=doc.out, by=1)
         self._names.touch(tenant)
