@@ -56,7 +56,7 @@ def disk(root: Path) -> dict[str, float]:
 
 
 def cpu_seconds(processes: Mapping[str, int]) -> dict[str, float]:
-    """Processor time of each so far."""
+    """Processor time of each so far, without its children."""
     tick = os.sysconf("SC_CLK_TCK")
     found = {}
     for name, pid in processes.items():
@@ -92,13 +92,27 @@ async def rest(processes: Mapping[str, int], nc: Nats, told: Told, timeout_s: fl
     Processor time alone does not tell: on a busy machine what is still to be done hardly gets any.
     """
     began = time.perf_counter()
-    before = sum(cpu_seconds(processes).values())
+    before = _of_all(processes)
     while time.perf_counter() - began < timeout_s:
         await asyncio.sleep(_LOOK_S)
-        now = sum(cpu_seconds(processes).values())
+        now = _of_all(processes)
         unlinked = int((await conditions.stage_counts(nc, "index")).get("unlinked", 0))
         if not unlinked and (now - before) / _LOOK_S < _IDLE_SHARE:
             break
         told.still(f"{unlinked} vectors wait to be linked, {now - before:.1f} s of processor time in {_LOOK_S:g} s")
         before = now
     return time.perf_counter() - began
+
+
+def _of_all(processes: Mapping[str, int]) -> float:
+    """Processor time of processes and of what they have started and not ended: what is studied is fitted there."""
+    listed = (path for pid in processes.values() for path in (_PROC / str(pid) / "task").glob("*/children"))
+    children = {child for path in listed for child in _read(path).split()}
+    return sum(cpu_seconds({**processes, **{child: int(child) for child in children}}).values())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:  # it has ended
+        return ""
