@@ -44,7 +44,7 @@ class View(NamedTuple):
             cosine = self.vectors @ vector
         else:
             told = self.part @ (vector @ self.basis)
-            rows = np.sort(np.argpartition(told, total - CANDIDATES)[total - CANDIDATES :])  # memory is read in order
+            rows = _highest(told, CANDIDATES)
             cosine = self.vectors[rows] @ vector
         if len(rows) > count:
             best = np.argpartition(cosine, len(rows) - count)[len(rows) - count :]
@@ -129,3 +129,10 @@ class Scan:
         self._basis = self._part = None
         if shorten:
             self.shorten()
+
+
+def _highest(of: Vectors, count: int) -> NDArray[np.intp]:
+    """Places of the highest `count` numbers, in order, so that memory is read in order; of equal ones some more."""
+    least = np.partition(of, len(of) - count)[len(of) - count]  # half of what argpartition takes
+    rows = np.flatnonzero(of >= least)
+    return rows if len(rows) <= 2 * count else np.sort(np.argpartition(of, len(of) - count)[len(of) - count :])
