@@ -301,7 +301,7 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Works(msgspec.Struct, frozen=True, kw_only=True):
-    """How a procedure does in a cluster; `lift` is its rate less the cluster's."""
+    """How a procedure does in a cluster; `lift` is its rate over the cluster's."""
 
     id: str
     rate: float
