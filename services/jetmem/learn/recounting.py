@@ -220,14 +220,16 @@ class Recounting:
         return found
 
     def slice(self, batch: WriteSet, news: dict[str, News]) -> None:
-        """Count on; what is through goes into the batch."""
+        """Count on; what is through goes into the batch, what is not waits until all others had their turn."""
         left = self.at_once
         while left > 0 and self._works:
-            work = next(iter(self._works.values()))
+            key, work = next(iter(self._works.items()))
             runs = self._rows.runs(work.tenant, work.procedure, work.left.upto, left)
             looked = work.left.count(runs, self._rules)
             if looked < left:
                 self._finish(batch, work, news.setdefault(work.tenant, News()))
+            else:  # who forgets again and again begins again each time, and must not hold up the others
+                self._works[key] = self._works.pop(key)
             left -= max(1, looked)
 
     def _finish(self, batch: WriteSet, work: _Work, news: News) -> None:
