@@ -6,6 +6,7 @@ beside, and who cannot wait is answered without those that lack.
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -159,7 +160,8 @@ class Loader:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _fill(self, rows: Rows, tenant: str, board: Board) -> None:
-        board.expect([task for _, task in sorted(rows.places(tenant))[-self._tasks_max :]])
+        newest = heapq.nlargest(self._tasks_max, rows.places(tenant))
+        board.expect([task for _, task in reversed(newest)])
         for tasks, vectors in _chunks(rows, tenant):
             if self._closed:
                 return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
@@ -62,10 +63,34 @@ class Found(msgspec.Struct, frozen=True):
 
 def within(steps: Sequence[str]) -> set[Steps]:
     """Every pattern of a run's steps, once."""
+    return {found for size in range(SHORTEST, LONGEST + 1) for found in _in_a_row(steps, size)}
+
+
+def _in_a_row(steps: Sequence[str], size: int) -> set[Steps]:
     kept = tuple(steps[:STEPS_MAX])
-    return {
-        kept[start : start + size] for size in range(SHORTEST, LONGEST + 1) for start in range(len(kept) - size + 1)
-    }
+    return {kept[start : start + size] for start in range(len(kept) - size + 1)}
+
+
+def often(succeeded: Sequence[Sequence[str]], most: int) -> set[Steps]:
+    """Patterns of at least `SUCCESSES_MIN` successful runs: the `most` that succeeded most, ties by steps.
+
+    Level by level (Agrawal and Srikant, 1994): a pattern is in no more runs than its beginning, and sorts behind it, so
+    one whose beginning is not among the most need not be counted. What is held is bounded by pairs of steps.
+    """
+    kept: Counter[Steps] = Counter()
+    begun: Counter[Steps] = Counter()
+    for size in range(SHORTEST, LONGEST + 1):
+        seen: Counter[Steps] = Counter()
+        for steps in succeeded:
+            seen.update(found for found in _in_a_row(steps, size) if size == SHORTEST or found[:-1] in begun)
+        begun = _most(seen, most)
+        kept |= begun
+    return set(_most(kept, most))
+
+
+def _most(seen: Counter[Steps], most: int) -> Counter[Steps]:
+    enough = [each for each in seen.items() if each[1] >= SUCCESSES_MIN]
+    return Counter(dict(heapq.nsmallest(most, enough, key=lambda each: (-each[1], each[0]))))
 
 
 def apply(row: Pattern, run: Ran) -> Pattern:
