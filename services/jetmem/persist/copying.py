@@ -24,6 +24,16 @@ _META: Final = (b"head:", b"base:", b"forgot:", b"loose:")
 Row = tuple[int, bytes, bytes]
 
 
+class Place(NamedTuple):
+    """Where rows of a partition go on: number of a source, key."""
+
+    source: int = 0
+    key: bytes = b""
+
+
+BEGINNING: Final = Place()
+
+
 class _Source(NamedTuple):
     family: str
     before: bytes
@@ -73,17 +83,21 @@ def family_of(source: int) -> str:
     return _SOURCES[source].family
 
 
-def drop_some(store: Store, part: int) -> bool:
-    """Delete some rows of a partition, synced; false if there were none. Writer thread only."""
+def drop_some(store: Store, part: int, behind: Place) -> Place | None:
+    """Delete some rows of a partition behind a place, synced; where it ended, None if there were none. Writer thread.
+
+    From the beginning each time, all that was deleted before would be passed over again.
+    """
     batch = store.batch()
-    for source, key, _ in _rows(store, part, 0, b""):
+    end = None
+    for source, key, _ in _rows(store, part, *behind):
         batch.delete(family_of(source), key)
+        end = Place(source, key)
         if len(batch) >= _DROP_ROWS:
             break
-    if not len(batch):
-        return False
-    store.write(batch, sync=True)
-    return True
+    if end is not None:
+        store.write(batch, sync=True)
+    return end
 
 
 def has_rows(store: Store, parts: Sequence[int]) -> bool:
