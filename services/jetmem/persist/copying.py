@@ -6,7 +6,7 @@ rows of `purge`. The outbox has none, for who parks a partition sends them first
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from jetmem.domain import keys
@@ -98,8 +98,3 @@ def drop_some(store: Store, part: int, behind: Place) -> Place | None:
     if end is not None:
         store.write(batch, sync=True)
     return end
-
-
-def has_rows(store: Store, parts: Sequence[int]) -> bool:
-    """Whether there is anything of these partitions."""
-    return any(next(_rows(store, part, 0, b""), None) is not None for part in parts)
