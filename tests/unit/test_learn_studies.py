@@ -11,7 +11,7 @@ from harness.toc_record import Clock
 from harness.waiting import until_async
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn import shown, studies
+from jetmem.learn import shown, studies, study
 from jetmem.learn.estimating import Learnt
 from jetmem.learn.ports import News, Wave
 from jetmem.learn.rows import hashed
@@ -256,6 +256,30 @@ def test_what_is_found_is_made_again_when_it_is_old_and_somebody_asks():
         assert (await stage.study("patterns")).found.rows["a", "b"].successes == 4
         stage.studies.clear()
         assert stage.studies.ask(TENANT, "patterns", stage.it.at[PART]) is None
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
+def test_what_cannot_be_made_is_not_tried_for_every_question(monkeypatch):
+    async def body():
+        record = Record()
+        record.ran("p", True, steps=steps("a", "b"))
+        stage = learnt(record, study_every_s=30.0)
+        made = []
+
+        def broken(of):
+            made.append(of)
+            raise ValueError("a bug")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(study, "recurring", broken)
+            for _ in range(3):
+                assert await stage.studies.get(TENANT, "patterns", stage.it.at[PART]) is None
+        assert (len(made), len(stage.failed)) == (1, 1)
+        stage.failed.clear()
+        stage.clock.now += 31
+        assert (await stage.study("patterns")).found.rows == {}
         await stage.studies.close()
 
     asyncio.run(body())

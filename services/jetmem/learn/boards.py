@@ -33,6 +33,7 @@ class _Slot:
     def __init__(self) -> None:
         self.board: Board | None = None
         self.tasks: Future[None] | None = None
+        self.waited = False
         self._missed: list[News] | None = None
         self._lock = threading.Lock()
         self._loading = threading.Lock()
@@ -69,7 +70,7 @@ class Boards:
     """What questions are answered from; `ports.Hears`."""
 
     def __init__(self, rows: Rows, settings: LearnSettings, wait_s: float | None = None) -> None:
-        """Over rows; who compares tasks waits so long for their vectors, for ever if None."""
+        """Over rows; who compares tasks first waits so long for their vectors, for ever if None."""
         self._rows = rows
         self._settings = settings
         self._wait_s = wait_s
@@ -84,12 +85,15 @@ class Boards:
     def compared(self, tenant: str) -> Board:
         """The same with its tasks, unless they take too long: `complete` tells.
 
+        Once somebody has waited in vain nobody does: who waits keeps others' questions from their thread.
+
         Raises:
             Retryable: Vectors could not be read.
         """
         slot, board = self._opened(tenant)
         if slot.tasks is not None and not board.complete:
-            wait_for([slot.tasks], self._wait_s)
+            wait_for([slot.tasks], 0.0 if slot.waited else self._wait_s)
+            slot.waited = True
             if slot.tasks.done() and not board.complete:
                 self._drop(tenant, slot)
                 raise Retryable("vectors of tasks could not be read") from slot.tasks.exception()

@@ -105,6 +105,8 @@ class Studies:
         self._cleared = 0
         #: Per tenant: tasks that got their vectors, when something last came, since when some lack.
         self._came: Counter[str] = Counter()
+        #: What could not be made is not tried again before then.
+        self._rests: dict[tuple[str, Kind], float] = {}
         self._told: dict[str, float] = {}
         self._lacking: dict[str, float] = {}
         self._fitting = asyncio.Semaphore(1)
@@ -209,6 +211,8 @@ class Studies:
         return now - self._lacking.setdefault(tenant, now) < VECTORS_S
 
     def _is_old(self, tenant: str, kind: Kind, kept: Study | None, at: Head, lacking: bool) -> bool:
+        if self._clock.monotonic() < self._rests.get((tenant, kind), 0.0):
+            return False
         if kept is None:
             return True
         if kind != "patterns" and self._came[tenant] - kept.came > GROWN * kept.tasks:
@@ -223,7 +227,9 @@ class Studies:
             found, tasks = await self._made(tenant, kind)
         except Exception as error:  # an answer is missing, learning goes on
             self._failed(error)
+            self._rests[tenant, kind] = self._clock.monotonic() + self._settings.study_every_s
             return
+        self._rests.pop((tenant, kind), None)
         now = self._clock.monotonic()
         metrics.study_seconds.labels(kind).observe(now - began)
         with self._lock:
