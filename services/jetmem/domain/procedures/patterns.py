@@ -1,9 +1,8 @@
 """Sequences of steps that recur in runs that succeed.
 
 A pattern is 2 to 5 steps in a row (Agrawal and Srikant, 1995, without gaps). Each row counts in how many successful
-and failed runs it occurred, decaying by 0.95 a week, so it is kept up run by run, is the same for every order of
-runs, and can be made anew after a forget. A batch miner cannot do that; and without gaps there is nothing left to
-mine: a run of n steps holds at most 4n patterns.
+and failed runs it occurred, decaying by 0.95 a week: the same for every order of runs. A miner's package would count
+occurrences alone; and without gaps there is little to mine: a run of n steps holds at most 4n patterns.
 """
 
 from __future__ import annotations
