@@ -72,7 +72,7 @@ class Related(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Neighbours of a procedure in the graph, the strongest first."""
 
     id: Name
-    kinds: list[Relation] = []
+    kinds: Annotated[list[Relation], Meta(max_length=3)] = []
     hops: Annotated[int, Meta(ge=1, le=3)] = 1
     limit: Annotated[int, Meta(ge=1, le=100)] = 20
 
