@@ -121,6 +121,24 @@ def test_a_partition_that_begins_again_has_nothing_to_count():
     assert Fresh(stage.it).runs(PART, TENANT) == Head()
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_forget_of_what_is_not_counted_yet_takes_no_time_again(counted):
+    stage = stage_of()
+    stage.record.forget({"x3"})
+    stage.read()
+    for _ in range(3):
+        stage.it.recount()
+    stage.record.forget({"x7" if counted else "x19"})
+    stage.read()
+    turns = 0
+    while stage.it.recounts.waiting():
+        stage.it.recount()
+        turns += 1
+    assert (turns > RUNS / 3 - 1) is counted
+    assert stage.procedure("huge").runs == RUNS - 2
+    assert same_as_learnt_at_once(stage)
+
+
 def test_who_forgets_again_and_again_does_not_hold_up_others():
     stage = stage_of()
     for n in range(RUNS):
