@@ -285,6 +285,28 @@ def test_what_cannot_be_made_is_not_tried_for_every_question(monkeypatch):
     asyncio.run(body())
 
 
+@pytest.mark.parametrize("much", [False, True])
+def test_what_was_asked_last_is_kept(monkeypatch, much):
+    if much:
+        monkeypatch.setattr(studies, "WORDED_MAX", 4)
+    else:
+        monkeypatch.setitem(studies._KEPT_MAX, "words", 2)
+
+    async def body():
+        record = Record()
+        for tenant in ("a", "b", "c"):
+            for n in range(2):
+                record.ran("p", True, f"task {n}", tenant=tenant)
+        stage = learnt(record)
+        it, at = stage.studies, stage.it.at[PART]
+        for tenant in ("a", "b", "a", "c"):
+            assert await it.get(tenant, "words", at)
+        assert [tenant for tenant, _ in it._kept] == ["a", "c"]
+        await it.close()
+
+    asyncio.run(body())
+
+
 def test_what_was_found_before_tasks_had_their_vectors_is_made_again_at_once():
     async def body():
         record = Record()
