@@ -34,8 +34,8 @@ CROWDING: Final = 0.5
 #: random splits of intercode-sql-dev, other than the folds that are reported, log-loss of the simple chain with it is
 #: 0.443, with 1 and 1/3 0.451, without neighbours 0.459; of intercode-bash-dev 0.554, 0.555 and 0.562, 0.559.
 STRETCH: Final = 2 / 3
-#: Characters that are looked at of all texts together, as many of each: words and pairs of words are held, some 100 bytes
-#: a character.
+#: Characters that are looked at of all texts together, as many of each: words and pairs of words are held, some 100
+#: bytes a character.
 CHARS_MAX: Final = 2_000_000
 _WORD: Final = re.compile(r"\w+")
 
