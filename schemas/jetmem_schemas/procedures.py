@@ -72,7 +72,7 @@ class Related(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Neighbours of a procedure in the graph, the strongest first."""
 
     id: Name
-    kinds: list[Relation] = []
+    kinds: Annotated[list[Relation], Meta(max_length=3)] = []
     hops: Annotated[int, Meta(ge=1, le=3)] = 1
     limit: Annotated[int, Meta(ge=1, le=100)] = 20
 
@@ -301,7 +301,7 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Works(msgspec.Struct, frozen=True, kw_only=True):
-    """How a procedure does in a cluster; `lift` is its rate less the cluster's."""
+    """How a procedure does in a cluster; `lift` is its rate over the cluster's."""
 
     id: str
     rate: float

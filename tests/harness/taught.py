@@ -135,8 +135,8 @@ class Taught(FakeStages):
         return self._found(ask.PatternsFound(page[asked.start : end], follows), more=end < len(page))
 
     def insights(self, stage: str, tenant: str, asked: ask.InsightsAsk) -> ask.Found[list[p.InsightItem]]:
-        works = p.Works(id="alpha", rate=0.9, low=0.7, lift=0.3, runs=8)
-        fails = p.Works(id="gamma", rate=0.2, low=0.1, lift=-0.4, runs=6)
+        works = p.Works(id="alpha", rate=0.9, low=0.7, lift=1.5, runs=8)
+        fails = p.Works(id="gamma", rate=0.2, low=0.1, lift=0.33, runs=6)
         found = p.InsightItem(
             id="0", tasks=7, runs=20, rate=0.6, examples=["fix the tests"], contexts=["lang=python"],
             works=[works], fails=[fails],

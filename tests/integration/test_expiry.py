@@ -97,3 +97,6 @@ def test_without_tls_only_credentials_expire(tmp_path):
         for name, creds, expected in (("none", "", {}), ("seed", str(seed), {}), ("jwt", held, {"credentials": 7})):
             asyncio.run(watch(name, Common(server=broker.url, creds=creds)).look())
             assert left_days(name) == expected
+        credentials(tmp_path / "a.creds", {})
+        asyncio.run(watch("jwt", Common(server=broker.url, creds=held)).look())
+        assert left_days("jwt") == {}, "they were replaced by some that never expire"

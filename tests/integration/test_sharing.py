@@ -79,10 +79,12 @@ def test_counts_leave_and_no_texts_and_are_merged(tmp_path):
 
 def test_noise_is_drawn_once_for_what_was_counted_also_after_a_restart(tmp_path):
     async def body(line):
-        await applied(line, await ran(line, "plan", True))
+        for n in range(20):  # of few runs all may be noised to 0, which two exports have in common then
+            last = await ran(line, "plan", n % 2 == 0)
+        await applied(line, last)
         first, _ = await exported(line, "--epsilon", "0.5")
         assert first["epsilon"] == 0.5
-        assert first["procedures"]["plan"] != {"runs": 1.0, "successes": 1.0}
+        assert first["procedures"]["plan"] != {"runs": 20.0, "successes": 10.0}
         await line.stop("learn")
         await line.start("learn")
         assert (await exported(line, "--epsilon", "0.5"))[0] == first

@@ -106,7 +106,7 @@ def test_patterns_and_clusters(stages):
     all_in(text, "next: test  0.80", "search > edit", "1.50", "yes", "more: --cursor")
     text = shown(procedure_tables.show_insights, reply_of(stages, "insights"))
     all_in(text, "7 tasks, 20 runs, 0.60 succeeded", "lang=python", "“fix the tests”")
-    all_in(text, "✓ alpha  0.90, at least 0.70, lift +0.30, 8 runs", "✗ gamma  0.20, at least 0.10, lift -0.40, 6 runs")
+    all_in(text, "✓ alpha  0.90, at least 0.70, lift 1.50, 8 runs", "✗ gamma  0.20, at least 0.10, lift 0.33, 6 runs")
     empty = msgspec.structs.replace(reply_of(stages, "insights"), insights=[])
     all_in(shown(procedure_tables.show_insights, empty), "no cluster")
 

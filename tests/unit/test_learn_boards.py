@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from harness.learn_record import TENANT, Record, Stage
+from harness.waiting import until
+from jetmem.learn import boards as learn_boards
 from jetmem.learn import scan
 from jetmem.learn.board import Board
 from jetmem.learn.boards import Boards
@@ -55,8 +57,16 @@ def seen(board, stage, task):
 
 def done(boards):
     """Wait until vectors are there."""
-    boards._wait_s = None
+    until(lambda: boards.compared(TENANT).complete, "vectors")
     return boards.compared(TENANT)
+
+
+def test_one_waits_for_vectors_and_nobody_after(held, monkeypatch):
+    _, _, boards = held
+    boards._wait_s, waits = 0.8, []
+    monkeypatch.setattr(learn_boards, "wait_for", lambda _, timeout: waits.append(timeout))
+    assert [boards.compared(TENANT).complete for _ in range(3)] == [False] * 3
+    assert waits == [0.8, 0.0, 0.0]
 
 
 def test_who_cannot_wait_is_answered_without_the_tasks_that_lack(held):

@@ -1,11 +1,16 @@
 """What a forget leaves to be counted anew, in turns of the writer."""
 
+import asyncio
+
 import pytest
 
 from harness.learn_record import PART, TENANT, Killed, Record, Stage
+from jetmem.learn.exporting import Exports
 from jetmem.learn.fresh import Fresh
 from jetmem.learn.rows import hashed
+from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.internal import Head
+from jetmem_schemas.sharing import ExportRequest
 
 RUNS = 20
 
@@ -114,3 +119,74 @@ def test_a_partition_that_begins_again_has_nothing_to_count():
     stage.it.reset(PART)
     assert (stage.it.recounts.waiting(), stage.it.recounts.since(TENANT)) == (0, None)
     assert Fresh(stage.it).runs(PART, TENANT) == Head()
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_forget_of_what_is_not_counted_yet_takes_no_time_again(counted):
+    stage = stage_of()
+    stage.record.forget({"x3"})
+    stage.read()
+    for _ in range(3):
+        stage.it.recount()
+    stage.record.forget({"x7" if counted else "x19"})
+    stage.read()
+    turns = 0
+    while stage.it.recounts.waiting():
+        stage.it.recount()
+        turns += 1
+    assert (turns > RUNS / 3 - 1) is counted
+    assert stage.procedure("huge").runs == RUNS - 2
+    assert same_as_learnt_at_once(stage)
+
+
+def test_who_forgets_again_and_again_does_not_hold_up_others():
+    stage = stage_of()
+    for n in range(RUNS):
+        stage.record.ran("theirs", True, tenant="zoo", id_=f"z{n}")
+    stage.settle()
+    stage.record.forget({"x0"})
+    stage.record.forget({"z0"}, tenant="zoo")
+    stage.read()
+    for n in range(1, RUNS - 5):
+        stage.it.recount()
+        stage.record.forget({f"x{n}"})
+        stage.read()
+    assert stage.it.recounts.waiting(TENANT)
+    assert not stage.it.recounts.waiting("zoo")
+    assert stage.rows.procedure("zoo", hashed("theirs")).counts.runs == RUNS - 1
+
+
+class Process:
+    """Threads of a process, one after the other; `meanwhile` comes between the reader's work and the writer's."""
+
+    def __init__(self, meanwhile):
+        self.meanwhile = meanwhile
+
+    def part_of(self, tenant):
+        return PART
+
+    async def in_reader(self, work):
+        work()
+        self.meanwhile()
+
+    async def in_writer(self, work):
+        return work()
+
+
+def test_counts_that_hold_what_a_forget_erased_are_not_exported():
+    stage = stage_of()
+
+    def forgotten():
+        stage.record.forget({"x3"})
+        stage.read()
+
+    def export(meanwhile):
+        at, since = stage.it.at.__getitem__, stage.it.recounts.since
+        exports = Exports(Process(meanwhile), stage.rows, stage.boards, at, lambda tenant: since(tenant) is not None)
+        return asyncio.run(exports.answer(PART, ExportRequest(TENANT, "us")))
+
+    assert export(lambda: None).procedures == [("huge", RUNS, RUNS / 2), ("small", 1, 1)]
+    with pytest.raises(RequestFailed, match="counted anew"):
+        export(forgotten)
+    stage.settle()
+    assert export(lambda: None).procedures == [("huge", RUNS - 1, RUNS / 2), ("small", 1, 1)]

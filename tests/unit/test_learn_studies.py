@@ -11,7 +11,7 @@ from harness.toc_record import Clock
 from harness.waiting import until_async
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn import shown, studies
+from jetmem.learn import shown, studies, study
 from jetmem.learn.estimating import Learnt
 from jetmem.learn.ports import News, Wave
 from jetmem.learn.rows import hashed
@@ -158,7 +158,7 @@ def test_insights_tell_what_works_where():
         kinds = {"words" if "sonnet" in text else "code" for text in each.examples}
         if len(kinds) == 1:
             assert [one.id for one in each.works] == list(kinds)
-            assert each.works[0].lift > 0 > each.fails[0].lift
+            assert each.works[0].lift > 1 > each.fails[0].lift
     assert shown.insights(studied(learnt(Record()), "insights").found, Insights()) == []
 
 
@@ -257,6 +257,52 @@ def test_what_is_found_is_made_again_when_it_is_old_and_somebody_asks():
         stage.studies.clear()
         assert stage.studies.ask(TENANT, "patterns", stage.it.at[PART]) is None
         await stage.studies.close()
+
+    asyncio.run(body())
+
+
+def test_what_cannot_be_made_is_not_tried_for_every_question(monkeypatch):
+    async def body():
+        record = Record()
+        record.ran("p", True, steps=steps("a", "b"))
+        stage = learnt(record, study_every_s=30.0)
+        made = []
+
+        def broken(of):
+            made.append(of)
+            raise ValueError("a bug")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(study, "recurring", broken)
+            for _ in range(3):
+                assert await stage.studies.get(TENANT, "patterns", stage.it.at[PART]) is None
+        assert (len(made), len(stage.failed)) == (1, 1)
+        stage.failed.clear()
+        stage.clock.now += 31
+        assert (await stage.study("patterns")).found.rows == {}
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("much", [False, True])
+def test_what_was_asked_last_is_kept(monkeypatch, much):
+    if much:
+        monkeypatch.setattr(studies, "WORDED_MAX", 4)
+    else:
+        monkeypatch.setitem(studies._KEPT_MAX, "words", 2)
+
+    async def body():
+        record = Record()
+        for tenant in ("a", "b", "c"):
+            for n in range(2):
+                record.ran("p", True, f"task {n}", tenant=tenant)
+        stage = learnt(record)
+        it, at = stage.studies, stage.it.at[PART]
+        for tenant in ("a", "b", "a", "c"):
+            assert await it.get(tenant, "words", at)
+        assert [tenant for tenant, _ in it._kept] == ["a", "c"]
+        await it.close()
 
     asyncio.run(body())
 

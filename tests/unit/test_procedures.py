@@ -1,5 +1,7 @@
 """The rules of learning: examples, edges and refusals."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -184,6 +186,14 @@ def test_paraphrases_are_found_by_words():
     assert retrieval.stretched(np.array([1.0, 0.1])) == pytest.approx([1.0, 0.4])
 
 
+def test_of_many_long_texts_the_beginnings_are_compared(monkeypatch):
+    monkeypatch.setattr(retrieval, "CHARS_MAX", 40)
+    words = retrieval.Wording(["list all airlines", "count every single singer"], str.split)
+    assert words.likeness("count every single dancer")[1] < 1.0
+    words = retrieval.Wording(["list all airlines", "count every single singer", "delete logs"], str.split)
+    assert words.likeness("count every single dancer")[1] == pytest.approx(1.0)
+
+
 def test_rare_words_tell_more():
     words = retrieval.Wording(["the a b", "the c d", "the e f", "list zebra"], str.split)
     assert words.likeness("the zebra").argmax() == 3
@@ -271,6 +281,15 @@ def test_patterns_recur_are_shared_and_tell_what_is_next():
 
 def test_a_run_of_many_steps_holds_few_patterns():
     assert len(patterns.within([str(n) for n in range(1_000)])) <= 4 * patterns.STEPS_MAX
+
+
+def test_the_most_frequent_patterns_are_found_without_counting_all():
+    rng = np.random.default_rng(3)
+    runs = [tuple("abcdef"[n] for n in rng.integers(0, 6, rng.integers(0, 12))) for _ in range(60)]
+    counted = Counter(found for steps in runs for found in patterns.within(steps))
+    enough = sorted((-count, steps) for steps, count in counted.items() if count >= patterns.SUCCESSES_MIN)
+    for most in (1, 7, 40, len(enough), 10_000):
+        assert patterns.often(runs, most) == {steps for _, steps in enough[:most]}
 
 
 def test_noise_is_the_same_for_a_version_and_bounded_by_epsilon():

@@ -98,8 +98,9 @@ def test_neighbours_patterns_and_clusters(stages):
     assert ids(ask(stages, "related", id="alpha"), "procedures") == ["beta"]
     far = ask(stages, "related", id="alpha", hops=2)["procedures"][1]
     assert (far["path"], far["kind"]) == (["alpha", "beta", "gamma"], "follows")
+    assert refused(stages, "related", id="alpha", kinds=["follows"] * 4) == ("bad_field", "kinds")
     [cluster] = ask(stages, "insights")["insights"]
-    assert (cluster["works"][0]["id"], cluster["fails"][0]["lift"]) == ("alpha", -0.4)
+    assert (cluster["works"][0]["id"], cluster["fails"][0]["lift"]) == ("alpha", 0.33)
 
 
 @pytest.mark.parametrize("verb", QUESTIONS)

@@ -71,9 +71,11 @@ class ExpiryWatch:
             self._set("authority", (signer for each in shown if (signer := _signer(each, context.get_ca_certs()))))
 
     def _set(self, of: str, times: Iterable[float]) -> None:
-        """The first that goes."""
+        """The first that goes; nothing where none does, any more: else an alert would go on for what was replaced."""
         first = min(times, default=None)
-        if first is not None:
+        if first is None:
+            metrics.expires.remove(self._stage, of)
+        else:
             metrics.expires.labels(self._stage, of).set(first)
 
 

@@ -183,9 +183,7 @@ def show_insights(console: Console, reply: InsightsReply) -> None:
             console.print(f"{_INDENT}“{_line(example)}”", style="dim", soft_wrap=True)
         for mark, style, found in (("✓", "green", each.works), ("✗", "red", each.fails)):
             for one in found:
-                told = (
-                    f"  {one.rate:.2f}, at least {one.low:.2f}, lift {one.lift:+.2f}, {tables.count(one.runs, 'run')}"
-                )
+                told = f"  {one.rate:.2f}, at least {one.low:.2f}, lift {one.lift:.2f}, {tables.count(one.runs, 'run')}"
                 console.print(Text.assemble(_INDENT, (f"{mark} {_line(one.id)}", style), told), soft_wrap=True)
     if not reply.insights:
         console.print(_NO_INSIGHTS)

@@ -49,7 +49,7 @@ from jetmem_schemas.procedures_asked import (
     RecommendFound,
     RelatedAsk,
 )
-from jetmem_schemas.sharing import ExportReply, ExportRequest
+from jetmem_schemas.sharing import ExportRequest
 
 ARM: Final = "procedures"
 #: Tasks that are compared by meaning.
@@ -110,7 +110,7 @@ class Learn:
         self.boards = Boards(self.rows, settings, _LOAD_S)
         self.studies = Studies(self.rows, self.boards, settings, shell.clock, shell.health.failed, self._encode)
         self.waves = Waves(shell, settings.waves_per_s)
-        self.exports = Exports(self.process, self.rows, self.boards, self.position)
+        self.exports = Exports(self.process, self.rows, self.boards, self.position, self._recounting)
         hears = (self.boards, self.studies, self.waves, self.exports)
         self.learner = Learner(self.rows, hears, self.process.parts, shell.clock, _rules(settings))
         self.fresh = Fresh(self.learner)
@@ -132,7 +132,7 @@ class Learn:
             "related": Endpoint(RelatedAsk, self._related),
             "patterns": Endpoint(PatternsAsk, self._patterns),
             "insights": Endpoint(InsightsAsk, self._insights),
-            "export": Endpoint(ExportRequest, self._export),
+            "export": Endpoint(ExportRequest, self.exports.answer),
         }
         self.process.wire(own | self.asker.wire())
         self.shell.on_stop(self._stop_reading)  # before the store is closed: stoppers run in reverse
@@ -230,18 +230,6 @@ class Learn:
         degraded = bool(self.learner.vectors.pending.get(asked.tenant))
         return Found(shown.insights(study.found, asked.ask), study.at, degraded=degraded)
 
-    async def _export(self, part: int, asked: ExportRequest) -> ExportReply:
-        """As `Exports.answer`, but nothing of what a forget erased is told.
-
-        Raises:
-            RequestFailed: Besides, `unavailable`; procedures are still being counted anew.
-        """
-        if self.learner.recounts.since(asked.tenant) is not None:
-            raise RequestFailed(
-                "unavailable", "procedures are being counted anew after a forget; try again in a minute"
-            )
-        return await self.exports.answer(part, asked)
-
     async def _studied(self, tenant: str, kind: Kind, at: Head) -> Study:
         """What was found in many runs, as of what is learnt or a little before.
 
@@ -265,6 +253,10 @@ class Learn:
         lacking = tenant in self.learner.vectors.pending
         model = self.studies.ask(tenant, "model", self._whole(tenant), lacking=lacking)
         return Learnt(model.found if model else None, self._boosts(tenant), words.found if words else None)
+
+    def _recounting(self, tenant: str) -> bool:
+        """Whether counts hold what a forget erased."""
+        return self.learner.recounts.since(tenant) is not None
 
     def _boosts(self, tenant: str) -> Mapping[str, contagion.Boost]:
         related = self.studies.ask(tenant, "related", self._whole(tenant)) if self.settings.contagion else None

@@ -6,6 +6,7 @@ beside, and who cannot wait is answered without those that lack.
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ class _Slot:
     def __init__(self) -> None:
         self.board: Board | None = None
         self.tasks: Future[None] | None = None
+        self.waited = False
         self._missed: list[News] | None = None
         self._lock = threading.Lock()
         self._loading = threading.Lock()
@@ -68,7 +70,7 @@ class Boards:
     """What questions are answered from; `ports.Hears`."""
 
     def __init__(self, rows: Rows, settings: LearnSettings, wait_s: float | None = None) -> None:
-        """Over rows; who compares tasks waits so long for their vectors, for ever if None."""
+        """Over rows; who compares tasks first waits so long for their vectors, for ever if None."""
         self._rows = rows
         self._settings = settings
         self._wait_s = wait_s
@@ -83,12 +85,15 @@ class Boards:
     def compared(self, tenant: str) -> Board:
         """The same with its tasks, unless they take too long: `complete` tells.
 
+        Once somebody has waited in vain nobody does: who waits keeps others' questions from their thread.
+
         Raises:
             Retryable: Vectors could not be read.
         """
         slot, board = self._opened(tenant)
         if slot.tasks is not None and not board.complete:
-            wait_for([slot.tasks], self._wait_s)
+            wait_for([slot.tasks], 0.0 if slot.waited else self._wait_s)
+            slot.waited = True
             if slot.tasks.done() and not board.complete:
                 self._drop(tenant, slot)
                 raise Retryable("vectors of tasks could not be read") from slot.tasks.exception()
@@ -159,7 +164,8 @@ class Loader:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _fill(self, rows: Rows, tenant: str, board: Board) -> None:
-        board.expect([task for _, task in sorted(rows.places(tenant))[-self._tasks_max :]])
+        newest = heapq.nlargest(self._tasks_max, rows.places(tenant))
+        board.expect([task for _, task in reversed(newest)])
         for tasks, vectors in _chunks(rows, tenant):
             if self._closed:
                 return

@@ -38,12 +38,28 @@ class _Key(NamedTuple):
 class Exports:
     """Makes exports and keeps the latest for as long as their pages are asked; `ports.Hears`."""
 
-    def __init__(self, process: ProjectionProcess, rows: Rows, boards: Boards, at: Callable[[int], Head]) -> None:
-        """Export from boards; `at` tells the last entry applied of a partition, on the writer thread."""
+    def __init__(
+        self,
+        process: ProjectionProcess,
+        rows: Rows,
+        boards: Boards,
+        at: Callable[[int], Head],
+        recounting: Callable[[str], bool],
+    ) -> None:
+        """Export from boards.
+
+        Args:
+            process: Whose threads.
+            rows: Of the store.
+            boards: Counts in memory.
+            at: The last entry applied of a partition; asked on the writer thread.
+            recounting: Whether a tenant's counts still hold what a forget erased; likewise.
+        """
         self._process = process
         self._rows = rows
         self._boards = boards
         self._at = at
+        self._recounting = recounting
         self._lock = threading.Lock()
         self._kept: OrderedDict[_Key, tuple[Export, int]] = OrderedDict()
 
@@ -51,7 +67,8 @@ class Exports:
         """One page.
 
         Raises:
-            RequestFailed: `bad_field`; `bad_cursor` if the version asked for is no longer held; `unavailable`.
+            RequestFailed: `bad_field`; `bad_cursor` if the version asked for is no longer held; `unavailable`: another
+                shard owns the tenant, or its procedures are still being counted anew.
         """
         if asked.epsilon and not federation.EPSILON_MIN <= asked.epsilon < math.inf:
             raise RequestFailed("bad_field", f"epsilon must be at least {federation.EPSILON_MIN:g}, or 0", "epsilon")
@@ -87,6 +104,10 @@ class Exports:
         return kept
 
     def _take(self, place: int, asked: ExportRequest) -> tuple[Export, int]:
+        if self._recounting(asked.tenant):  # asked here: no forget comes between this and what is taken
+            raise RequestFailed(
+                "unavailable", "procedures are being counted anew after a forget; try again in a minute"
+            )
         standing = self._boards.get(asked.tenant).standing(0)
         found = zip(standing.names, standing.all_runs, standing.all_won, strict=False)
         counts = {name: Shared(float(runs), float(won)) for name, runs, won in found if name and runs}

@@ -189,7 +189,7 @@ class Recounting:
     def begin(
         self, batch: WriteSet, tenant: str, procedure: bytes, gone: Sequence[tuple[int, RunRow]], rseq: int
     ) -> None:
-        """Count a procedure, from its first run, after runs of it go with this batch, by a forget of this number."""
+        """Count a procedure after runs of it go with this batch, by a forget of this number."""
         start = prefix(tenant) + procedure
         work = self._works.get((tenant, procedure))
         if work is None:
@@ -197,10 +197,12 @@ class Recounting:
             batch.put(_FAMILY, start, keys.u64(rseq))
             first, count = self._since.get(tenant, (rseq, 0))
             self._since = {**self._since, tenant: (min(first, rseq), count + 1)}
-        for each in self._noted_of(batch, work, gone):
+        noted = self._noted_of(batch, work, gone)
+        for each in noted:
             _touch(work.touched, each)
             batch.put(_FAMILY, start + each.key, encode(each))
-        work.again()
+        if noted or any(number <= work.left.upto for number, _ in gone):
+            work.again()  # else what was counted holds: none of these was, and no other row is to be made of it
 
     def _noted_of(self, batch: WriteSet, work: _Work, gone: Sequence[tuple[int, RunRow]]) -> list[_Noted]:
         """What these runs touch that no runs did before; rows of `tried` that held nothing else go at once."""
@@ -220,14 +222,16 @@ class Recounting:
         return found
 
     def slice(self, batch: WriteSet, news: dict[str, News]) -> None:
-        """Count on; what is through goes into the batch."""
+        """Count on; what is through goes into the batch, what is not waits until all others had their turn."""
         left = self.at_once
         while left > 0 and self._works:
-            work = next(iter(self._works.values()))
+            key, work = next(iter(self._works.items()))
             runs = self._rows.runs(work.tenant, work.procedure, work.left.upto, left)
             looked = work.left.count(runs, self._rules)
             if looked < left:
                 self._finish(batch, work, news.setdefault(work.tenant, News()))
+            else:  # who forgets again and again begins again each time, and must not hold up the others
+                self._works[key] = self._works.pop(key)
             left -= max(1, looked)
 
     def _finish(self, batch: WriteSet, work: _Work, news: News) -> None:

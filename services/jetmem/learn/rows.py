@@ -296,10 +296,10 @@ class Rows:
         found = self.store.get_many("tasks", [prefix(tenant) + task for task in tasks])
         return [decode_task(raw) if raw else None for raw in found]
 
-    def places(self, tenant: str) -> list[tuple[int, bytes]]:
+    def places(self, tenant: str) -> Iterator[tuple[int, bytes]]:
         """(entry it came with, task) of every task of a tenant."""
-        found = self.store.scan("tasks", prefix(tenant))
-        return [(_place(raw).place, key[-HASH_BYTES:]) for key, raw in found]
+        for key, raw in self.store.scan("tasks", prefix(tenant)):
+            yield _place(raw).place, key[-HASH_BYTES:]
 
     def vectors(self, tenant: str, tasks: Sequence[bytes]) -> list[bytes | None]:
         """Stored vectors with their marks, in the order asked."""

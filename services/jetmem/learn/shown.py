@@ -66,11 +66,11 @@ def insights(of: Sequence[Insight], ask: schema.Insights) -> list[InsightItem]:
             id=str(number), tasks=each.size, runs=each.runs, rate=each.rate,
             examples=[text[:_EXAMPLE_CHARS] for text in each.examples],
             contexts=[f"{name}={value}" for name, value, _ in each.contexts],
-            works=[_works(one, each.rate) for one in each.works], fails=[_works(one, each.rate) for one in each.fails],
+            works=[_works(one) for one in each.works], fails=[_works(one) for one in each.fails],
         )
         for number, each in enumerate(of[: ask.limit])
     ]  # fmt: skip
 
 
-def _works(of: Works, rate: float) -> schema.Works:
-    return schema.Works(id=of.procedure, rate=of.rate, low=of.lower, lift=of.rate - rate, runs=of.runs)
+def _works(of: Works) -> schema.Works:
+    return schema.Works(id=of.procedure, rate=of.rate, low=of.lower, lift=of.lift, runs=of.runs)

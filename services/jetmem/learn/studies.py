@@ -39,8 +39,10 @@ from jetmem_schemas.internal import Head
 Kind: TypeAlias = Literal["related", "patterns", "insights", "words", "model"]
 Encode: TypeAlias = Callable[[list[str]], Awaitable[Sequence[bytes] | None]]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-#: Found of so many tenants at once; a model holds some 100 MB at most.
+#: Found of so many tenants at once, those that asked last; a model holds some 100 MB at most.
 _KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 64, "words": 16, "model": 6}
+#: Tasks whose words are held, of all tenants; 20,000 take some 130 MB.
+WORDED_MAX: Final = 60_000
 #: Who asks waits so long for what is being made, then takes what was made before.
 WAIT_S: Final = 1.2
 _NICE: Final = 10
@@ -105,6 +107,8 @@ class Studies:
         self._cleared = 0
         #: Per tenant: tasks that got their vectors, when something last came, since when some lack.
         self._came: Counter[str] = Counter()
+        #: What could not be made is not tried again before then.
+        self._rests: dict[tuple[str, Kind], float] = {}
         self._told: dict[str, float] = {}
         self._lacking: dict[str, float] = {}
         self._fitting = asyncio.Semaphore(1)
@@ -199,7 +203,10 @@ class Studies:
 
     def _now(self, tenant: str, kind: Kind) -> Study | None:
         with self._lock:
-            return self._kept.get((tenant, kind))
+            kept = self._kept.get((tenant, kind))
+            if kept is not None:
+                self._kept.move_to_end((tenant, kind))
+            return kept
 
     def _waits(self, tenant: str, *, lacking: bool) -> bool:
         if not lacking:
@@ -209,6 +216,8 @@ class Studies:
         return now - self._lacking.setdefault(tenant, now) < VECTORS_S
 
     def _is_old(self, tenant: str, kind: Kind, kept: Study | None, at: Head, lacking: bool) -> bool:
+        if self._clock.monotonic() < self._rests.get((tenant, kind), 0.0):
+            return False
         if kept is None:
             return True
         if kind != "patterns" and self._came[tenant] - kept.came > GROWN * kept.tasks:
@@ -223,16 +232,30 @@ class Studies:
             found, tasks = await self._made(tenant, kind)
         except Exception as error:  # an answer is missing, learning goes on
             self._failed(error)
+            self._rests[tenant, kind] = self._clock.monotonic() + self._settings.study_every_s
             return
+        self._rests.pop((tenant, kind), None)
         now = self._clock.monotonic()
         metrics.study_seconds.labels(kind).observe(now - began)
         with self._lock:
             if since != self._since(tenant):
                 return  # it may be made of what was erased meanwhile
             self._kept[tenant, kind] = Study(found, at, now, now - began, tasks, came, lacked)
-            same = [key for key in self._kept if key[1] == kind]
-            for key in same[: max(0, len(same) - _KEPT_MAX[kind])]:
-                del self._kept[key]
+            self._kept.move_to_end((tenant, kind))
+            self._put_away(kind)
+
+    def _put_away(self, kind: Kind) -> None:
+        """Those that nobody asked for the longest, where they are too many or too much."""
+        same = [key for key in self._kept if key[1] == kind]
+        tasks = sum(map(self._worded, same))
+        while len(same) > _KEPT_MAX[kind] or (tasks > WORDED_MAX and len(same) > 1):
+            first = same.pop(0)
+            tasks -= self._worded(first)
+            del self._kept[first]
+
+    def _worded(self, key: tuple[str, Kind]) -> int:
+        found = self._kept[key].found
+        return len(found.tasks) if key[1] == "words" and found is not None else 0
 
     def _since(self, tenant: str) -> tuple[int, int]:
         return self._voids.get(tenant, 0), self._cleared

@@ -6,7 +6,7 @@ The same sample gives the same, so that a start, another process and a forget th
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -88,13 +88,14 @@ def related(
         meanings: Unit vectors of what they say, by text; who has none is known by its mean task.
     """
     names = named(of)
-    counted = Counter(run.procedure for run in of.runs if run.procedure)
+    counted = Counter(run.procedure for run in of.runs)
+    known = {name: counted[name] for name in names}
     vectors = of.means(names)
     for at, name in enumerate(names):
         meaning = meanings.get(defined.get(name, ""))
         if meaning is not None and len(meaning) == vectors.shape[1]:
             vectors[at] = meaning
-    edges = relations.bounded([*relations.similar(names, vectors), *_together(of, counted), *_follows(of)])
+    edges = relations.bounded([*relations.similar(names, vectors), *_together(of, known), *_follows(of, known)])
     graph = relations.graph(edges)
     return Related(graph, edges, _boosts(of, graph) if spread else {}, meanings)
 
@@ -108,24 +109,31 @@ def _together(of: Sampled, counted: Mapping[str, int]) -> list[Edge]:
     kind = _near_equal(of)
     tried: defaultdict[str, dict[str, bool]] = defaultdict(dict)
     for run in of.runs:
-        if run.procedure:
+        if run.procedure in counted:
             for place in (
                 f"task {kind.get(run.task, run.task)}",
                 *(f"context {pair}" for pair in pairs_of(run.context)),
             ):
                 tried[place][run.procedure] = tried[place].get(run.procedure, False) or run.success
-    pairs: defaultdict[tuple[str, str], Together] = defaultdict(Together)
+    at: defaultdict[str, list[Mapping[str, bool]]] = defaultdict(list)
     for found in tried.values():
-        names = sorted(_most({name: counted[name] for name in found}, TOGETHER_MAX))
-        for at, one in enumerate(names):
-            for other in names[at + 1 :]:
-                pairs[one, other] = relations.together(pairs[one, other], found[one], found[other])
-    edges = []
-    for (one, other), pair in pairs.items():
+        kept = {name: found[name] for name in _most({name: counted[name] for name in found}, TOGETHER_MAX)}
+        for name in kept:
+            at[name].append(kept)
+    return [edge for name in sorted(at) for edge in relations.bounded(_beside(name, at[name]))]
+
+
+def _beside(name: str, places: Iterable[Mapping[str, bool]]) -> Iterator[Edge]:
+    """Of one procedure at a time: pairs of all would be millions."""
+    pairs: defaultdict[str, Together] = defaultdict(Together)
+    for found in places:
+        for other, won in found.items():
+            if other != name:
+                pairs[other] = relations.together(pairs[other], found[name], won)
+    for other, pair in pairs.items():
         strength = relations.context_strength(pair)
         if strength > 0:
-            edges += [Edge(one, other, "context_related", strength), Edge(other, one, "context_related", strength)]
-    return edges
+            yield Edge(name, other, "context_related", strength)
 
 
 def _near_equal(of: Sampled) -> dict[str, str]:
@@ -139,7 +147,7 @@ def _near_equal(of: Sampled) -> dict[str, str]:
     return {task: first.setdefault(int(number), task) for task, number in zip(tasks, numbers, strict=True)}
 
 
-def _follows(of: Sampled) -> list[Edge]:
+def _follows(of: Sampled, known: Container[str]) -> list[Edge]:
     """FOLLOWS: procedures that came one after the other in a session; not after themselves."""
     sessions: defaultdict[tuple[str, str], list[tuple[int, int, str]]] = defaultdict(list)
     for run in of.runs:
@@ -155,7 +163,7 @@ def _follows(of: Sampled) -> list[Edge]:
     found = [
         Edge(one, other, "follows", relations.follows_strength(count, before[one]))
         for (one, other), count in after.items()
-        if count
+        if count and one in known and other in known
     ]
     return sorted(found)
 
@@ -179,15 +187,15 @@ def _boosts(of: Sampled, graph: nx.DiGraph) -> dict[str, contagion.Boost]:
 
 def recurring(of: Sampled) -> Recurring:
     """Count patterns of steps."""
+    often = patterns.often([run.steps for run in of.runs if run.success], PATTERNS_MAX)
     rows: dict[Steps, Pattern] = {}
     every = Pattern()
     for run in of.runs:
         if run.steps:
             every = patterns.apply(every, run)
-            for steps in patterns.within(run.steps):
+            for steps in patterns.within(run.steps) & often:
                 rows[steps] = patterns.apply(rows.get(steps, Pattern()), run)
-    often = sorted(rows, key=lambda steps: (-rows[steps].successes, steps))[:PATTERNS_MAX]
-    return Recurring({steps: rows[steps] for steps in often if rows[steps].successes >= patterns.SUCCESSES_MIN}, every)
+    return Recurring(rows, every)
 
 
 def told(of: Sampled) -> list[Insight]:

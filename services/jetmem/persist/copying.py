@@ -6,7 +6,7 @@ rows of `purge`. The outbox has none, for who parks a partition sends them first
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from jetmem.domain import keys
@@ -22,6 +22,16 @@ _OF_TENANTS: Final = ("purge", "outbox")
 _META: Final = (b"head:", b"base:", b"forgot:", b"loose:")
 
 Row = tuple[int, bytes, bytes]
+
+
+class Place(NamedTuple):
+    """Where rows of a partition go on: number of a source, key."""
+
+    source: int = 0
+    key: bytes = b""
+
+
+BEGINNING: Final = Place()
 
 
 class _Source(NamedTuple):
@@ -73,19 +83,18 @@ def family_of(source: int) -> str:
     return _SOURCES[source].family
 
 
-def drop_some(store: Store, part: int) -> bool:
-    """Delete some rows of a partition, synced; false if there were none. Writer thread only."""
+def drop_some(store: Store, part: int, behind: Place) -> Place | None:
+    """Delete some rows of a partition behind a place, synced; where it ended, None if there were none. Writer thread.
+
+    From the beginning each time, all that was deleted before would be passed over again.
+    """
     batch = store.batch()
-    for source, key, _ in _rows(store, part, 0, b""):
+    end = None
+    for source, key, _ in _rows(store, part, *behind):
         batch.delete(family_of(source), key)
+        end = Place(source, key)
         if len(batch) >= _DROP_ROWS:
             break
-    if not len(batch):
-        return False
-    store.write(batch, sync=True)
-    return True
-
-
-def has_rows(store: Store, parts: Sequence[int]) -> bool:
-    """Whether there is anything of these partitions."""
-    return any(next(_rows(store, part, 0, b""), None) is not None for part in parts)
+    if end is not None:
+        store.write(batch, sync=True)
+    return end

@@ -21,6 +21,7 @@ from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.nats_streams import next_message, stream_info
 from jetmem.adapters.part_owners import OwnersTable
 from jetmem.persist import claiming
+from jetmem.persist.copying import BEGINNING, Place
 from jetmem.persist.handler import Recorder
 from jetmem.persist.places import Places
 from jetmem.persist.record import FORMAT, Checkpoint
@@ -234,9 +235,7 @@ class Mover:
         """
         copying = self._shares.copying.get(part)
         if copying is None:
-            await self._in_writer(partial(self._shares.forsake, part))
-            while await self._in_writer(partial(self._shares.drop_some, part)):
-                pass
+            await self._drop_all(part)
             self._shell.log.info("copying a partition", partition=part, owner=owner)
         while copying is None or not copying.whole:
             copying = await self._slice(part, copying)
@@ -342,9 +341,15 @@ class Mover:
         if not held:
             return
         for part in held:
-            await self._in_writer(partial(self._shares.forsake, part))
-            while await self._in_writer(partial(self._shares.drop_some, part)):
-                self._shell.health.progressed(self._shell.health.lag)
+            await self._drop_all(part)
         crashpoint("move:after-drop")
         await asyncio.to_thread(self._shares.recorder.record.store.compact)
         self.table = await self.owners.change(lambda table: claiming.rid(table, held, self.me.store))
+
+    async def _drop_all(self, part: int) -> None:
+        """Delete what there is of a partition, in turns of the writer."""
+        await self._in_writer(partial(self._shares.forsake, part))
+        end: Place | None = BEGINNING
+        while end is not None:
+            end = await self._in_writer(partial(self._shares.drop_some, part, end))
+            self._shell.health.progressed(self._shell.health.lag)

@@ -21,7 +21,7 @@ import msgspec
 from ulid import ULID
 
 from jetmem.domain import keys
-from jetmem.persist.copying import Row, drop_some, family_of
+from jetmem.persist.copying import BEGINNING, Place, Row, drop_some, family_of
 from jetmem.persist.handler import Recorder
 from jetmem.persist.record import SHARED, TRIMMING, WHOLE, Checkpoint, Trimming
 from jetmem.runtime.crashpoints import crashpoint
@@ -217,10 +217,10 @@ class Shares:
         self.recorder.heads = {each: head for each, head in self.recorder.heads.items() if each != part}
         self._follow()
 
-    def drop_some(self, part: int) -> bool:
-        """Delete some of what was forsaken; false once nothing is left."""
+    def drop_some(self, part: int, behind: Place = BEGINNING) -> Place | None:
+        """Delete some of what was forsaken, behind a place; where it ended, None once nothing is left there."""
         invariant(part not in self.owned and part not in self.copying, f"partition {part} is dropped when forsaken")
-        return drop_some(self._store, part)
+        return drop_some(self._store, part, behind)
 
     def note_trimming(self, trimmed: int, trimming: Trimming) -> None:
         """What the shard that trims says of MEMORY's files."""

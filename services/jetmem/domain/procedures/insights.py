@@ -28,7 +28,7 @@ NAMED: Final = 5
 
 
 class Works(msgspec.Struct, frozen=True):
-    """A procedure in one cluster: `rate` shrunk to its rate elsewhere, `lift` over all procedures there."""
+    """A procedure in one cluster: `rate` shrunk to its rate elsewhere, `lift` that over the cluster's rate."""
 
     procedure: str
     rate: float

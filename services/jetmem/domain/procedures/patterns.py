@@ -1,15 +1,15 @@
 """Sequences of steps that recur in runs that succeed.
 
 A pattern is 2 to 5 steps in a row (Agrawal and Srikant, 1995, without gaps). Each row counts in how many successful
-and failed runs it occurred, decaying by 0.95 a week, so it is kept up run by run, is the same for every order of
-runs, and can be made anew after a forget. A batch miner cannot do that; and without gaps there is nothing left to
-mine: a run of n steps holds at most 4n patterns.
+and failed runs it occurred, decaying by 0.95 a week: the same for every order of runs. A miner's package would count
+occurrences alone; and without gaps there is little to mine: a run of n steps holds at most 4n patterns.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
@@ -62,10 +62,34 @@ class Found(msgspec.Struct, frozen=True):
 
 def within(steps: Sequence[str]) -> set[Steps]:
     """Every pattern of a run's steps, once."""
+    return {found for size in range(SHORTEST, LONGEST + 1) for found in _in_a_row(steps, size)}
+
+
+def _in_a_row(steps: Sequence[str], size: int) -> set[Steps]:
     kept = tuple(steps[:STEPS_MAX])
-    return {
-        kept[start : start + size] for size in range(SHORTEST, LONGEST + 1) for start in range(len(kept) - size + 1)
-    }
+    return {kept[start : start + size] for start in range(len(kept) - size + 1)}
+
+
+def often(succeeded: Sequence[Sequence[str]], most: int) -> set[Steps]:
+    """Patterns of at least `SUCCESSES_MIN` successful runs: the `most` that succeeded most, ties by steps.
+
+    Level by level (Agrawal and Srikant, 1994): a pattern is in no more runs than its beginning, and sorts behind it, so
+    one whose beginning is not among the most need not be counted. What is held is bounded by pairs of steps.
+    """
+    kept: Counter[Steps] = Counter()
+    begun: Counter[Steps] = Counter()
+    for size in range(SHORTEST, LONGEST + 1):
+        seen: Counter[Steps] = Counter()
+        for steps in succeeded:
+            seen.update(found for found in _in_a_row(steps, size) if size == SHORTEST or found[:-1] in begun)
+        begun = _most(seen, most)
+        kept |= begun
+    return set(_most(kept, most))
+
+
+def _most(seen: Counter[Steps], most: int) -> Counter[Steps]:
+    enough = [each for each in seen.items() if each[1] >= SUCCESSES_MIN]
+    return Counter(dict(heapq.nsmallest(most, enough, key=lambda each: (-each[1], each[0]))))
 
 
 def apply(row: Pattern, run: Ran) -> Pattern:

@@ -34,6 +34,9 @@ CROWDING: Final = 0.5
 #: random splits of intercode-sql-dev, other than the folds that are reported, log-loss of the simple chain with it is
 #: 0.443, with 1 and 1/3 0.451, without neighbours 0.459; of intercode-bash-dev 0.554, 0.555 and 0.562, 0.559.
 STRETCH: Final = 2 / 3
+#: Characters that are looked at of all texts together, as many of each: words and pairs of words are held, some 100
+#: bytes a character.
+CHARS_MAX: Final = 2_000_000
 _WORD: Final = re.compile(r"\w+")
 
 
@@ -43,6 +46,7 @@ class Wording:
     def __init__(self, texts: Sequence[str], analyze: Analyze) -> None:
         """Learn words, at least those of one text."""
         self._analyze = analyze
+        self._chars = min(TEXT_CHARS_MAX, CHARS_MAX // len(texts))
         said = [self._counts(text) for text in texts]
         self._idf = tuple(_idf(each, len(texts)) for each in zip(*said, strict=True))
         self._unknown = _rarity(0, len(texts))
@@ -60,7 +64,7 @@ class Wording:
         return np.asarray(told / (STEMS + WORDS), dtype=np.float64)
 
     def _counts(self, text: str) -> tuple[Counter[str], Counter[str]]:
-        kept = text[:TEXT_CHARS_MAX]
+        kept = text[: self._chars]
         words = _WORD.findall(kept.lower())
         return Counter(self._analyze(kept)), Counter([*words, *(f"{a} {b}" for a, b in pairwise(words))])
 
