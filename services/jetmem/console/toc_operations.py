@@ -39,7 +39,7 @@ def rebuild(
     tenant: Annotated[str | None, typer.Argument(help="Whose nodes.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Of every tenant.")] = False,
     first: Annotated[str, typer.Option("--from", help="From this day on, like 2026-01-15, with all above.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be made again, and change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be made again and what of it would change.")] = False,
     as_json: AsJson = False,
     server: Server = LOCAL,
     creds: Creds = "",
