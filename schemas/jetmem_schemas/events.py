@@ -169,7 +169,9 @@ def decode_json(payload: bytes, decode: Callable[[bytes], T]) -> T:
     except msgspec.ValidationError as error:
         raise refusal(str(error), _decoded_type(decode)) from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise SchemaError("bad_json", f"payload is not JSON: {error}"[:300]) from error
+        raise SchemaError(
+            "bad_json", f"payload is not JSON: {error}".replace("JSON is malformed: ", "")[:300]
+        ) from error
 
 
 def _decoded_type(decode: Callable[[bytes], Any]) -> Any:

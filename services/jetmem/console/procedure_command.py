@@ -43,7 +43,7 @@ def recommend(
     context: Context = None,
     agent: ForAgent = None,
     k: Annotated[int, typer.Option("-k", "--limit", help="How many at most.")] = 5,
-    explore: Annotated[bool, typer.Option("--explore", help="Draw the order, so that what was seldom tried comes first at times.")] = False,
+    explore: Annotated[bool, typer.Option("--explore", help="Draw the order: what was seldom tried may lead.")] = False,
     seed: Annotated[str, typer.Option(help="With --explore: the same one gives the same draw.")] = "",
     after: After = None,
     wait_ms: WaitMs = None,

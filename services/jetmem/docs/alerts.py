@@ -199,8 +199,8 @@ ALERTS: Final = (
         'sum(rate(jetmem_requests_total{stage="query"}[5m])) > 0.05',
         "5m", "page", "{{ $value | humanizePercentage }} of questions fail",
         "Agents get errors that are not theirs.",
-        ("`unavailable`, `timeout`: persist does not answer, which every verb but `status` needs, or learn, which those "
-         "about procedures need.",
+        ("`unavailable`, `timeout`: persist does not answer, which every verb but `status` needs, or learn does "
+         "not, which those about procedures need.",
          "`busy`: a tenant asks more than is worked on; more replicas of query, or fewer questions.",
          "`internal`: a fault of ours; the log of query has it."),
     ),
