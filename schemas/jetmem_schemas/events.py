@@ -68,13 +68,17 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ms: Annotated[float, Meta(ge=0)] | None = None
 
 
+#: Whoever reads the refusal of anything else is to know at once what to write.
+Steps = Annotated[list[Annotated[Step, Meta(examples=[{"tool": "plan"}])]], Meta(max_length=1000)]
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One executed run of a procedure."""
 
     task: Annotated[str, Meta(min_length=1)]
     success: bool
     procedure: Name = ""
-    steps: Annotated[list[Step], Meta(max_length=1000)] = []
+    steps: Steps = []
     reward: Annotated[float, Meta(ge=0, le=1)] | None = None
     duration_ms: Annotated[float, Meta(ge=0)] | None = None
     cost: float | None = None
@@ -89,7 +93,7 @@ class Procedure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A procedure's definition; the last token of the subject is its name."""
 
     description: str = ""
-    steps: Annotated[list[Step], Meta(max_length=1000)] = []
+    steps: Steps = []
     version: Annotated[int, Meta(ge=0)] | str = 1
     id: Id | None = None
     ts: Time | None = None
@@ -165,7 +169,9 @@ def decode_json(payload: bytes, decode: Callable[[bytes], T]) -> T:
     except msgspec.ValidationError as error:
         raise refusal(str(error), _decoded_type(decode)) from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise SchemaError("bad_json", f"payload is not JSON: {error}"[:300]) from error
+        raise SchemaError(
+            "bad_json", f"payload is not JSON: {error}".replace("JSON is malformed: ", "")[:300]
+        ) from error
 
 
 def _decoded_type(decode: Callable[[bytes], Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import lru_cache
 from typing import Any, Final
@@ -100,7 +101,13 @@ def _of_any(kind: types.Type) -> str:
         return A_TIME if times[0].tz else _ANY_CLOCK
     words = [_of(each) for each in members if not isinstance(each, types.NoneType) or len(members) == 1]
     shown = [each for each in dict.fromkeys(words) if each != "a whole number" or "a number" not in words]
-    return listed(shown) if all(words) else ""
+    return listed(shown) + _example(kind) if all(words) else ""
+
+
+def _example(kind: types.Type) -> str:
+    """`, as {"tool": "plan"}` where the type names one."""
+    found = kind.extra_json_schema or {} if isinstance(kind, types.Metadata) else {}
+    return f", as {json.dumps(found['examples'][0])}" if found.get("examples") else ""
 
 
 def _of(kind: types.Type) -> str:

@@ -55,6 +55,11 @@ _LINES: Final[dict[Kind, Callable[[bytes], _Line]]] = {
     "event": msgspec.json.Decoder(_EventLine).decode,
     "run": msgspec.json.Decoder(_RunLine).decode,
 }
+#: What the other command loads: one is easily taken for the other.
+_OTHERS: Final[dict[Kind, tuple[str, str]]] = {
+    "event": ("run", "`jetmem runs load`"),
+    "run": ("event", "`jetmem load`"),
+}
 _READ: Final[dict[Kind, frozenset[str]]] = {
     "event": frozenset(Event.__struct_fields__),
     "run": frozenset(Run.__struct_fields__),
@@ -97,7 +102,13 @@ def parse(number: int, line: bytes | None, kind: Kind = "event") -> Numbered:
     """
     if line is None:
         raise SchemaError("too_large", f"the line is longer than {LINE_BYTES_MAX} bytes")
-    found = decode_json(line, _LINES[kind])
+    try:
+        found = decode_json(line, _LINES[kind])
+    except SchemaError as error:
+        other, command = _OTHERS[kind]
+        if (error.code, error.field) != ("missing_field", kind) or other not in _names_of(line):
+            raise
+        raise SchemaError(error.code, f"{error.message}; lines with {other} are for {command}", kind) from error
     body = bytes(getattr(found, kind))
     own_id = made_id(found.tenant, found.agent, found.session, number, body, kind)
     return Numbered(

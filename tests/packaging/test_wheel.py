@@ -126,6 +126,7 @@ def test_it_holds_our_packages_and_nothing_else(wheel: Path) -> None:
     for name in (
         "jetmem/sample/events.jsonl",
         "jetmem/sample/questions.jsonl",
+        "jetmem/sample/runs.jsonl",
         "jetmem/py.typed",
         "jetmem_schemas/py.typed",
     ):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import msgspec
 import pytest
@@ -40,8 +41,10 @@ def all_in(text, *parts):
 def test_recommended_procedures_are_told_with_their_reasons(stages):
     reply = reply_of(stages, "recommend", task="fix it", k=2, explore="thompson")
     text = shown(procedure_tables.show_recommended, reply)
-    all_in(text, "alpha  0.80 (0.50–0.90)  drew 0.50", "by runs of similar tasks; 8 of 10 runs succeeded")
-    all_in(text, "4 in this context; 2 by this agent; boost +0.020; crystal 2", "✓ 0.91  “fix the tests”  alice  r1")
+    all_in(text, "alpha  chance 0.80 (0.50–0.90)  drew 0.50", "by runs of similar tasks; 8 of 10 runs succeeded")
+    all_in(
+        text, "4 in this context; 2 by this agent; boost +0.020; crystal 2", "✓ alike 0.91  “fix the tests”  alice  r1"
+    )
     all_in(text, "steps: search > edit > test", "takes: 1.2 s, nine of ten at most 1.5 min", "costs: 0.02, nine of ten")
     all_in(
         text, "fails: timed out (2 runs)", "lesson: read the log first (1 run)", "fresh up to sequence 3 (procedures)"
@@ -54,15 +57,18 @@ def test_recommended_procedures_are_told_with_their_reasons(stages):
 
 def test_a_prediction_says_what_it_rests_on(stages):
     known = reply_of(stages, "predict", task="fix it", procedure="alpha")
-    all_in(shown(lambda *given: procedure_tables.show_predicted("alpha", *given), known), "alpha  0.80 (0.50–0.90)")
+    all_in(
+        shown(lambda *given: procedure_tables.show_predicted("alpha", *given), known), "alpha  chance 0.80 (0.50–0.90)"
+    )
     new = reply_of(stages, "predict", task="fix it", procedure="new")
     text = shown(lambda *given: procedure_tables.show_predicted("new", *given), new)
-    all_in(text, "new  0.50 (0.50–0.90)  it has no run", "nothing is known")
+    all_in(text, "new  chance 0.50 (0.50–0.90)  it has no run; is its name", "nothing is known")
 
 
 def test_procedures_are_a_table_with_a_spark_line(stages):
     reply = reply_of(stages, "procedures", limit=2)
     text = shown(procedure_tables.show_procedures, reply)
+    assert re.search(r"^procedure  runs .*\nalpha +10 ", text, re.MULTILINE), "numbers end in one line"
     all_in(text, "procedure", "alpha", "0.80", "0.50–0.90", "1.14", "▁██", "fluid", "2026-01-06", "more: --cursor")
     empty = msgspec.structs.replace(reply, procedures=[])
     all_in(shown(procedure_tables.show_procedures, empty), "no procedure is known")
@@ -83,7 +89,7 @@ def test_one_procedure_is_told_whole(stages):
     all_in(
         text,
         "version 3",
-        "0.40–0.80 (3.2 of 4.5, each",
+        "0.40–0.80 (3.2 of 4.5 runs, each",
         "-0.050 by waves",
         "version 2 since 2026-01-06 10:00:00: 20 runs",
     )
@@ -95,9 +101,9 @@ def test_neighbours_are_a_tree(stages):
 
     reply = reply_of(stages, "related", id="alpha", hops=2)
     text = shown(show, reply)
-    all_in(text, "alpha\n└── beta  0.80 similar to\n    └── gamma  0.40 follows")
+    all_in(text, "alpha\n└── beta  0.80 similar to\n    └── gamma  0.40 comes next")
     alone = msgspec.structs.replace(reply, procedures=reply.procedures[1:])
-    all_in(shown(show, alone), "└── gamma  0.40 follows through beta")
+    all_in(shown(show, alone), "└── gamma  0.40 comes next through beta")
     all_in(shown(show, msgspec.structs.replace(reply, procedures=[])), "nothing is related to it")
 
 

@@ -15,7 +15,7 @@ from jetmem.console import configuration as layers
 from jetmem.docs import asyncapi, files, pages, schemas
 from jetmem.runtime.errors import Broken
 from jetmem.runtime.settings import Common
-from jetmem_schemas import errors, requests, subjects
+from jetmem_schemas import errors, events, requests, subjects
 
 ROOT = Path(__file__).parents[2]
 STREAMS = {*subjects.STREAMS, subjects.TENANTS, subjects.OWNERS}
@@ -173,6 +173,14 @@ def test_the_readme_lists_every_verb_and_code() -> None:
     assert [row[0] for row in rows(part(page, "verbs"))] == list(requests.VERBS)
     assert [row[0] for row in rows(part(page, "dead-codes"))] == list(errors.DEAD_CODES)
     assert [row[0] for row in rows(part(page, "request-codes"))] == list(errors.REQUEST_CODES)
+
+
+def test_the_readme_lists_every_field_of_what_is_published() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    for kind in (events.Event, events.Run, events.Procedure, events.Forget):
+        told = re.search(rf"^\| `mem\.<tenant>\.{kind.__name__.lower()}\..*$", page, re.MULTILINE)
+        assert told, kind
+        assert {field for field in kind.__struct_fields__ if f"`{field}`" not in told[0]} == set()
 
 
 DECISIONS = sorted((ROOT / "services/decisions").glob("[0-9]*.md"))

@@ -203,6 +203,11 @@ def test_milliseconds_are_not_lost():
         (Event, b'{"text":"a","meta":{"' + b"k" * 129 + b'":1}}', "each key of meta must be text of at most 128"),
         (Event, b'{"text":"a","meta":{"x":[]}}', "meta[...] must be text, a number or true or false, not a list"),
         (Run, b'{"task":"a","success":true,"steps":[{"ms":-1}]}', "steps[0].ms must be a number, at least 0"),
+        (
+            Run,
+            b'{"task":"a","success":true,"steps":["plan"]}',
+            'steps[0] must be an object, as {"tool": "plan"}, not text',
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_in_words_with_what_does(kind, payload, said):

@@ -74,6 +74,7 @@ def test_a_line_of_runs_becomes_a_run():
     with pytest.raises(SchemaError) as error:
         parse(7, b'{"tenant":"t","agent":"a","session":"s","event":{"text":"x"}}', "run")
     assert (error.value.code, error.value.field) == ("missing_field", "run")
+    assert error.value.message == "required field run is missing; lines with event are for `jetmem load`"
 
 
 def test_made_ids_depend_on_everything():

@@ -2,10 +2,13 @@
 
 import json
 import re
+from collections import Counter
 from datetime import datetime, timedelta
 from importlib import resources
 
 import pytest
+
+from jetmem_schemas.events import decode
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 EVENT_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -41,6 +44,11 @@ def by_id(events):
 @pytest.fixture(scope="module")
 def questions():
     return read_lines("questions.jsonl")
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return read_lines("runs.jsonl")
 
 
 def test_size_is_that_of_a_short_read(lines):
@@ -139,3 +147,19 @@ def test_evidence_is_never_a_superseded_event(questions, events):
     superseded = {event["supersedes"] for event in events if "supersedes" in event}
     for line in questions:
         assert not superseded & set(line["evidence"]), line["question"]
+
+
+def test_runs_are_of_the_same_team_and_name_procedures_that_differ(lines, runs):
+    assert 100 <= len(runs) <= 150
+    assert {line["agent"] for line in runs} == {line["agent"] for line in lines}
+    assert len({line["run"]["id"] for line in runs}) == len(runs)
+    tried = Counter()
+    for line in runs:
+        assert set(line) == {"tenant", "agent", "session", "run"} and line["tenant"] == "demo"
+        run = decode("run", json.dumps(line["run"]).encode())
+        assert run.success == (not run.failure) == run.steps[-1].ok
+        tried[run.procedure, run.success] += 1
+    procedures = {name for name, _ in tried}
+    assert "" not in procedures and len(procedures) == 7
+    assert tried["plan-then-code", True] > tried["plan-then-code", False]
+    assert tried["guess", True] < tried["guess", False]

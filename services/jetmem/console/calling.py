@@ -101,7 +101,8 @@ def told(error: ClientError) -> str:
     from jetmem.client import Unreachable
 
     hint = "; start one with `jetmem up`, or name another with --server" if isinstance(error, Unreachable) else ""
-    return error.sentence + hint
+    # what is missing is told by the sentence; which field of the question named it, no option is called by
+    return (error.message if error.code == "not_found" else error.sentence) + hint
 
 
 def code_of(error: ClientError) -> int:

@@ -152,8 +152,8 @@ class _Work:
             report = self._loader.report
             rate = report.stored / report.seconds if report.seconds else 0.0
             _say(
-                f"{report.stored} {self._kind}s acknowledged in {report.seconds:.1f} s ({rate:.0f}/s), "
-                f"{report.bad} bad lines, last sequence {report.last_seq}; "
+                f"{report.stored:,} {self._kind}s acknowledged in {report.seconds:.3g} s ({rate:,.0f}/s), "
+                f"{report.bad:,} bad lines, last sequence {report.last_seq}; "
                 "what was recorded before is not stored again"
             )
             if report.unread:

@@ -67,7 +67,8 @@ def list_(
     from jetmem.console import tables
 
     names = ("seq", "time", "code", "tenant", "field", "reason", "subject", "bytes")
-    table = tables.lines(*({"time": "time (UTC)"}.get(name, name) for name in names))  # of many tenants, so of none
+    shown_as = {"seq": ">seq", "time": "time (UTC)", "bytes": ">bytes"}  # letters of many tenants, so on no one's clock
+    table = tables.lines(*(shown_as.get(name, name) for name in names))
     for row in (dead.summary() for dead in found):
         shown = row | {"time": when(row["time"], UTC)}
         table.add_row(*(tables.clean(str(shown[name])) for name in names))

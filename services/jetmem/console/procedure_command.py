@@ -14,7 +14,7 @@ from jetmem.console.default_group import DefaultGroup
 from jetmem.console.query_commands import After, Cursor, WaitMs
 
 Task = Annotated[str, typer.Argument(help="What is to be done, in words.")]
-Name = Annotated[str, typer.Argument(help="A procedure's name.")]
+Name = Annotated[str, typer.Argument(help="The procedure's name, as `jetmem procedures` shows it.")]
 Context = Annotated[list[str] | None, typer.Option(help="Where: name=value, as runs tell it; may be repeated.")]
 ForAgent = Annotated[str | None, typer.Option(help="Who asks; its own runs are told apart.")]
 #: Values that are not text: what JSON writes without quotation marks.
@@ -43,7 +43,7 @@ def recommend(
     context: Context = None,
     agent: ForAgent = None,
     k: Annotated[int, typer.Option("-k", "--limit", help="How many at most.")] = 5,
-    explore: Annotated[bool, typer.Option("--explore", help="Thompson sampling: what was seldom tried, too.")] = False,
+    explore: Annotated[bool, typer.Option("--explore", help="Draw the order: what was seldom tried may lead.")] = False,
     seed: Annotated[str, typer.Option(help="With --explore: the same one gives the same draw.")] = "",
     after: After = None,
     wait_ms: WaitMs = None,
@@ -82,7 +82,7 @@ def predict(
 def procedures(
     tenant: Tenant,
     sort: Annotated[str, typer.Option(help="name, runs, rate (its lower bound), lift or last (used).")] = "runs",
-    state: Annotated[str | None, typer.Option(help="Only those fluid, or crystalline.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only fluid ones, or only crystalline (proved) ones.")] = None,
     limit: Annotated[int, typer.Option(help="How many at most.")] = 50,
     cursor: Cursor = None,
     after: After = None,
@@ -138,7 +138,7 @@ def related(
 def patterns(
     tenant: Tenant,
     done: Annotated[list[str] | None, typer.Option(help="A step already done, in order: what comes next?")] = None,
-    shared: Annotated[bool, typer.Option("--shared", help="Only those worth telling others.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="Only those of several agents that succeed mostly.")] = False,
     limit: Annotated[int, typer.Option(help="How many at most.")] = 20,
     cursor: Cursor = None,
     after: After = None,

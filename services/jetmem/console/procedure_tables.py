@@ -34,7 +34,7 @@ _NO_INSIGHTS: Final = "no cluster of tasks yet"
 #: What a probability rests on, as one says it.
 _HOW: Final[dict[p.How, str]] = {
     "none": "nothing is known",
-    "rate": "by its rate",
+    "rate": "by its rate, where few runs and old ones say less",
     "context": "by its rate in such contexts",
     "neighbours": "by runs of similar tasks",
     "difficulty": "by how hard the task is",
@@ -43,7 +43,7 @@ _HOW: Final[dict[p.How, str]] = {
 _RELATION: Final[dict[p.Relation, str]] = {
     "similar_to": "similar to",
     "context_related": "in the same contexts",
-    "follows": "follows",
+    "follows": "comes next",
 }
 _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 
@@ -54,7 +54,8 @@ def show_recommended(console: Console, reply: RecommendReply) -> None:
         console.print("nothing is known of such tasks; this is the order of the rates", style="yellow")
     for each in reply.procedures:
         ranked = f"  drew {each.drawn:.2f}" if each.drawn is not None else ""
-        head = Text.assemble((_line(each.id), "bold green"), f"  {_chance(each.probability, each.interval)}", ranked)
+        chance = f"  chance {_chance(each.probability, each.interval)}"
+        head = Text.assemble((_line(each.id), "bold green"), chance, ranked)
         console.print(head, soft_wrap=True)
         _print_why(console, each.why)
         _tell(console, "steps", " > ".join(each.steps))
@@ -68,8 +69,8 @@ def show_recommended(console: Console, reply: RecommendReply) -> None:
 
 def show_predicted(name: str, console: Console, reply: PredictReply) -> None:
     """One procedure's chance, and what it rests on."""
-    cold = ("  it has no run", "yellow") if reply.cold else ""
-    head = Text.assemble((_line(name), "bold green"), f"  {_chance(reply.probability, reply.interval)}", cold)
+    cold = ("  it has no run; is its name spelt right?", "yellow") if reply.cold else ""
+    head = Text.assemble((_line(name), "bold green"), f"  chance {_chance(reply.probability, reply.interval)}", cold)
     console.print(head, soft_wrap=True)
     _print_why(console, reply.why)
     tables.footer(console, reply)
@@ -77,7 +78,7 @@ def show_predicted(name: str, console: Console, reply: PredictReply) -> None:
 
 def show_procedures(console: Console, reply: ProceduresReply) -> None:
     """A page of procedures."""
-    table = tables.lines("procedure", "runs", "rate", "95 %", "lift", "outcomes", "agents", "state", "last")
+    table = tables.lines("procedure", ">runs", ">rate", "95 %", ">lift", "outcomes", ">agents", "state", "last")
     zone = zone_named(reply.timezone)
     for each in reply.procedures:
         last = when(each.last, zone)[:10] if each.last else ""
@@ -116,7 +117,7 @@ def _facts(each: p.ProcedureDetail, zone: tzinfo) -> list[tuple[str, str]]:
         ("runs", f"{each.successes:,} of {each.runs:,} succeeded, by {tables.count(each.agents, 'agent')}"),
         ("rate", f"{_chance(each.rate, each.interval)}, {each.lift:.2f} times the tenant's"),
         ("lately", _chance_of(each)),
-        ("consistency", f"{each.consistency:.2f}" if each.runs else ""),
+        ("consistency", f"{each.consistency:.2f} of the last ten ended like most of them" if each.runs else ""),
         ("used", used),
         ("takes", _spread(each.duration_ms, of_time=True)),
         ("costs", _spread(each.cost)),
@@ -131,12 +132,12 @@ def _chance_of(each: p.ProcedureDetail) -> str:
     """Of the decayed counts."""
     if each.posterior is None:
         return ""
-    counts = f"{each.decayed_successes:.1f} of {each.decayed_runs:.1f}, each of half weight after 30 days"
+    counts = f"{each.decayed_successes:.1f} of {each.decayed_runs:.1f} runs, each of half weight after 30 days"
     return f"{each.posterior.low:.2f}–{each.posterior.high:.2f} ({counts})"
 
 
 def _shares(title: str, shares: Sequence[p.Share]) -> Table:
-    table = tables.lines(title, "runs", "succeeded", "95 %", "outcomes", "takes", "costs", "fails mostly")
+    table = tables.lines(title, ">runs", ">succeeded", "95 %", "outcomes", ">takes", ">costs", "fails mostly")
     for share in shares:
         bounds = f"{share.interval.low:.2f}–{share.interval.high:.2f}"
         half = _time(share.duration_ms.p50) if share.duration_ms else "", f"{share.cost.p50:.3g}" if share.cost else ""
@@ -166,7 +167,7 @@ def show_patterns(console: Console, reply: PatternsReply) -> None:
     """A page of patterns, and what tends to come next."""
     for follows in reply.next:
         console.print(Text.assemble("next: ", (_line(follows.step), "bold green"), f"  {follows.rate:.2f}"))
-    table = tables.lines("steps", "succeeded", "failed", "rate", "at least", "lift", "shared")
+    table = tables.lines("steps", ">succeeded", ">failed", ">rate", ">at least", ">lift", "shared")
     for each in reply.patterns:
         sizes = f"{each.successes:,}", f"{each.failures:,}", f"{each.rate:.2f}", f"{each.low:.2f}", f"{each.lift:.2f}"
         table.add_row(" > ".join(_line(step) for step in each.steps), *sizes, "yes" if each.shared else "")
@@ -204,7 +205,7 @@ def _print_why(console: Console, why: p.Why) -> None:
     console.print(_INDENT + "; ".join(parts), soft_wrap=True)
     for near in why.neighbours:
         mark = ("✓", "green") if near.success else ("✗", "red")
-        told = f" {near.similarity:.2f}  “{_line(near.task)}”  {_line(near.agent)}  "
+        told = f" alike {near.similarity:.2f}  “{_line(near.task)}”  {_line(near.agent)}  "
         console.print(Text.assemble(_INDENT, mark, told, (_line(near.run), "green")), style="dim", soft_wrap=True)
 
 

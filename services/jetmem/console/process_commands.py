@@ -40,6 +40,8 @@ def health(
         raise SettingsError("no port is known; give --port or set JETMEM_HTTP_PORT")
     host = LOOPBACK if common.http_host in _EVERYWHERE else common.http_host
     healthy, detail = asyncio.run(healthz(at, _ANSWER_S, host))
+    if detail == "starting":
+        detail = f"starting, or not there: nothing healthy listens on {host}:{at} yet"
     typer.echo(detail or ("ok" if healthy else "unhealthy"), err=not healthy)
     raise typer.Exit(0 if healthy else 1)
 

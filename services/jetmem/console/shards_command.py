@@ -32,7 +32,9 @@ def shards(
             help="Wait until every partition is where so many shards have it, and nowhere else.", min=1, max=64
         ),
     ] = None,
-    wait_s: Annotated[float, typer.Option(help="… so many seconds; then end with 1.", min=0)] = 3_600.0,
+    wait_s: Annotated[
+        float, typer.Option(help="With --wait-for: seconds to wait at most; then exit code 1.", min=0)
+    ] = 3_600.0,
     as_json: AsJson = False,
     server: Server = LOCAL,
     creds: Creds = "",

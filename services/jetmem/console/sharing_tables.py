@@ -10,7 +10,7 @@ from jetmem.domain.procedures.federation import Export, How, Merged
 
 def show_merged(console: Console, merged: Merged, how: How) -> None:
     """Procedures, those with the most evidence first, and whose counts they are."""
-    table = tables.lines("procedure", "runs", "rate", "sources")
+    table = tables.lines("procedure", ">runs", ">rate", ">sources")
     for each in sorted(sharing_files.combined(merged, how), key=lambda each: (-each.runs, each.id)):
         name = tables.clean(each.id.replace("\n", " "))
         table.add_row(name, f"{each.runs:,.0f}", f"{each.rate:.2f}", f"{each.sources:,}")

@@ -7,7 +7,7 @@ from datetime import tzinfo
 from typing import Final
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, JustifyMethod, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -235,7 +235,7 @@ def show_route(console: Console, reply: requests.RouteReply) -> None:
 def show_route_explained(console: Console, reply: requests.RouteReply) -> None:
     """As `show_route`, and every strategy that was tried."""
     show_route(console, reply)
-    table = lines("tried", "found", "ms", "why")
+    table = lines("tried", ">found", ">ms", "why")
     for each in reply.tried:
         table.add_row(each.strategy, f"{each.found:,}", f"{each.took_ms:.1f}", clean(each.why))
     console.print(table)
@@ -244,7 +244,7 @@ def show_route_explained(console: Console, reply: requests.RouteReply) -> None:
 
 def show_sessions(console: Console, reply: requests.SessionsReply) -> None:
     """Sessions, the latest first."""
-    table, zone = lines("session", "agent", "events", "first", "last"), zone_named(reply.timezone)
+    table, zone = lines("session", "agent", ">events", "first", "last"), zone_named(reply.timezone)
     for each in reply.sessions:
         table.add_row(each.id, each.agent, f"{each.events:,}", when(each.first, zone), when(each.last, zone))
     console.print(table if reply.sessions else _NOTHING)
@@ -253,7 +253,7 @@ def show_sessions(console: Console, reply: requests.SessionsReply) -> None:
 
 def show_agents(console: Console, reply: requests.AgentsReply) -> None:
     """Agents, the latest first."""
-    table, zone = lines("agent", "events", "sessions", "first", "last"), zone_named(reply.timezone)
+    table, zone = lines("agent", ">events", ">sessions", "first", "last"), zone_named(reply.timezone)
     for each in reply.agents:
         table.add_row(each.id, f"{each.events:,}", f"{each.sessions:,}", when(each.first, zone), when(each.last, zone))
     console.print(table if reply.agents else _NOTHING)
@@ -278,14 +278,15 @@ def show_status(console: Console, reply: requests.StatusReply) -> None:
         f"{count(reply.purging, 'erasure')} being purged"
     )
     if not reply.events:
-        console.print("nothing is recorded under this tenant; is its name spelt right?", style="yellow")
+        told = "no event is recorded under this tenant (runs are in `jetmem procedures`); is its name spelt right?"
+        console.print(told, style="yellow", soft_wrap=True)
     footer(console, reply)
 
 
 def show_forget(console: Console, reply: requests.ForgetReply) -> None:
     """What was erased."""
     waiting = f"; waiting for {', '.join(reply.waiting)}" if reply.waiting else ""
-    console.print(f"{reply.state}: {count(reply.erased, 'event')} erased, recorded as {reply.seq}{waiting}")
+    console.print(f"{reply.state}: {count(reply.erased, 'message')} erased, recorded as {reply.seq}{waiting}")
     footer(console, reply)
 
 
@@ -315,10 +316,15 @@ def _place(name: str) -> str:
 
 
 def lines(*columns: str) -> Table:
-    """A table whose cells are never cut: they are to be copied."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    """A table whose cells are never cut: they are to be copied. Columns are as `add_columns` takes them."""
+    return add_columns(Table(box=None, pad_edge=False, header_style="bold"), columns, no_wrap=False, overflow="fold")
+
+
+def add_columns(table: Table, columns: Iterable[str], *, no_wrap: bool, overflow: OverflowMethod) -> Table:
+    """Add columns by their names; `>` before a name has its cells end in one line, as numbers are read."""
     for name in columns:
-        table.add_column(name, overflow="fold")
+        justify: JustifyMethod = "right" if name.startswith(">") else "left"
+        table.add_column(name.removeprefix(">"), justify=justify, no_wrap=no_wrap, overflow=overflow)
     return table
 
 

@@ -97,7 +97,8 @@ def _rehearse(server: str, creds: str, tenant: str, changes: dict[str, Any], peo
 
     zone, _ = call(server, creds, tenant, zone_told)
     next_leaves = f"next leaves ({zone})"
-    table = tables.lines(tenant, "kept for", "in the index", "out of it", "would leave", "would come back", next_leaves)
+    counts = (">in the index", ">out of it", ">would leave", ">would come back")
+    table = tables.lines(tenant, ">kept for", *counts, next_leaves)
     for level, told in levels.items():
         kept = f"{told['days']:,} days" if told["days"] else "ever"
         numbers = (f"{told[name]:,}" for name in ("indexed", "out", "leaving", "returning"))

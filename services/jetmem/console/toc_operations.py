@@ -39,7 +39,7 @@ def rebuild(
     tenant: Annotated[str | None, typer.Argument(help="Whose nodes.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Of every tenant.")] = False,
     first: Annotated[str, typer.Option("--from", help="From this day on, like 2026-01-15, with all above.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be made again, and change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be made, and change.")] = False,
     as_json: AsJson = False,
     server: Server = LOCAL,
     creds: Creds = "",
@@ -169,7 +169,7 @@ def _show_dry(tenant: str, first: str, reply: dict[str, Any], people: bool) -> N
         typer.echo(_nothing(tenant, first))
         return
     typer.echo(f"{tenant}, by level; nothing was changed:")
-    table = tables.lines("level", "would be made again", "would change")
+    table = tables.lines("level", ">would be made again", ">would change")
     for level, counts in levels.items():
         table.add_row(level, f"{counts['made']:,}", f"{counts['changed']:,}")
     tables.console().print(table)

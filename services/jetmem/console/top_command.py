@@ -153,7 +153,7 @@ def _processes(snap: Snapshot) -> Any:
 
     apart = any(each.process != each.stage for each in snap.stages)
     shared = any(each.served not in (None, subjects.PARTITIONS) or each.moving for each in snap.stages)
-    columns = ["process", *(["at"] if apart else []), "health", "per s", "behind", "s behind"]
+    columns = ["process", *(["at"] if apart else []), "health", ">per s", ">behind", ">s behind"]
     shown = _table(*columns, *(["partitions"] if shared else []))
     for each in snap.stages:
         mark = Text("ok" if each.healthy else "unhealthy", style="green" if each.healthy else "red")
@@ -176,14 +176,14 @@ def _table(*columns: str) -> Any:
     """One line a row, whatever is in it."""
     from rich.table import Table
 
+    from jetmem.console import tables
+
     made = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        made.add_column(name, no_wrap=True, overflow="ellipsis")
-    return made
+    return tables.add_columns(made, columns, no_wrap=True, overflow="ellipsis")
 
 
 def _spread_table(title: str, spreads: list[Spread]) -> Any:
-    shown = _table(title, "count", "p50", "p99", "")
+    shown = _table(title, ">count", ">p50", ">p99", "")
     for each in spreads:
         since = "since the start" if each.since_start else ""
         shown.add_row(each.name, f"{each.count:,}", _seconds(each.p50_s), _seconds(each.p99_s), since)

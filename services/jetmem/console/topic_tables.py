@@ -17,7 +17,7 @@ _NO_TOPICS = "no topic fits; they are made of some 20 closed segments and more, 
 
 def show_topics(console: Console, reply: requests.TopicsReply) -> None:
     """Topics, the most important first."""
-    table = tables.lines("topic", "importance", "segments", "events", "first", "last", "id")
+    table = tables.lines("topic", ">importance", ">segments", ">events", "first", "last", "id")
     zone = zone_named(reply.timezone)
     for each in reply.topics:
         title = tables.clean(each.title) or _UNTITLED

@@ -70,8 +70,8 @@ def add(tenant: Tenant, users: Folder, agent: Agent = None, role: RoleName = Non
 def revoke(
     tenant: Tenant,
     users: Folder,
-    agent: Agent = None,
-    role: RoleName = None,
+    agent: Annotated[str | None, typer.Option(help="Only this agent's.")] = None,
+    role: Annotated[str | None, typer.Option(help="Only those of this role: owner, writer or reader.")] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:

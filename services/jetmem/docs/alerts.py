@@ -67,9 +67,9 @@ ALERTS: Final = (
         "broker meanwhile; ARCHITECTURE.md, \"When a part dies\", says what works without it.",
         ("`jetmem status`, `docker compose ps` or `kubectl get pods`: is it started again and again? The last line of "
          "its log says why it ended; exit code 2 is a setting.",
-         "A store that cannot be opened names its folder. index and summarize can be made anew (`jetmem rebuild`); "
-         "persist's cannot: put a backup back.",
-         "Is memory short? The limits in compose.yaml and k8s/base are for a million events."),
+         "A store that cannot be opened names its folder. Those of index, summarize and learn can be made anew "
+         "(`jetmem rebuild`); persist's cannot: put a backup back.",
+         "Is memory short? services/SIZING.md says for how much the limits in compose.yaml and k8s/base are enough."),
     ),
     Alert(
         "JetmemNoProgress", "min by (stage) (jetmem_healthy) == 0", "2m", "page",
@@ -93,8 +93,8 @@ ALERTS: Final = (
         "{{ $labels.stage }} serves {{ $value }} of 64 partitions",
         "A shard is not there: what tenants of its partitions say waits at the broker, and what they ask is refused "
         "(persist) or answered without that arm.",
-        ("`jetmem shards` names the shards that do not answer and their partitions; start them. \"Partitions\" on the "
-         "dashboard \"pipeline\" shows who has how many.",
+        ("`jetmem shards` says how many partitions each shard of persist owns, `jetmem top` and \"Partitions\" on the "
+         "dashboard \"pipeline\" how many each process serves; start the shard that is missing.",
          "Was the number of shards made smaller together with the replicas? The number first, then wait for `jetmem "
          "shards --wait-for`, then the replicas."),
     ),
@@ -105,8 +105,8 @@ ALERTS: Final = (
         "15m", "ticket", "{{ $value }} partitions are {{ $labels.state }} at {{ $labels.stage }}-{{ $labels.shard }}",
         "Partitions are to move between shards of persist, and nothing was copied for a quarter of an hour. A parked "
         "one answers, and what is said to it waits at the broker.",
-        ("`/healthz` of that shard and `jetmem shards` say what it waits for: an owner that is not there, or one that "
-         "was started with another number of shards.",
+        ("`/healthz` of that shard says what it waits for: an owner that is not there, or one that was started with "
+         "another number of shards. `jetmem shards` says who owns how many.",
          "Start every shard of persist with the same number. A move goes on where it was."),
     ),
     Alert(
@@ -152,14 +152,14 @@ ALERTS: Final = (
         "min by (stage) (predict_linear(jetmem_disk_free_bytes[6h], 24 * 3600)) < 0", "1h", "ticket",
         "the disk of {{ $labels.stage }} is full within a day",
         "At the rate of the last six hours nothing is left tomorrow.",
-        ("As JetmemDiskFull, with time left. README.md tells how much a million events take.",),
+        ("As JetmemDiskFull, with time left. services/SIZING.md tells how much a million events take.",),
     ),
     Alert(
         "JetmemStreamFull", "max by (stream) (jetmem_stream_bytes / jetmem_stream_max_bytes) > 0.9", "5m", "page",
         "stream {{ $labels.stream }} is {{ $value | humanizePercentage }} full",
         "MEMORY refuses what is published when it is full; persist trims it below its checkpoint, and above "
         "`persist.full_share` sooner. DEAD keeps letters until somebody drops or redrives them.",
-        ("MEMORY: is persist behind (JetmemLag, JetmemNoProgress)? Else make `memory_bytes_max` larger.",
+        ("MEMORY: is persist behind (JetmemLag, JetmemNoProgress)? Else make `JETMEM_MEMORY_BYTES_MAX` larger.",
          "DEAD: `jetmem dead-letters list`, then `jetmem dead-letters drop` or `jetmem dead-letters redrive`."),
     ),
     Alert(
@@ -199,7 +199,8 @@ ALERTS: Final = (
         'sum(rate(jetmem_requests_total{stage="query"}[5m])) > 0.05',
         "5m", "page", "{{ $value | humanizePercentage }} of questions fail",
         "Agents get errors that are not theirs.",
-        ("`unavailable`, `timeout`: persist does not answer; every verb but `status` needs it.",
+        ("`unavailable`, `timeout`: persist does not answer, which every verb but `status` needs, or learn does "
+         "not, which those about procedures need.",
          "`busy`: a tenant asks more than is worked on; more replicas of query, or fewer questions.",
          "`internal`: a fault of ours; the log of query has it."),
     ),

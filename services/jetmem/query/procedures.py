@@ -179,7 +179,7 @@ class ProcedureAnswers:
 
 def _known(found: Found[T], field: str) -> T:
     if found.value is None:
-        raise RequestFailed("not_found", "there is no such procedure", field)
+        raise RequestFailed("not_found", "there is no procedure of this name", field)
     return found.value
 
 
