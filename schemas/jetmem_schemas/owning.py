@@ -44,13 +44,19 @@ class CopyRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CopyReply(msgspec.Struct, frozen=True, array_like=True):
-    """Rows as (family, key, value), and whether there are more; `parked` is the owner's checkpoint, encoded."""
+    """Rows as (family, key, value), and whether there are more; `parked` is the owner's checkpoint, encoded.
+
+    `trimmed`, `server` and `upto` as in `SafeRequest`, as the owner noted them: a store that is new was never told.
+    """
 
     token: str
     parked: bytes
     rows: list[tuple[int, bytes, bytes]]
     more: bool
     mismatch: bool = False
+    trimmed: int = 0
+    server: str = ""
+    upto: int = 0
 
 
 class ReleaseRequest(msgspec.Struct, frozen=True, array_like=True):

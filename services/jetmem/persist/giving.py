@@ -63,9 +63,11 @@ class Giver:
         token = self._shares.parked.get(part)
         if token is None or request.token not in ("", token):
             return CopyReply("", b"", [], more=False, mismatch=True)
-        store = self._shares.recorder.record.store
-        rows, more = await self._in_reader(partial(slice_of, store, part, request.family, request.key))
-        return CopyReply(token, _encode(self._shares.reader(part).synced), rows, more)
+        record = self._shares.recorder.record
+        rows, more = await self._in_reader(partial(slice_of, record.store, part, request.family, request.key))
+        trimmed, trimming = await self._in_reader(lambda: (record.trimmed(), record.trimming()))
+        parked = _encode(self._shares.reader(part).synced)
+        return CopyReply(token, parked, rows, more, trimmed=trimmed, server=trimming.server, upto=trimming.upto)
 
     async def release(self, part: int, request: ReleaseRequest) -> Released:
         """Make the asker the owner, if it has what is parked here. From the first try on nothing is answered here.

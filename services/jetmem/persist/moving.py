@@ -24,7 +24,7 @@ from jetmem.persist import claiming
 from jetmem.persist.copying import BEGINNING, Place
 from jetmem.persist.handler import Recorder
 from jetmem.persist.places import Places
-from jetmem.persist.record import FORMAT, Checkpoint
+from jetmem.persist.record import FORMAT, Checkpoint, Trimming
 from jetmem.persist.shares import Copying, Shares
 from jetmem.runtime import metrics
 from jetmem.runtime.crashpoints import crashpoint
@@ -269,7 +269,8 @@ class Mover:
         parked = msgspec.msgpack.decode(reply.parked, type=Checkpoint)
         source, key = reply.rows[-1][:2] if reply.rows else (at.source, at.key)
         now = Copying(reply.token, parked, source, key, whole=not reply.more)
-        await self._in_writer(partial(self._shares.take, part, now, reply.rows))
+        told = reply.trimmed, Trimming(reply.server, reply.upto)
+        await self._in_writer(partial(self._shares.take, part, now, reply.rows, *told))
         metrics.rows_copied.inc(len(reply.rows))
         self._shell.health.progressed(self._shell.health.lag)
         if now.whole:

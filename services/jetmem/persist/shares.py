@@ -23,7 +23,7 @@ from ulid import ULID
 from jetmem.domain import keys
 from jetmem.persist.copying import BEGINNING, Place, Row, drop_some, family_of
 from jetmem.persist.handler import Recorder
-from jetmem.persist.record import SHARED, TRIMMING, WHOLE, Checkpoint, Trimming
+from jetmem.persist.record import SHARED, TRIMMED, TRIMMING, WHOLE, Checkpoint, Trimming
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import RequestFailed, invariant
 from jetmem.runtime.store import WriteSet
@@ -34,6 +34,7 @@ _STORE: Final = b"store"
 _OWN: Final = b"own:"
 _PARKED: Final = b"parked:"
 _COPYING: Final = b"copying:"
+NO_TRIM: Final = Trimming()
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -179,9 +180,21 @@ class Shares:
         self._store.write(batch, sync=True)
         self.parked[part] = token
 
-    def take(self, part: int, copying: Copying, rows: Sequence[Row]) -> None:
-        """Rows of a partition, with how far the copy is then."""
+    def take(
+        self, part: int, copying: Copying, rows: Sequence[Row], trimmed: int = 0, trimming: Trimming = NO_TRIM
+    ) -> None:
+        """Rows of a partition, with how far the copy is then, and what its owner knows of MEMORY's files.
+
+        Who erases messages of the partition later must know of a trim that a killed broker left half done. What this
+        store was told of one itself holds.
+        """
         batch = self._store.batch()
+        record = self.recorder.record
+        same = copying.parked.created == self.recorder.synced.created  # of another stream it says nothing of this one
+        if same and trimmed > record.trimmed():
+            batch.put("meta", TRIMMED, keys.u64(trimmed))
+        if same and trimming.server and not record.trimming().server:
+            batch.put("meta", TRIMMING, _encode(trimming))
         for source, key, value in rows:
             batch.put(family_of(source), key, value)
         batch.put("meta", _key(_COPYING, part), _encode(copying))
@@ -226,7 +239,7 @@ class Shares:
         """What the shard that trims says of MEMORY's files."""
         record = self.recorder.record
         batch = self._store.batch()
-        batch.put("meta", b"trimmed", keys.u64(max(trimmed, record.trimmed())))
+        batch.put("meta", TRIMMED, keys.u64(max(trimmed, record.trimmed())))
         batch.put("meta", TRIMMING, _encode(trimming))
         self._store.write(batch, sync=True)
 
