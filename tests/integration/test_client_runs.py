@@ -69,7 +69,7 @@ def test_runs_and_definitions_are_stored_where_they_belong(memory):
             async with client.run("fix it", session="s1", procedure="guess", id="mine") as run:
                 run.step("look", ok=True)
             assert client.last_seq == run.receipt.seq == 3
-            with pytest.raises(Refused):
+            with pytest.raises(Refused, match="name must match"):
                 await client.define_procedure("no name")
             with pytest.raises(Refused):
                 await client.report_run("", success=True, session="s1")

@@ -304,3 +304,10 @@ def test_a_plain_run_that_reaches_no_broker_is_handed_back():
 
 def test_names_of_steps_alone_will_do():
     assert given_steps(["a", {"tool": "b"}]) == [{"tool": "a"}, {"tool": "b"}]
+
+
+@pytest.mark.parametrize("steps", ["plan", b"plan", {"tool": "plan"}])
+def test_one_step_alone_is_no_list_of_its_letters(steps):
+    with pytest.raises(Refused, match="steps must be a list") as caught:
+        given_steps(steps)
+    assert caught.value.field == "steps"

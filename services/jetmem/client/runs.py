@@ -54,7 +54,13 @@ _encode: Final = msgspec.json.Encoder(enc_hook=_repr).encode
 
 
 def given_steps(steps: Iterable[StepGiven]) -> list[Mapping[str, Any] | events.Step]:
-    """Steps as they are published; a name alone is its tool."""
+    """Steps as they are published; a name alone is its tool.
+
+    Raises:
+        Refused: One name or one step instead of a list; letters of a name would become steps.
+    """
+    if isinstance(steps, str | bytes | Mapping):
+        raise Refused("bad_field", 'steps must be a list, as ["plan", "edit"], not one text or step', "steps")
     return [{"tool": each} if isinstance(each, str) else each for each in steps]
 
 

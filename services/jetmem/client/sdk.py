@@ -224,6 +224,10 @@ class Client(Questions):
             NotStored: Gave up; it carries the definition.
             Refused: It will never be stored.
         """
+        try:
+            subjects.token(name, "name")
+        except SchemaError as error:
+            raise Refused(error.code, error.message, error.field) from error
         told = {"description": description, "steps": given_steps(steps), "version": version, **fields}
         out = Outgoing(event=_said(told), session=name, agent=agent, kind="procedure")
         return await self.publish_event(out, timeout_s=timeout_s)

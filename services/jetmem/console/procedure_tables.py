@@ -28,6 +28,8 @@ _INDENT: Final = " " * 5
 _TEXT_CHARS: Final = 160
 #: Of a failure in a table.
 _GLANCE_CHARS: Final = 40
+#: Outcomes in a table: of more no row would have room in 80 columns.
+_GLANCE_RUNS: Final = 10
 _NO_PROCEDURES: Final = "no procedure is known; runs that name one teach them: jetmem runs load, or report_run"
 _NO_PATTERNS: Final = "no pattern fits; steps in a row become one after three successful runs"
 _NO_INSIGHTS: Final = "no cluster of tasks yet"
@@ -78,12 +80,12 @@ def show_predicted(name: str, console: Console, reply: PredictReply) -> None:
 
 def show_procedures(console: Console, reply: ProceduresReply) -> None:
     """A page of procedures."""
-    table = tables.lines("procedure", ">runs", ">rate", "95 %", ">lift", "outcomes", ">agents", "state", "last")
+    table = tables.lines("procedure", ">runs", ">rate", "95 %", ">lift", "last ten", ">agents", "state", "last used")
     zone = zone_named(reply.timezone)
     for each in reply.procedures:
         last = when(each.last, zone)[:10] if each.last else ""
         bounds = f"{each.interval.low:.2f}–{each.interval.high:.2f}"
-        rate = f"{each.rate:.2f}", bounds, f"{each.lift:.2f}", spark(each.recent)
+        rate = f"{each.rate:.2f}", bounds, f"{each.lift:.2f}", spark(each.recent[-_GLANCE_RUNS:])
         table.add_row(_line(each.id), f"{each.runs:,}", *rate, f"{each.agents:,}", each.state, last)
     console.print(table if reply.procedures else _NO_PROCEDURES)
     tables.footer(console, reply, cursor=tables.cursor_of(reply.cursor))
