@@ -301,7 +301,7 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Works(msgspec.Struct, frozen=True, kw_only=True):
-    """How a procedure does in a cluster; `lift` is its rate over the cluster's."""
+    """How a procedure does in a cluster; `lift` is its rate over the mean of the cluster's runs, both shrunk alike."""
 
     id: str
     rate: float

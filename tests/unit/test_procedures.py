@@ -315,6 +315,16 @@ def test_insights_tell_what_works_where():
     assert insights.insights(situations([]), np.zeros((0, 1)), np.zeros((0, 1)), ["x"]) == []
 
 
+def test_what_always_succeeds_in_a_cluster_works_there_whatever_it_does_elsewhere():
+    texts = [f"sql {n}" for n in range(20)] + [f"bash {n}" for n in range(20)]
+    vectors = np.repeat(np.eye(2, dtype=np.float32), 20, axis=0)
+    successes = np.zeros((40, 1))
+    successes[:20] = 1
+    found = insights.insights(situations(texts, vectors), successes, np.ones((40, 1)), ["joins"])
+    assert [len(each.works) for each in found] == [1] * len(found)
+    assert not any(each.fails for each in found)
+
+
 def test_exploring_is_seeded_by_the_request():
     every = [choosing.Candidate(f"p{n}", 0.5, 3.0) for n in range(20)]
     plain = choosing.rank(every)

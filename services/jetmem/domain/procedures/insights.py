@@ -25,10 +25,12 @@ _STARTS: Final = 3
 #: Of each cluster.
 EXAMPLES: Final = 3
 NAMED: Final = 5
+#: From this lift on a procedure works: one that is alone in its cluster has 1, but for rounding.
+_USUAL: Final = 1.0 - 1e-9
 
 
 class Works(msgspec.Struct, frozen=True):
-    """A procedure in one cluster: `rate` shrunk to its rate elsewhere, `lift` that over the cluster's rate."""
+    """A procedure in one cluster: `rate` shrunk to its rate elsewhere, `lift` that over the cluster's mean."""
 
     procedure: str
     rate: float
@@ -69,17 +71,18 @@ def insights(situations: Situations, successes: Floats, runs: Floats, procedures
 def _one(tasks: Situations, successes: Floats, runs: Floats, rate: Floats, procedures: Sequence[str]) -> Insight:
     here = float(successes.sum() + 1) / float(runs.sum() + 2)
     shrunk = estimate.shrunk(successes, runs, rate, estimate.CONTEXT_RUNS)
+    usual = float(shrunk @ runs) / max(1.0, float(runs.sum()))  # as shrunk as what is held against it
     seen = [int(i) for i in np.argsort(-shrunk, kind="stable") if runs[i] > 0]
     every = [
         Works(
-            procedures[i], float(shrunk[i]), float(shrunk[i]) / here,
+            procedures[i], float(shrunk[i]), float(shrunk[i]) / usual,
             wilson(float(successes[i]), float(runs[i]))[0], int(runs[i]),
         )
         for i in seen
     ]  # fmt: skip
     pairs = Counter((name, value) for each in tasks.contexts for name, value in each.items())
     contexts = sorted(((n, v, c) for (n, v), c in pairs.items()), key=lambda each: (-each[2], each))[:EXAMPLES]
-    works = tuple(each for each in every if each.rate >= here)[:NAMED]
-    fails = tuple(each for each in reversed(every) if each.rate < here)[:NAMED]
+    works = tuple(each for each in every if each.lift >= _USUAL)[:NAMED]
+    fails = tuple(each for each in reversed(every) if each.lift < _USUAL)[:NAMED]
     texts = tuple(dict.fromkeys(tasks.texts))  # a task that was tried in two contexts is one
     return Insight(len(texts), int(runs.sum()), here, texts[:EXAMPLES], tuple(contexts), works, fails)
