@@ -8,7 +8,7 @@ from harness.learn_record import MODEL, PART, START, TENANT, Record, Stage
 from jetmem.domain.procedures.statistics import Statistics
 from jetmem.learn import core, shares, similar
 from jetmem.learn.board import Board
-from jetmem.learn.estimating import WEIGHED_MAX, Learnt
+from jetmem.learn.estimating import WEIGHED_MAX, Estimates, Learnt
 from jetmem.learn.ports import News
 from jetmem.learn.rows import ProcedureRow
 from jetmem.learn.sample import sampled
@@ -36,6 +36,15 @@ def ids(found):
 def test_the_likelier_procedure_comes_first_and_what_is_new_is_between():
     stage = learnt(*[("good", True)] * 8, *[("bad", False)] * 8, ("new", True, {"task": "something else"}))
     assert ids(stage.recommend("another thing")) == ["good", "new", "bad"]
+
+
+def test_what_was_tried_at_such_tasks_is_not_cold_where_plain_rates_guess_best():
+    def estimates(near, context):
+        one = np.ones(1)
+        at = np.zeros(1, dtype=np.intp)
+        return Estimates(None, at, one / 2, one, one * near, one * context, {}, {0: "rate"}, {})
+
+    assert [estimates(*runs).cold() for runs in ((0, 0), (3, 0), (0, 3))] == [True, False, False]
 
 
 def test_neighbours_outweigh_the_rate():

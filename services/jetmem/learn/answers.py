@@ -74,8 +74,8 @@ class Answers:
         place = {found.standing.names[row]: at for at, row in enumerate(found.rows)}
         order = self._order(asked, found, learnt)
         shown = [self._recommended(asked, ask, found, place[each.procedure], each, order) for each in ranked]
-        cold = all(found.how(at) in ("none", "rate") for at in range(len(found.rows)))
-        return RecommendFound([each for each in shown if each is not None], cold, self._similar(asked, found, order))
+        told = [each for each in shown if each is not None]
+        return RecommendFound(told, found.cold(), self._similar(asked, found, order))
 
     def predict(self, tenant: str, ask: Predict, vector: bytes, learnt: Learnt = NOTHING) -> PredictFound:
         """One procedure's chance."""

@@ -111,6 +111,14 @@ class Estimates:
             return "context"
         return "rate" if self.standing.all_runs[self.rows[at]] else "none"
 
+    def cold(self) -> bool:
+        """Whether nothing is known of such tasks: no run, and no answer but plain rates.
+
+        Where runs are known, rates may still be what did best on runs that they had not seen.
+        """
+        telling = (self.near_runs >= TELLING_RUNS) | (self.context_runs >= TELLING_RUNS)
+        return not telling.any() and all(self.how(at) in ("none", "rate") for at in range(len(self.rows)))
+
 
 class Asked(NamedTuple):
     """A question: the task's text, key and vector (empty if there is none), the context as it is compared."""
