@@ -111,6 +111,13 @@ class Load:
         assert grep(b"words of 1", data) != [], "what is there can be found"
         assert grep(b"secretword", data) == []
 
+    async def end(self, c, data):
+        """All is there, once, also when it is said again; what was forgotten is nowhere."""
+        await self.check(c)
+        await self.say_all_again(c)
+        await self.check(c)
+        await self.nothing_is_left(c, data)
+
 
 async def purged(c, tenant, seq):
     try:
@@ -139,6 +146,14 @@ def on(tmp_path, body):
         run(go(broker, shards))
 
 
+async def begun(c, shards, load):
+    """One shard has all, and some of everything is recorded."""
+    shards.start(0, shards=1)
+    await moved(c, 1)
+    await load.publish(c, 300)
+    await recorded(c, load.last, *TENANTS)
+
+
 async def killed(shards, point, number):
     """Move to so many shards; one dies at this point of it, and is started again."""
     owner, other = (0, 1) if number == 2 else (1, 0)
@@ -154,10 +169,7 @@ async def killed(shards, point, number):
 
 def test_killed_at_each_named_point_of_moves_back_and_forth(tmp_path):
     async def body(c, shards, load):
-        shards.start(0, shards=1)
-        await moved(c, 1)
-        await load.publish(c, 300)
-        await recorded(c, load.last, *TENANTS)
+        await begun(c, shards, load)
         for turn, point in enumerate(MOVE_POINTS):
             number = 1 if turn % 2 else 2
             print(point, "on the way to", number)
@@ -168,9 +180,7 @@ def test_killed_at_each_named_point_of_moves_back_and_forth(tmp_path):
             load.going = False
             await going
             await load.check(c)
-        await load.say_all_again(c)
-        await load.check(c)
-        await load.nothing_is_left(c, tmp_path)
+        await load.end(c, tmp_path)
 
     on(tmp_path, body)
 
@@ -179,20 +189,14 @@ def test_killed_at_each_named_point_of_moves_back_and_forth(tmp_path):
 @pytest.mark.parametrize("point", MOVE_POINTS)
 def test_killed_at_a_named_point_of_a_move_there_and_of_the_move_back(tmp_path, point):
     async def body(c, shards, load):
-        shards.start(0, shards=1)
-        await moved(c, 1)
-        await load.publish(c, 300)
-        await recorded(c, load.last, *TENANTS)
+        await begun(c, shards, load)
         going = asyncio.create_task(load.go_on(c))
         for number in (2, 1):
             await killed(shards, point, number)
             await moved(c, number, 90)
         load.going = False
         await going
-        await load.check(c)
-        await load.say_all_again(c)
-        await load.check(c)
-        await load.nothing_is_left(c, tmp_path)
+        await load.end(c, tmp_path)
 
     on(tmp_path, body)
 
@@ -210,10 +214,7 @@ def test_whoever_thinks_better_of_it_in_the_middle_has_all_where_it_was(tmp_path
     """What was copied and not taken is dropped, what was parked is read on, what had moved comes back."""
 
     async def body(c, shards, load):
-        shards.start(0, shards=1)
-        await moved(c, 1)
-        await load.publish(c, 300)
-        await recorded(c, load.last, *TENANTS)
+        await begun(c, shards, load)
         going = asyncio.create_task(load.go_on(c))
         shards.restart(0, shards=2)
         shards.start(1, shards=2, crash=f"{point}:3")
@@ -225,10 +226,7 @@ def test_whoever_thinks_better_of_it_in_the_middle_has_all_where_it_was(tmp_path
         await moved(c, 2, 90)
         load.going = False
         await going
-        await load.check(c)
-        await load.say_all_again(c)
-        await load.check(c)
-        await load.nothing_is_left(c, tmp_path)
+        await load.end(c, tmp_path)
 
     on(tmp_path, body)
 
@@ -288,9 +286,6 @@ def test_killed_at_random_moments_of_moves_between_one_and_three(tmp_path):
             await moved(c, number, 120)
         load.going = False
         await going
-        await load.check(c)
-        await load.say_all_again(c)
-        await load.check(c)
-        await load.nothing_is_left(c, tmp_path)
+        await load.end(c, tmp_path)
 
     on(tmp_path, body)

@@ -941,6 +941,21 @@ def test_a_store_put_back_lies_before_what_was_erased_since(own, tmp_path):
     on(own, after)
 
 
+def copied(broker, copy):
+    """Take a copy of its streams, while it does not run."""
+    broker.stop()
+    shutil.copytree(broker.data / "nats", copy)
+    broker.start()
+
+
+def put_back(broker, copy):
+    """Run it with the copy."""
+    broker.stop()
+    shutil.rmtree(broker.data / "nats")
+    shutil.copytree(copy, broker.data / "nats")
+    broker.start()
+
+
 def test_an_older_copy_of_the_stream_that_went_on_stops_persist(own, tmp_path):
     """Also where its message at the checkpoint is gone."""
     broker, persist = own
@@ -951,15 +966,10 @@ def test_an_older_copy_of_the_stream_that_went_on_stops_persist(own, tmp_path):
         await c.recorded(seq)
 
     on(own, say)
-    broker.stop()
-    shutil.copytree(broker.data / "nats", tmp_path / "copy")
-    broker.start()
+    copied(broker, tmp_path / "copy")
     on(own, say)
     persist.stop()
-    broker.stop()
-    shutil.rmtree(broker.data / "nats")
-    shutil.copytree(tmp_path / "copy", broker.data / "nats")
-    broker.start()
+    put_back(broker, tmp_path / "copy")
 
     async def other():
         nc = await nats.connect(broker.url)
@@ -981,15 +991,10 @@ def test_an_older_copy_of_the_stream_stops_persist(own, tmp_path):
         await c.recorded(await c.publish({"text": "x"}))
 
     on(own, body)
-    broker.stop()
-    shutil.copytree(broker.data / "nats", tmp_path / "copy")
-    broker.start()
+    copied(broker, tmp_path / "copy")
     on(own, body)
     persist.stop()
-    broker.stop()
-    shutil.rmtree(broker.data / "nats")
-    shutil.copytree(tmp_path / "copy", broker.data / "nats")
-    broker.start()
+    put_back(broker, tmp_path / "copy")
     persist.start()
     stops_saying(persist, "MEMORY ends at 1, before the checkpoint 2")
 

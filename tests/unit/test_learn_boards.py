@@ -150,3 +150,16 @@ def test_by_a_part_nearly_the_same_are_found_with_exact_cosines(monkeypatch, liv
     assert 7 not in it.view(len(vectors)).nearest(question, 20, 0.0)[0][:1]
     it.put(7, question, len(vectors))
     assert it.view(len(vectors)).nearest(question, 1, 0.0)[0] == [7]
+
+
+def test_few_among_many_places_that_are_free_are_found(monkeypatch):
+    monkeypatch.setattr(scan, "PARTS_FROM", 1_000)
+    monkeypatch.setattr(scan, "CANDIDATES", 50)
+    vectors, it = clustered(5_000), Scan()
+    it.put_many(range(len(vectors)), vectors, len(vectors))
+    it.shorten()
+    kept = list(range(4_980, 5_000))
+    for row in set(range(5_000)) - set(kept):
+        it.clear(row)
+    for row in kept:
+        assert it.view(5_000).nearest(vectors[row], 1, 0.5)[0] == [row]
