@@ -26,7 +26,7 @@ class LearnSettings(msgspec.Struct, frozen=True, kw_only=True):
         crystal_lower_min: … whose rate is surely (Wilson's lower bound) above this,
         crystal_last_min: … and that of its last ten runs, too.
         dissolve_below: It dissolves when less than this share of its last twenty runs succeed, or its rate has fallen.
-        waves_per_s: Waves of a tenant's success and failure in a second, at most.
+        waves_per_s: Waves of a tenant's success and failure in a second, at most; as many of crystals.
         contagion: Whether a run moves what is expected of related procedures. It does harm on all data that we have.
         boosting: Whether a gradient-boosted model may be chosen where it does better on runs that it had not seen.
         read_threads: Questions answered at once.
