@@ -12,11 +12,13 @@ from harness.waiting import until_async
 from jetmem.domain.procedures.crystals import Rules
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn import shown, studies, study
+from jetmem.domain.procedures.statistics import RECENT_MAX
+from jetmem.learn import app, shown, studies, study
 from jetmem.learn.estimating import Learnt
 from jetmem.learn.ports import News, Wave
 from jetmem.learn.rows import hashed
 from jetmem.learn.sample import sampled
+from jetmem.learn.settings import LearnSettings
 from jetmem.learn.waves import Waves
 from jetmem_schemas.internal import Head
 from jetmem_schemas.procedures import Insights, Patterns, Related
@@ -448,6 +450,18 @@ def test_a_procedure_crystallises_and_dissolves_and_says_so_once():
     assert stage.recommend("t1").procedures[0].why.crystal == 0
     stage.it.apply(PART, record.entries)
     assert len(stage.waves) == 62
+
+
+def test_every_threshold_of_crystals_is_a_setting():
+    rules = {"runs_min": 7, "agents_min": 2, "lower_min": 0.5, "last": 4, "last_min": 0.6}
+    ends = {"dissolve_below": 0.2, "dissolve_last": RECENT_MAX, "fallen": 0.5, "alarm": 9.0}
+    given = {f"crystal_{name}": value for name, value in rules.items()}
+    given |= {name if name.startswith("dissolve") else f"dissolve_{name}": value for name, value in ends.items()}
+    assert app._rules(msgspec.convert(given, LearnSettings)) == Rules(**rules, **ends)
+    assert app._rules(LearnSettings()) == Rules()
+    for name in ("crystal_last", "dissolve_last"):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({name: RECENT_MAX + 1}, LearnSettings)
 
 
 def test_a_procedure_that_turns_back_and_forth_within_a_time_step_is_no_news():
