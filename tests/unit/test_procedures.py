@@ -352,7 +352,10 @@ def test_exploring_is_seeded_by_the_request():
     assert choosing.rank([]) == []
 
 
-def test_memory_beats_none_in_a_small_simulation():
+def test_memory_beats_none_in_a_small_simulation_and_is_drawn(tmp_path):
     found = procedures_simulation.measure(1, runs=1_500)
     assert found.regret["jetmem thompson"] < found.regret["no memory"]
     assert len(found.curves["no memory"]) == 100
+    assert found.curves.keys() == {*procedures_simulation.POLICIES, procedures_simulation.FIXED}
+    procedures_simulation.plot(found, tmp_path / "regret.png")
+    assert (tmp_path / "regret.png").read_bytes().startswith(b"\x89PNG")

@@ -217,12 +217,15 @@ def command(
 ) -> None:
     """Measure how well runs tell which procedure works for a task."""
     with told(_NAME, (locomo.Missing,)):
+        if plot:
+            plot.parent.mkdir(parents=True, exist_ok=True)  # told before what takes long
         report = measure(
             data or [*procedures_data.FOLDERS], seeds, Told(screen.console(stderr=True)), cold=cold, piped=piped
         )
         show(screen.console(), report)
         if plot and report.simulation:
             procedures_simulation.plot(report.simulation, plot)
+            screen.console().print(f"drawn into {plot}", markup=False)
         if json_file:
             json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 
