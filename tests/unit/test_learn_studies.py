@@ -84,6 +84,13 @@ def test_procedures_relate_by_near_equal_tasks_and_by_contexts():
     assert not any("fails" in each for each in edges), "it never succeeded where others did"
 
 
+def test_a_procedure_that_nobody_ran_is_related_to_nothing():
+    record = Record()
+    record.defined("planned", description="nobody tried it")
+    record.ran("", True, "without a procedure")
+    assert shown.related(studied(learnt(record), "related").found, Related(id="planned")) == []
+
+
 def test_a_definition_says_what_a_procedure_is_like():
     async def body():
         record = Record()
