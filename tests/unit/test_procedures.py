@@ -352,9 +352,15 @@ def test_exploring_is_seeded_by_the_request():
     assert choosing.rank([]) == []
 
 
+def test_what_comes_next_in_a_session_is_told_nearly_as_often_as_it_is_usual():
+    found = procedures_simulation.followed(1, sessions=1_000)
+    assert found["by what is run most"] < 0.2 < 0.4 < found["told by FOLLOWS"] < 0.6
+
+
 def test_memory_beats_none_in_a_small_simulation_and_is_drawn(tmp_path):
     found = procedures_simulation.measure(1, runs=1_500)
     assert found.regret["jetmem thompson"] < found.regret["no memory"]
+    assert found.regret["jetmem thompson"] < found.regret["… told the next day"] < found.regret["no memory"]
     assert len(found.curves["no memory"]) == 100
     assert found.curves.keys() == {*procedures_simulation.POLICIES, procedures_simulation.FIXED}
     procedures_simulation.plot(found, tmp_path / "regret.png")

@@ -203,6 +203,8 @@ def show(console: Console, report: Report) -> None:
         console.print(simulation_table(report.simulation))
         crystals = ", ".join(f"{name} {value:.2f}" for name, value in report.simulation.crystals.items())
         console.print(f"crystals, a world: {crystals}", markup=False)
+        follows = ", ".join(f"{name} {value:.2f}" for name, value in report.simulation.follows.items())
+        console.print(f"what comes next in a session: {follows}", markup=False)
 
 
 def command(
