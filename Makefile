@@ -16,6 +16,7 @@ TORCH_INDEX ?=
 # Docker's plugin, or the program of its own that came before it.
 DOCKER_COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 PROFILES ?= core monitoring
+PLOT ?= build/eval-procedures.png
 # Most tests wait for processes: so many run side by side. `SIDE_BY_SIDE=` runs one after another, as `pytest` does.
 SIDE_BY_SIDE ?= -n 2 --dist worksteal
 COMPOSE = TORCH_INDEX=$(TORCH_INDEX) $(DOCKER_COMPOSE) -f compose/compose.yaml $(if $(filter cluster,$(PROFILES)),--env-file compose/cluster.env)
@@ -82,8 +83,8 @@ eval: setup  ## Retrieval quality on LoCoMo (LOCOMO=locomo10.json for the public
 eval-toc: setup  ## What a walk down the table of contents finds on LoCoMo
 	@$(PY) -m jetmem.evaluation.toc
 
-eval-procedures: setup  ## How well runs tell what works for a task; PLOT=file.png draws the simulation
-	@$(PY) -m jetmem.evaluation.procedures $(if $(PLOT),--plot $(PLOT))
+eval-procedures: setup  ## How well runs tell what works for a task; the simulation is drawn into PLOT
+	@$(PY) -m jetmem.evaluation.procedures --plot $(PLOT)
 
 bench: setup  ## Speed, freshness, memory
 	@$(PY) -m jetmem.evaluation.bench

@@ -110,7 +110,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """A failure or lesson that runs told, and how many of those looked at did."""
+    """A failure or lesson that runs told, and how many did; of many runs that is estimated from a sample."""
 
     text: str
     runs: int
@@ -294,7 +294,7 @@ class PatternItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Next(msgspec.Struct, frozen=True, kw_only=True):
-    """A step that tends to follow, and the rate of the pattern that says so."""
+    """A step that tends to follow; `rate` is the lower bound of that of the pattern that says so."""
 
     step: str
     rate: float

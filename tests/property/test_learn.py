@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.learn_record import PART, START, Killed, Record, Stage
+from harness.learn_record import PART, START, TENANT, Killed, Record, Stage
+from jetmem.domain.procedures import contagion
 from jetmem.domain.procedures.crystals import Rules
+from jetmem.learn import study
 from jetmem.learn.rows import FAMILIES
+from jetmem.learn.sample import sampled
 
 DAY = 86_400_000
 #: So that a handful of runs crystallise a procedure, and dissolve it.
@@ -146,3 +149,36 @@ def test_order_within_a_time_step_does_not_matter(said, data):
         for one, other in zip(told[0].procedures, told[1].procedures, strict=True):
             assert one.probability == pytest.approx(other.probability, rel=1e-9)
             assert (one.why, one.steps, one.failures) == (other.why, other.steps, other.failures)
+
+
+@settings(max_examples=60)
+@given(st.lists(runs, min_size=1, max_size=14), st.data())
+def test_order_within_a_time_step_moves_no_relation_boost_pattern_or_insight(said, data):
+    """Each run has a session of its own: in one, the order is what FOLLOWS tells."""
+    order = data.draw(st.permutations(range(len(said))))
+    found = []
+    for which in (range(len(said)), order):
+        record = Record()
+        for n in which:
+            _, name, success, task, agent, _, context, steps, _ = said[n]
+            record.ran(
+                name, success, task, agent=agent, session=f"s{n}", id_=f"x{n}", context=context,
+                steps=[{"tool": each} for each in steps],
+            )  # fmt: skip
+        found.append(sampled(fresh(record).rows, TENANT, 1_000))
+    graphs = [study.related(each, spread=True) for each in found]
+    for one, other in zip(graphs[0].edges, graphs[1].edges, strict=True):
+        assert (one.source, one.target, one.kind) == (other.source, other.target, other.kind)
+        assert one.strength == pytest.approx(other.strength, abs=1e-6)
+    boosts = [{name: contagion.value(each, START) for name, each in one.boosts.items()} for one in graphs]
+    assert boosts[0] == pytest.approx(boosts[1], abs=1e-6)
+    assert all(abs(each) <= contagion.BOOST_MAX for each in boosts[0].values())
+    first, second = (
+        {
+            steps: (row.successes, row.failures, row.agents, row.recent)
+            for steps, row in study.recurring(each).rows.items()
+        }
+        for each in found
+    )
+    assert first == second
+    assert study.told(found[0]) == study.told(found[1])

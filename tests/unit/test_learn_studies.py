@@ -9,13 +9,16 @@ import pytest
 from harness.learn_record import PART, START, TENANT, Record, Stage
 from harness.toc_record import Clock
 from harness.waiting import until_async
+from jetmem.domain.procedures.crystals import Rules
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn import shown, studies, study
+from jetmem.domain.procedures.statistics import RECENT_MAX
+from jetmem.learn import app, shown, studies, study
 from jetmem.learn.estimating import Learnt
 from jetmem.learn.ports import News, Wave
 from jetmem.learn.rows import hashed
 from jetmem.learn.sample import sampled
+from jetmem.learn.settings import LearnSettings
 from jetmem.learn.waves import Waves
 from jetmem_schemas.internal import Head
 from jetmem_schemas.procedures import Insights, Patterns, Related
@@ -79,6 +82,13 @@ def test_procedures_relate_by_near_equal_tasks_and_by_contexts():
     assert edges["plan", "code"] == edges["code", "plan"] == pytest.approx(3 / 8), "three tasks, in other words"
     assert edges["far", "near"] == pytest.approx(1 / 6), "one context"
     assert not any("fails" in each for each in edges), "it never succeeded where others did"
+
+
+def test_a_procedure_that_nobody_ran_is_related_to_nothing():
+    record = Record()
+    record.defined("planned", description="nobody tried it")
+    record.ran("", True, "without a procedure")
+    assert shown.related(studied(learnt(record), "related").found, Related(id="planned")) == []
 
 
 def test_a_definition_says_what_a_procedure_is_like():
@@ -449,6 +459,34 @@ def test_a_procedure_crystallises_and_dissolves_and_says_so_once():
     assert len(stage.waves) == 62
 
 
+def test_every_threshold_of_crystals_is_a_setting():
+    rules = {"runs_min": 7, "agents_min": 2, "lower_min": 0.5, "last": 4, "last_min": 0.6}
+    ends = {"dissolve_below": 0.2, "dissolve_last": RECENT_MAX, "fallen": 0.5, "alarm": 9.0}
+    given = {f"crystal_{name}": value for name, value in rules.items()}
+    given |= {name if name.startswith("dissolve") else f"dissolve_{name}": value for name, value in ends.items()}
+    assert app._rules(msgspec.convert(given, LearnSettings)) == Rules(**rules, **ends)
+    assert app._rules(LearnSettings()) == Rules()
+    for name in ("crystal_last", "dissolve_last"):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({name: RECENT_MAX + 1}, LearnSettings)
+
+
+def test_a_procedure_that_turns_back_and_forth_within_a_time_step_is_no_news():
+    record = Record()
+    stage = Stage(record, rules=Rules(runs_min=4, agents_min=1, lower_min=0.1, last=2, last_min=1.0))
+    for n in range(40):
+        record.ran("p", n % 4 != 3, f"t{n}", id_=f"x{n}" if n > 9 else f"x0{n}")
+    stage.settle()
+    assert stage.procedure("p").state == "fluid"
+    assert {wave.topic for wave in stage.waves} == {"success", "failure"}
+    for name in ("x90", "x91"):
+        record.ran("p", True, "t", id_=name)
+    stage.settle()
+    assert [(wave.topic, wave.run.id) for wave in stage.waves[-3:]] == [
+        ("success", "x90"), ("success", "x91"), ("crystallized", "x91"),
+    ]  # fmt: skip
+
+
 def test_strength_is_how_far_an_outcome_is_from_what_was_expected():
     record = Record()
     for n in range(9):
@@ -502,22 +540,24 @@ def publish(told):
     asyncio.run(some())
 
 
-def test_waves_are_bounded_by_tenant_and_time_but_crystals_are_told():
+def test_waves_are_bounded_by_tenant_and_time_and_those_of_crystals_apart():
     shell = Shell()
     told = Waves(shell, 3.0)
     told.tell("acme", waves(10))
     told.tell("zoo", waves(2))
     told.tell("acme", waves(2, "crystallized"))
+    told.tell("acme", waves(9, "dissolved"))
     told.tell("acme", waves(5, at=START - 60_000))
     publish(told)
     assert [subject for subject, _ in shell.sent] == [
         *["mem.acme.notify.success"] * 3, *["mem.zoo.notify.success"] * 2, *["mem.acme.notify.crystallized"] * 2,
+        "mem.acme.notify.dissolved",
     ]  # fmt: skip
     assert shell.sent[0][1] == {"procedure": "p", "agent": "", "strength": 0.5, "task": "x" * 300, "run": "r0"}
     shell.clock.now += 1.0
     told.tell("acme", waves(10, at=START + 1_000))
     publish(told)
-    assert len(shell.sent) == 10
+    assert len(shell.sent) == 11
 
 
 def test_a_broker_that_is_away_costs_waves_and_nothing_else():

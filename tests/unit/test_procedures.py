@@ -54,6 +54,22 @@ def test_a_row_tells_what_failed_and_which_steps_work():
     assert statistics.consistency(row) == pytest.approx(6 / 9)
 
 
+def test_what_seldom_fails_tells_its_failures_too():
+    """Of 1,000 runs 20 failed: a sample of all would hold one of them."""
+    runs = [
+        ran(n, n % 50 > 0, failure="" if n % 50 else ("timeout", "typo")[n % 100 // 50], lessons=("ask",))
+        for n in range(1, 1_001)
+    ]
+    row = statistics.recomputed(runs)
+    assert statistics.failures(row) == [("timeout", 10), ("typo", 10)]
+    assert statistics.lessons(row) == [("ask", 1_000)]
+    assert len(row.told) == statistics.SAMPLE_MAX + 20
+    most = statistics.recomputed([ran(n, False, failure="timeout" if n % 4 else "typo") for n in range(1, 1_001)])
+    (first, timeouts), (second, typos) = statistics.failures(most)
+    assert (first, second, timeouts + typos) == ("timeout", "typo", 1_000)
+    assert timeouts == pytest.approx(750, abs=200)
+
+
 def test_many_agents_are_estimated():
     row = statistics.recomputed([ran(n, True, agent=f"agent-{n}") for n in range(1, 1_001)])
     assert len(row.agents) == statistics.AGENTS_MAX
@@ -336,7 +352,16 @@ def test_exploring_is_seeded_by_the_request():
     assert choosing.rank([]) == []
 
 
-def test_memory_beats_none_in_a_small_simulation():
+def test_what_comes_next_in_a_session_is_told_nearly_as_often_as_it_is_usual():
+    found = procedures_simulation.followed(1, sessions=1_000)
+    assert found["by what is run most"] < 0.2 < 0.4 < found["told by FOLLOWS"] < 0.6
+
+
+def test_memory_beats_none_in_a_small_simulation_and_is_drawn(tmp_path):
     found = procedures_simulation.measure(1, runs=1_500)
     assert found.regret["jetmem thompson"] < found.regret["no memory"]
+    assert found.regret["jetmem thompson"] < found.regret["… told the next day"] < found.regret["no memory"]
     assert len(found.curves["no memory"]) == 100
+    assert found.curves.keys() == {*procedures_simulation.POLICIES, procedures_simulation.FIXED}
+    procedures_simulation.plot(found, tmp_path / "regret.png")
+    assert (tmp_path / "regret.png").read_bytes().startswith(b"\x89PNG")

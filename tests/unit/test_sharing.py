@@ -138,7 +138,9 @@ def test_a_broken_file_is_refused_by_name(files, text, said):
 
 
 def test_a_file_that_cannot_be_opened_or_written(files, tmp_path):
-    assert "No such file" in merged(str(tmp_path / "nowhere"), code=1)
+    nowhere = str(tmp_path / "nowhere")
+    assert merged(nowhere, code=2) == f"jetmem: {nowhere} cannot be opened: No such file or directory"
+    assert "cannot be opened" in merged(str(tmp_path), code=2), "a folder"
     (path,) = files(berlin=text_of(BERLIN))
     assert "cannot be written" in merged(path, "--out", str(tmp_path / "no" / "folder"), code=1)
 

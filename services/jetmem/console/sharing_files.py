@@ -118,7 +118,7 @@ def _read(path: Path) -> Merged:
             raise BadFile(f"is larger than {_FILE_BYTES_MAX:,} bytes")
         return decoded(path.read_bytes())
     except OSError as error:
-        fail(f"{path}: {error.strerror or error}")
+        fail(f"{path} cannot be opened: {error.strerror or error}", 2)
     except BadFile as error:
         fail(f"{path} {error}")
 

@@ -203,6 +203,8 @@ def show(console: Console, report: Report) -> None:
         console.print(simulation_table(report.simulation))
         crystals = ", ".join(f"{name} {value:.2f}" for name, value in report.simulation.crystals.items())
         console.print(f"crystals, a world: {crystals}", markup=False)
+        follows = ", ".join(f"{name} {value:.2f}" for name, value in report.simulation.follows.items())
+        console.print(f"what comes next in a session: {follows}", markup=False)
 
 
 def command(
@@ -217,12 +219,15 @@ def command(
 ) -> None:
     """Measure how well runs tell which procedure works for a task."""
     with told(_NAME, (locomo.Missing,)):
+        if plot:
+            plot.parent.mkdir(parents=True, exist_ok=True)  # told before what takes long
         report = measure(
             data or [*procedures_data.FOLDERS], seeds, Told(screen.console(stderr=True)), cold=cold, piped=piped
         )
         show(screen.console(), report)
         if plot and report.simulation:
             procedures_simulation.plot(report.simulation, plot)
+            screen.console().print(f"drawn into {plot}", markup=False)
         if json_file:
             json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
 

@@ -3,13 +3,17 @@
 The truth of (procedure, kind of task) is a logit that wanders each day and now and then jumps; agents differ in skill.
 In each run an agent meets a kind of task and picks a procedure. Regret is the best rate at that moment less the rate of
 what was picked, summed. Every policy meets the same truth, agents and tasks.
+
+Sessions are a world of their own (`followed`): what tends to come next has no part in what is picked.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +21,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from jetmem.domain.procedures import choosing, contagion, crystals, estimate, statistics
+from jetmem.domain.procedures import choosing, contagion, crystals, estimate, relations, statistics
 from jetmem.domain.procedures.decay import DAY_MS
 from jetmem.domain.procedures.kernels import Floats
+from jetmem.domain.procedures.relations import Edge
 from jetmem.domain.procedures.run import Ran
 
 AGENTS: Final = 88
@@ -31,6 +36,9 @@ RUNS: Final = 20_000
 #: Standard deviations of a day's step, and chance of a jump of 2 a day.
 _WANDER: Final = 0.08
 _JUMPS: Final = 0.004
+#: Sessions, and how often the usual procedure comes next in them.
+SESSIONS: Final = 2_000
+_USUAL: Final = 0.5
 #: Worlds below were looked at when settings were chosen.
 _FIRST: Final = 100
 _HALF_LIFE_DAYS: Final = statistics.HALF_LIFE_MS / DAY_MS
@@ -56,7 +64,7 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a memory does: whom it shares with, whether it forgets old runs, and whether neighbours' luck counts."""
+    """What a memory does: whom it shares with and when, whether it forgets old runs and counts neighbours' luck."""
 
     shared: bool = True
     decay: bool = True
@@ -64,6 +72,8 @@ class Policy:
     contagion: bool = False
     explore: bool = True
     remembers: bool = True
+    #: What is told at once, by waves and by asking; else outcomes are known from the next day on.
+    at_once: bool = True
 
 
 POLICIES: Final[Mapping[str, Policy]] = {
@@ -74,13 +84,17 @@ POLICIES: Final[Mapping[str, Policy]] = {
     "… without decay": Policy(decay=False),
     "… without exploring": Policy(explore=False),
     "… without decay or exploring": Policy(decay=False, explore=False),
+    "… told the next day": Policy(at_once=False),
     "… with contagion": Policy(contagion=True),
 }
 FIXED: Final = "best fixed, in hindsight"
 
 
 class Simulated(msgspec.Struct, frozen=True):
-    """By policy: regret a run, mean over seeds, at the end and in the last third; curves for the plot."""
+    """By policy: regret a run, mean over seeds, at the end and in the last third; curves for the plot.
+
+    `crystals` and `follows`: figures by name, means over seeds.
+    """
 
     seeds: int
     runs: int
@@ -88,6 +102,7 @@ class Simulated(msgspec.Struct, frozen=True):
     late: dict[str, float]
     curves: dict[str, list[float]]
     crystals: dict[str, float]
+    follows: dict[str, float]
 
 
 def world(seed: int, runs: int = RUNS) -> World:
@@ -116,6 +131,7 @@ class Memory:
         self._policy, self._family = policy, family
         self._won, self._had = np.zeros((rows, PROCEDURES, KINDS)), np.zeros((rows, PROCEDURES, KINDS))
         self._boost, self._day = np.zeros(PROCEDURES), 0.0
+        self._untold: list[tuple[int, int, int, bool]] = []
 
     def pick(self, agent: int, kind: int, day: float, rng: np.random.Generator) -> int:
         """Choose a procedure."""
@@ -142,6 +158,9 @@ class Memory:
     def learn(self, agent: int, kind: int, picked: int, success: bool) -> None:
         """Take the outcome in."""
         row = agent if not self._policy.shared else 0
+        if not self._policy.at_once:
+            self._untold.append((row, picked, kind, success))
+            return
         if self._policy.contagion:
             won, had = self._won[row].sum(1), self._had[row].sum(1)
             said = float(estimate.rates(won, had)[picked])
@@ -149,10 +168,17 @@ class Memory:
             near = 0.5 * (self._family == self._family[picked])
             near[picked] = 0.0
             self._boost += near * ((1.0 if success else 0.0) - said) * contagion.RATE
+        self._count(row, picked, kind, success)
+
+    def _count(self, row: int, picked: int, kind: int, success: bool) -> None:
         self._won[row, picked, kind] += success
         self._had[row, picked, kind] += 1
 
     def _age(self, day: float) -> None:
+        if int(day) > int(self._day):
+            for each in self._untold:
+                self._count(*each)
+            self._untold.clear()
         passed, self._day = day - self._day, day
         if self._policy.decay:
             keep = 0.5 ** (passed / _HALF_LIFE_DAYS)
@@ -166,6 +192,7 @@ def measure(seeds: int, runs: int = RUNS) -> Simulated:
     """Play every policy in every world."""
     every: dict[str, list[Floats]] = {}
     found: dict[str, list[float]] = {}
+    next_told: dict[str, list[float]] = {}
     for seed in range(_FIRST, _FIRST + seeds):
         truth = world(seed, runs)
         best = np.array([truth.rates(run).max() for run in range(runs)])
@@ -176,6 +203,8 @@ def measure(seeds: int, runs: int = RUNS) -> Simulated:
                 for what, value in crystallised(truth, picks).items():
                     found.setdefault(what, []).append(value)
         every.setdefault(FIXED, []).append(best - _fixed(truth, runs))
+        for what, value in followed(seed).items():
+            next_told.setdefault(what, []).append(value)
     mean = {name: np.mean(each, axis=0) for name, each in every.items()}
     step = max(1, runs // 100)
     return Simulated(
@@ -184,6 +213,7 @@ def measure(seeds: int, runs: int = RUNS) -> Simulated:
         {name: float(each[-runs // 3 :].mean()) for name, each in mean.items()},
         {name: [float(value) for value in np.cumsum(each)[step - 1 :: step]] for name, each in mean.items()},
         {name: float(np.mean(each)) for name, each in found.items()},
+        {name: float(np.mean(each)) for name, each in next_told.items()},
     )  # fmt: skip
 
 
@@ -210,22 +240,65 @@ def _fixed(truth: World, runs: int) -> Floats:
 
 
 def crystallised(truth: World, picks: NDArray[np.intp]) -> dict[str, float]:
-    """How many crystallise and dissolve, and the true rate of their last 20 runs then."""
+    """How many crystallise and dissolve, the true rate of their last 20 runs then, and of all while crystalline."""
+    found = _crystals(truth, picks, crystals.RULES)
+    blind = _crystals(truth, picks, msgspec.structs.replace(crystals.RULES, alarm=math.inf))
+    told = {name: float(len(found[name])) for name in ("crystallised", "dissolved")}
+    told |= {f"true rate when {name}": float(np.mean(found[name])) for name in told if found[name]}
+    told["dissolved without change detector"] = float(len(blind["dissolved"]))
+    for name, each in (("true rate while crystalline", found), ("… without change detector", blind)):
+        if each["crystalline"]:
+            told[name] = float(np.mean(each["crystalline"]))
+    return told
+
+
+def _crystals(truth: World, picks: NDArray[np.intp], rules: crystals.Rules) -> dict[str, list[float]]:
     rows: dict[int, statistics.Statistics] = {}
     states: dict[int, crystals.Crystal] = {}
-    at: dict[str, list[float]] = {"crystallised": [], "dissolved": []}
+    at: dict[str, list[float]] = {"crystallised": [], "dissolved": [], "crystalline": []}
     true: dict[int, deque[float]] = {}
     for number, run in enumerate(_runs(truth, picks)):
         which = int(run.procedure)
-        true.setdefault(which, deque(maxlen=20)).append(float(truth.rates(number)[which]))
-        rows[which] = statistics.apply(rows.get(which, statistics.Statistics()), run)
+        rate = float(truth.rates(number)[which])
+        true.setdefault(which, deque(maxlen=20)).append(rate)
         before = states.get(which, crystals.Crystal())
-        states[which] = after = crystals.judge(before, rows[which])
+        if before.state == "crystalline":
+            at["crystalline"].append(rate)
+        rows[which] = statistics.apply(rows.get(which, statistics.Statistics()), run)
+        states[which] = after = crystals.judge(before, rows[which], rules)
         if after.state != before.state:
             at["crystallised" if after.state == "crystalline" else "dissolved"].append(float(np.mean(true[which])))
-    told = {name: float(len(each)) for name, each in at.items()}
-    means = {f"true rate when {name}": float(np.mean(each)) for name, each in at.items() if each}
-    return {**told, **means}
+    return at
+
+
+def followed(seed: int, sessions: int = SESSIONS) -> dict[str, float]:
+    """How often what comes next in a session is told, in sessions that come after those learnt from.
+
+    After each procedure one other tends to come, in `_USUAL` of the sessions; else any, the popular ones more often.
+    """
+    rng = np.random.default_rng(seed)
+    usual, popular = rng.permutation(PROCEDURES), rng.dirichlet(np.full(PROCEDURES, 0.3))
+    pairs: list[tuple[int, int]] = []
+    for _ in range(sessions):
+        runs = [int(rng.choice(PROCEDURES, p=popular))]
+        for _ in range(int(rng.integers(1, 8))):
+            runs.append(int(usual[runs[-1]] if rng.random() < _USUAL else rng.choice(PROCEDURES, p=popular)))
+        pairs += [(one, other) for one, other in pairwise(runs) if one != other]
+    half = len(pairs) // 2
+    after, before = Counter(pairs[:half]), Counter(one for one, _ in pairs[:half])
+    edges = relations.bounded(
+        Edge(str(one), str(other), "follows", relations.follows_strength(count, before[one]))
+        for (one, other), count in sorted(after.items())
+    )
+    first: dict[int, int] = {}
+    for edge in sorted(edges, key=lambda each: -each.strength):
+        first.setdefault(int(edge.source), int(edge.target))
+    most = Counter(other for _, other in pairs[:half]).most_common(1)[0][0]
+    later = pairs[half:]
+    return {
+        "told by FOLLOWS": sum(first.get(one) == other for one, other in later) / len(later),
+        "by what is run most": sum(other == most for _, other in later) / len(later),
+    }
 
 
 def _runs(truth: World, picks: NDArray[np.intp]) -> Iterator[Ran]:

@@ -95,7 +95,11 @@ def _rules(settings: LearnSettings) -> Rules:
         agents_min=settings.crystal_agents_min,
         lower_min=settings.crystal_lower_min,
         last_min=settings.crystal_last_min,
+        last=settings.crystal_last,
         dissolve_below=settings.dissolve_below,
+        dissolve_last=settings.dissolve_last,
+        fallen=settings.dissolve_fallen,
+        alarm=settings.dissolve_alarm,
     )
 
 

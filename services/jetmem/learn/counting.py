@@ -107,9 +107,13 @@ class Counting:
         held |= self._held("procedures", rest, decode_procedure, lambda key: ProcedureRow(keys[key]))
         for key, row in held.items():
             found = row.grown
+            turned = None
             for run in of[row.name]:
                 before, found = found, grown(found, run, self._rules)
-                news.waves += waves_of(before, found, run)
+                news.waves += outcome_of(before, found, run)
+                turned = run if found.crystal.state != before.crystal.state else turned
+            if turned is not None:
+                news.waves += crystal_of(row.grown, found, turned)
             fresh = news.procedures[named(row.name)] = ProcedureRow(row.name, *found)
             batch.put("procedures", key, encode(fresh))
 
@@ -155,11 +159,14 @@ class Counting:
         return {key: decode(raw) if raw else fresh(key) for key, raw in zip(keys, found, strict=True)}
 
 
-def waves_of(before: Grown, after: Grown, run: Ran) -> Iterator[Wave]:
+def outcome_of(before: Grown, after: Grown, run: Ran) -> Iterator[Wave]:
     """What a run did to its procedure; nothing if it was counted before."""
-    if after is before:
-        return
-    yield Wave("success" if run.success else "failure", run, abs(run.success - before.counts.rate))
+    if after is not before:
+        yield Wave("success" if run.success else "failure", run, abs(run.success - before.counts.rate))
+
+
+def crystal_of(before: Grown, after: Grown, run: Ran) -> Iterator[Wave]:
+    """Whether a procedure turned, by one write; within a time step it may turn and turn back, which is no news."""
     if after.crystal.state != before.crystal.state:
         if after.crystal.state == "crystalline":
             yield Wave("crystallized", run, after.crystal.rate)

@@ -74,7 +74,8 @@ class Sampled:
             vector = self.vectors.get(run.task)
             if vector is not None:
                 sums[run.procedure] = sums.get(run.procedure, np.zeros(self.dimensions)) + vector
-        made = np.array([sums.get(name, np.zeros(self.dimensions)) for name in names]).reshape(len(names), -1)
+        made = np.array([sums.get(name, np.zeros(self.dimensions)) for name in names])
+        made = made.reshape(len(names), self.dimensions)  # also of none
         return np.asarray(made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9), dtype=np.float32)
 
 

@@ -10,6 +10,8 @@ from msgspec import Meta
 from jetmem.runtime.settings import Count, Seconds, Threads
 
 Share = Annotated[float, Meta(ge=0, le=1)]
+#: As many outcomes as a procedure keeps; not imported: every command reads settings, and that would bring scipy.
+Last = Annotated[int, Meta(ge=1, le=40)]
 
 
 class LearnSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,9 +26,13 @@ class LearnSettings(msgspec.Struct, frozen=True, kw_only=True):
         crystal_runs_min: A procedure crystallises with so many runs at least,
         crystal_agents_min: … by so many agents,
         crystal_lower_min: … whose rate is surely (Wilson's lower bound) above this,
-        crystal_last_min: … and that of its last ten runs, too.
-        dissolve_below: It dissolves when less than this share of its last twenty runs succeed, or its rate has fallen.
-        waves_per_s: Waves of a tenant's success and failure in a second, at most.
+        crystal_last_min: … and that of so many last runs, too:
+        crystal_last: … that many.
+        dissolve_below: It dissolves when less than this share of its last runs succeed,
+        dissolve_last: … of that many,
+        dissolve_fallen: … or when it has fallen to this share of the rate that it had proved,
+        dissolve_alarm: … told by a sum of log likelihood ratios (CUSUM) of so much: more is later and surer.
+        waves_per_s: Waves of a tenant's success and failure in a second, at most; as many of crystals.
         contagion: Whether a run moves what is expected of related procedures. It does harm on all data that we have.
         boosting: Whether a gradient-boosted model may be chosen where it does better on runs that it had not seen.
         read_threads: Questions answered at once.
@@ -40,7 +46,11 @@ class LearnSettings(msgspec.Struct, frozen=True, kw_only=True):
     crystal_agents_min: Annotated[int, Meta(ge=1, le=64)] = 3
     crystal_lower_min: Share = 0.8
     crystal_last_min: Share = 0.8
+    crystal_last: Last = 10
     dissolve_below: Share = 0.3
+    dissolve_last: Last = 20
+    dissolve_fallen: Annotated[float, Meta(ge=0.05, le=0.95)] = 0.6
+    dissolve_alarm: Annotated[float, Meta(gt=0, le=1_000)] = 5.0
     waves_per_s: Annotated[float, Meta(gt=0, le=10_000)] = 20.0
     contagion: bool = False
     boosting: bool = False

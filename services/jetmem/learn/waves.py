@@ -20,7 +20,7 @@ from jetmem_schemas.waves import WaveTold
 
 #: What arrived at the broker longer ago is no news: it comes by scan, or again.
 LIVE_S: Final = 15.0
-#: Waves that wait to be told; of a flood the latest are dropped, except of crystals.
+#: Waves that wait to be told; of a flood the latest are dropped.
 _WAITING_MAX: Final = 1_000
 _TASK_CHARS: Final = 300
 _LOOK_S: Final = 0.05
@@ -36,8 +36,8 @@ class Waves:
         self._shell = shell
         self._per_s = per_s
         self._waiting: deque[tuple[str, Wave]] = deque()
-        #: Per tenant: how many may be told at once, and as of when.
-        self._room: dict[str, tuple[float, float]] = {}
+        #: Per tenant, of crystals and of outcomes (which must not crowd them out): how many may be told, as of when.
+        self._room: dict[tuple[str, bool], tuple[float, float]] = {}
 
     def tell(self, tenant: str, news: News) -> None:
         """Note what is news and fits the rate."""
@@ -46,7 +46,7 @@ class Waves:
             if wave.arrived_ms < oldest:
                 continue
             crystal = wave.topic in ("crystallized", "dissolved")
-            if len(self._waiting) < _WAITING_MAX and (crystal or self._fits(tenant)):
+            if len(self._waiting) < _WAITING_MAX and self._fits(tenant, crystal):
                 self._waiting.append((tenant, wave))
             else:
                 metrics.waves_dropped.inc()
@@ -54,14 +54,14 @@ class Waves:
     def clear(self) -> None:
         """Nothing of it is held here."""
 
-    def _fits(self, tenant: str) -> bool:
+    def _fits(self, tenant: str, crystal: bool) -> bool:
         """A bucket of one second's tokens (Turner, 1986)."""
         now = self._shell.clock.monotonic()
-        room, since = self._room.get(tenant, (max(1.0, self._per_s), now))
+        room, since = self._room.get((tenant, crystal), (max(1.0, self._per_s), now))
         room = min(max(1.0, self._per_s), room + (now - since) * self._per_s)
         if len(self._room) > _TENANTS_MAX:
             self._room.clear()
-        self._room[tenant] = (room - 1.0 if room >= 1.0 else room, now)
+        self._room[tenant, crystal] = (room - 1.0 if room >= 1.0 else room, now)
         return room >= 1.0
 
     async def run(self) -> None:

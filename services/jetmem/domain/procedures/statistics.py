@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -26,8 +26,9 @@ RECENT_MAX: Final = 40
 CONSISTENCY_RUNS: Final = 10
 #: Distinct agents are exact up to here, estimated beyond (k minimum values, Bar-Yossef and others, 2002).
 AGENTS_MAX: Final = 64
-#: Runs whose failure, lessons and steps are kept.
-SAMPLE_MAX: Final = 48
+#: Runs whose failure, lessons and steps are kept, of those that succeeded and of those that failed: of what seldom
+#: fails a sample of all runs would hold hardly a failure.
+SAMPLE_MAX: Final = 24
 #: Characters kept of one failure or lesson, steps of one run, characters of a step.
 TEXT_CHARS_MAX: Final = 200
 LESSONS_MAX: Final = 4
@@ -127,15 +128,20 @@ def _with_latest(recent: tuple[Outcome, ...], outcome: Outcome) -> tuple[Outcome
 
 
 def _with_told(told: tuple[Told, ...], run: Ran) -> tuple[Told, ...]:
-    """Least hash first; nearly always the run is not among the least."""
+    """Least hash first; nearly always the run is not among the least that ended like it."""
     number = draw(run.id)
-    if len(told) >= SAMPLE_MAX and number >= told[-1].draw:
+    if len(told) >= 2 * SAMPLE_MAX and number >= told[-1].draw:
         return told
+    alike = [place for place, each in enumerate(told) if each.success == run.success]
+    if len(alike) >= SAMPLE_MAX:
+        if number >= told[alike[-1]].draw:
+            return told
+        told = (*told[: alike[-1]], *told[alike[-1] + 1 :])
     lessons = tuple(each[:TEXT_CHARS_MAX] for each in run.lessons[:LESSONS_MAX])
     steps = tuple(each[:STEP_CHARS_MAX] for each in run.steps[:STEPS_MAX])
     new = Told(number, run.success, steps, run.failure[:TEXT_CHARS_MAX], lessons)
     place = bisect.bisect(told, new)
-    return (*told[:place], new, *told[place : SAMPLE_MAX - 1])
+    return (*told[:place], new, *told[place:])
 
 
 def _least_agents(known: tuple[int, ...], agent: str) -> tuple[int, ...]:
@@ -178,13 +184,17 @@ def consistency(row: Statistics, last: int = CONSISTENCY_RUNS) -> float:
 
 
 def failures(row: Statistics, most: int = 3) -> list[tuple[str, int]]:
-    """The commonest failures among the sampled runs, with their counts; ties by text."""
-    return _common(Counter(each.failure for each in row.told if each.failure), most)
+    """The commonest failures, with how many runs told them; ties by text.
+
+    Of more than `SAMPLE_MAX` runs that failed the number is estimated from the sampled ones (Cochran, *Sampling
+    Techniques*, 5.3).
+    """
+    return _common(row, lambda each: [each.failure], most)
 
 
 def lessons(row: Statistics, most: int = 3) -> list[tuple[str, int]]:
     """The commonest lessons, likewise."""
-    return _common(Counter(text for each in row.told for text in each.lessons if text), most)
+    return _common(row, lambda each: each.lessons, most)
 
 
 def steps(row: Statistics) -> tuple[str, ...]:
@@ -193,5 +203,12 @@ def steps(row: Statistics) -> tuple[str, ...]:
     return min(found, key=lambda each: (-found[each], each)) if found else ()
 
 
-def _common(found: Counter[str], most: int) -> list[tuple[str, int]]:
-    return sorted(found.items(), key=lambda each: (-each[1], each[0]))[:most]
+def _common(row: Statistics, texts: Callable[[Told], Iterable[str]], most: int) -> list[tuple[str, int]]:
+    sampled = Counter(each.success for each in row.told)
+    runs = {True: row.successes, False: row.runs - row.successes}
+    found: defaultdict[str, float] = defaultdict(float)
+    for each in row.told:
+        for text in filter(None, texts(each)):
+            found[text] += runs[each.success] / sampled[each.success]
+    first = sorted(found.items(), key=lambda each: (-round(each[1]), each[0]))[:most]
+    return [(text, round(count)) for text, count in first]
