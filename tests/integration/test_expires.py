@@ -28,7 +28,7 @@ from jetmem_schemas.internal import decode_entry
 
 QUICK = {"persist_purge_delay_s": 0.1, "persist_expire_every_s": 0.1}
 NEVER = {"persist_expire_every_s": 0}
-PAST = 1_000
+PAST = 1_000_000_000_000
 
 
 @pytest.fixture

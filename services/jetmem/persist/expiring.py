@@ -14,7 +14,7 @@ import msgspec
 from jetmem.domain import keys
 from jetmem.runtime.store import Store, WriteSet
 from jetmem_schemas.errors import SchemaError
-from jetmem_schemas.events import Time, epoch_ms
+from jetmem_schemas.events import Time, expiry_ms
 from jetmem_schemas.internal import Entry
 from jetmem_schemas.subjects import partition_of
 
@@ -38,7 +38,7 @@ def expires_at(entry: Entry) -> int | None:
         return None
     try:
         at = _decode(entry.body).expires_at
-        return None if at is None else epoch_ms(at, "expires_at")
+        return None if at is None else expiry_ms(at)
     except (msgspec.MsgspecError, SchemaError):  # recorded by a version that did not look
         return None
 
