@@ -135,7 +135,7 @@ def test_by_a_part_nearly_the_same_are_found_with_exact_cosines(monkeypatch, liv
         it.put_many(range(len(vectors)), vectors, len(vectors))
         it.shorten()
     view = it.view(len(vectors))
-    assert view.part.shape == (5_000, 24)
+    assert view.part.shape == (24, 5_000)
     hits = 0
     for question in clustered(60)[:40]:
         exact = vectors @ question

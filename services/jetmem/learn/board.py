@@ -145,6 +145,12 @@ class Board:
             held = [(task, each) for row, each in zip(rows, cosine, strict=True) if (task := self._at(row))]
         return Near([task for task, _ in held], np.array([each for _, each in held]))
 
+    def vectors(self, tasks: Sequence[bytes]) -> dict[bytes, Vectors]:
+        """Of those tasks whose vectors are in."""
+        with self._lock:
+            held = {task: row for task in tasks if (row := self._task_row.get(task)) is not None}
+            return dict(zip(held, self._scan.vectors([*held.values()]), strict=True))
+
     def _at(self, row: int) -> bytes:
         """The task at a place; b"" if it has none, or one whose vector is to come."""
         task = self._tasks[row]
