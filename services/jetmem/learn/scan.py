@@ -8,7 +8,7 @@ candidates, whose cosines are then exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +141,7 @@ class Scan:
             self.shorten()
 
 
-def _highest(of: Vectors, count: int) -> NDArray[np.intp]:
+def _highest(of: NDArray[np.floating[Any]], count: int) -> NDArray[np.intp]:
     """Places of about the highest `count` numbers, in order, so that memory is read in order.
 
     Where they begin is guessed from a few; if those mislead, and they are too few or twice as many, it is looked up.
@@ -154,6 +154,6 @@ def _highest(of: Vectors, count: int) -> NDArray[np.intp]:
     return rows if len(rows) <= 2 * count else np.sort(np.argpartition(of, len(of) - count)[len(of) - count :])
 
 
-def _least(of: Vectors, count: int) -> np.float32:
+def _least(of: NDArray[np.floating[Any]], count: int) -> float:
     """The least of the highest `count`; in half of what argpartition takes."""
-    return np.float32(np.partition(of, len(of) - count)[len(of) - count])
+    return float(np.partition(of, len(of) - count)[len(of) - count])

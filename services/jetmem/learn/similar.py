@@ -104,7 +104,7 @@ def _said(rows: Rows, tenant: str, text: str, tasks: list[bytes], words: Worded)
     texts = [each.text if each else "" for each in rows.tasks(tenant, [tasks[at] for at in fresh])]
     found = words.wording.products([text, *texts], [words.row[tasks[at]] for at in known])
     order = np.r_[0, np.argsort([*fresh, *known]) + 1]
-    return found[np.ix_(order, order)]
+    return np.asarray(found[np.ix_(order, order)])
 
 
 def _vectors(rows: Rows, board: Board, tenant: str, tasks: list[bytes]) -> Vectors:
