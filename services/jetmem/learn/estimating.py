@@ -5,7 +5,6 @@ Work is bounded: so many tasks are looked at, so many procedures tried at each, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -192,16 +191,15 @@ def _chosen(
     if len(asked.vector) != dimensions:
         return simple, {}
     told = model.fitted.predict(Situations([asked.text], asked.vector.reshape(1, -1), [asked.context]))[0]
-    probability, hows = simple.copy(), {}
     how = "boosted" if model.fitted.how == "boosted" else "difficulty"
-    for at, row in enumerate(weighed):
-        name = standing.names[row]
-        if name in model.row and name in model.rates:
-            moved = estimate.logit(np.array([told[model.row[name]], rate[at], model.rates[name]]))
-            odds = float(moved[0] + moved[1] - moved[2])
-            probability[at] = 1.0 / (1.0 + math.exp(-odds))
-            hows[at] = how
-    return estimate.clipped(probability), hows
+    names = [standing.names[row] for row in weighed]
+    at = [place for place, name in enumerate(names) if name in model.row and name in model.rates]
+    answered = told[[model.row[names[place]] for place in at]]
+    then = np.array([model.rates[names[place]] for place in at])
+    probability = simple.copy()
+    odds = estimate.logit(answered) + estimate.logit(rate[at]) - estimate.logit(then)
+    probability[at] = 1.0 / (1.0 + np.exp(-odds))
+    return estimate.clipped(probability), dict.fromkeys(at, how)
 
 
 def unknown(rows: Rows, board: Board, now_ms: int) -> Prior:
