@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from jetmem.domain.procedures.kernels import Floats
 from jetmem.domain.procedures.statistics import HALF_LIFE_MS
+from jetmem.learn.contexts import Contexts
 from jetmem.learn.ports import News
 from jetmem.learn.rows import Brief, ProcedureRow
 from jetmem.learn.scan import Scan
@@ -26,6 +27,8 @@ _FIRST: Final = 256
 _COLUMNS: Final = ("runs", "runs_at", "won", "won_at", "all", "all_won", "last_ms", "crystal", "there")
 #: Rough cost of a procedure or task in Python's objects.
 _OBJECT_BYTES: Final = 400
+#: What counts now counts so long, while nothing changes: a half-life is 30 days.
+_STANDS_MS: Final = 1_000
 
 
 class Standing(NamedTuple):
@@ -59,6 +62,7 @@ class Board:
 
     Attributes:
         complete: Whether the vectors of all tasks are in that were stored when it was opened.
+        contexts: Shares of procedures in the contexts asked about.
     """
 
     def __init__(self, tasks_max: int) -> None:
@@ -75,10 +79,13 @@ class Board:
         self._next = 0
         self._expected: dict[bytes, int] = {}
         self._scan = Scan()
+        self._stood: Standing | None = None
+        self.contexts = Contexts()
         self.complete = True
 
     def take(self, news: News) -> None:
         """Take what a write changed; taking it again, or late, changes nothing that is newer."""
+        self.contexts.changed(news.procedures)
         with self._lock:
             for key, counted in news.procedures.items():
                 if counted is None:
@@ -127,14 +134,19 @@ class Board:
             self.complete = True
 
     def standing(self, now_ms: int) -> Standing:
-        """How procedures stand now."""
+        """How procedures stand now; not to be changed."""
         with self._lock:
+            stood = self._stood
+            if stood is not None and 0 <= now_ms - stood.now_ms <= _STANDS_MS:
+                return stood
             count = len(self._names)
             held = {name: column[:count].copy() for name, column in self._columns.items()}
             names, keys, row = list(self._names), list(self._keys), dict(self._row)
-        won, runs = (as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
-        plain = (held["all_won"], held["all"], held["last_ms"])
-        return Standing(names, keys, row, won, runs, *plain, held["crystal"] > 0, held["there"] > 0, now_ms)
+            won, runs = (as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
+            plain = (held["all_won"], held["all"], held["last_ms"])
+            crystalline, there = held["crystal"] > 0, held["there"] > 0
+            self._stood = Standing(names, keys, row, won, runs, *plain, crystalline, there, now_ms)
+            return self._stood
 
     def near(self, vector: Vectors, count: int, least: float) -> Near:
         """The tasks nearest to a vector, at most `count`, of a cosine of at least `least`; as `Scan.nearest`."""
@@ -144,6 +156,12 @@ class Board:
         with self._lock:
             held = [(task, each) for row, each in zip(rows, cosine, strict=True) if (task := self._at(row))]
         return Near([task for task, _ in held], np.array([each for _, each in held]))
+
+    def vectors(self, tasks: Sequence[bytes]) -> dict[bytes, Vectors]:
+        """Of those tasks whose vectors are in."""
+        with self._lock:
+            held = {task: row for task in tasks if (row := self._task_row.get(task)) is not None}
+            return dict(zip(held, self._scan.vectors([*held.values()]), strict=True))
 
     def _at(self, row: int) -> bytes:
         """The task at a place; b"" if it has none, or one whose vector is to come."""
@@ -167,6 +185,7 @@ class Board:
         return held + _OBJECT_BYTES * (len(self._names) + len(self._tasks))
 
     def _put(self, key: bytes, of: ProcedureRow | Brief) -> None:
+        self._stood = None
         name, counts = of.name, of.counts
         row = self._row.get(key)
         if row is None:
@@ -186,6 +205,7 @@ class Board:
             self._columns[column][row] = value
 
     def _drop(self, key: bytes) -> None:
+        self._stood = None
         row = self._row.pop(key, None)
         if row is None:
             return

@@ -5,9 +5,10 @@ Work is bounded: so many tasks are looked at, so many procedures tried at each, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
 from jetmem.learn import similar
 from jetmem.learn.board import Board, Near, Standing, as_of
 from jetmem.learn.core import Latest, Tally, pairs_of
-from jetmem.learn.rows import CONTEXT, Rows, decode_share, hashed, prefix
+from jetmem.learn.rows import Rows, hashed
 from jetmem.learn.similar import Worded
 from jetmem.learn.study import Model
 from jetmem_schemas.procedures import How
@@ -151,7 +152,7 @@ def estimated(
     rate = rates(standing, learnt.boosts)
     near = _near(rows, asked, standing, _like(board, asked, learnt.words))
     weighed = _weighed(standing, rate, near.runs, only)
-    there, in_context, context_runs = _in_context(rows, asked, standing, weighed, rate[weighed])
+    there, in_context, context_runs = _in_context(rows, board, asked, standing, weighed, rate[weighed])
     near_won, near_runs = near.won[weighed], near.runs[weighed]
     simple = estimate.clipped(estimate.shrunk(near_won, near_runs, there, estimate.NEAR_PRIOR))
     probability, hows = _chosen(asked, standing, weighed, rate[weighed], simple, learnt.model)
@@ -190,16 +191,15 @@ def _chosen(
     if len(asked.vector) != dimensions:
         return simple, {}
     told = model.fitted.predict(Situations([asked.text], asked.vector.reshape(1, -1), [asked.context]))[0]
-    probability, hows = simple.copy(), {}
     how = "boosted" if model.fitted.how == "boosted" else "difficulty"
-    for at, row in enumerate(weighed):
-        name = standing.names[row]
-        if name in model.row and name in model.rates:
-            moved = estimate.logit(np.array([told[model.row[name]], rate[at], model.rates[name]]))
-            odds = float(moved[0] + moved[1] - moved[2])
-            probability[at] = 1.0 / (1.0 + math.exp(-odds))
-            hows[at] = how
-    return estimate.clipped(probability), hows
+    names = [standing.names[row] for row in weighed]
+    at = [place for place, name in enumerate(names) if name in model.row and name in model.rates]
+    answered = told[[model.row[names[place]] for place in at]]
+    then = np.array([model.rates[names[place]] for place in at])
+    probability = simple.copy()
+    odds = estimate.logit(answered) + estimate.logit(rate[at]) - estimate.logit(then)
+    probability[at] = 1.0 / (1.0 + np.exp(-odds))
+    return estimate.clipped(probability), dict.fromkeys(at, how)
 
 
 def unknown(rows: Rows, board: Board, now_ms: int) -> Prior:
@@ -263,7 +263,7 @@ def _weighed(standing: Standing, rate: Floats, near_runs: Floats, only: bytes | 
     rows = np.flatnonzero(standing.there)
     if len(rows) <= WEIGHED_MAX:
         return rows
-    tried = rows[near_runs[rows] > 0]  # few of them: to choose among many zeros takes ten times as long
+    tried = np.flatnonzero(standing.there & (near_runs > 0))  # few: to choose among many zeros takes ten times as long
     return np.union1d(rows[_most(rate[rows])], tried[_most(near_runs[tried])])
 
 
@@ -277,16 +277,16 @@ def _most(of: Floats) -> NDArray[np.intp]:
 
 
 def _in_context(
-    rows: Rows, asked: Asked, standing: Standing, weighed: NDArray[np.intp], rate: Floats
+    rows: Rows, board: Board, asked: Asked, standing: Standing, weighed: NDArray[np.intp], rate: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """The rate of each in this context, decayed runs that it rests on, and plain runs.
 
     A run counts the share of the asked values that it was made in; with one value, whether it was.
     """
     pairs = pairs_of(asked.context)[:PAIRS_MAX]
-    held = [prefix(asked.tenant) + standing.keys[row] + CONTEXT for row in weighed]
-    keys = [start + of for of in map(hashed, pairs) for start in held]
-    found = [(at, decode_share(raw).tally) for at, raw in enumerate(rows.store.get_many("shares", keys)) if raw]
+    keys = [standing.keys[row] for row in weighed]
+    told = [board.contexts.of(of, keys, partial(rows.in_context, asked.tenant, of)) for of in map(hashed, pairs)]
+    found = [(at, tally) for at, tally in enumerate(chain.from_iterable(told)) if tally is not None]
     each_won, each_runs = decayed([tally for _, tally in found], asked.now_ms)
     at = np.array([at for at, _ in found], dtype=np.intp)
     plain = np.zeros((len(pairs), len(weighed)))

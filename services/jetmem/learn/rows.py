@@ -285,6 +285,12 @@ class Rows:
         for _, raw in self.store.scan("shares", prefix(tenant) + procedure + kind):
             yield decode_share(raw)
 
+    def in_context(self, tenant: str, pair: bytes, procedures: Sequence[bytes]) -> list[Tally | None]:
+        """Shares of procedures in one context value, by its hash, in the order asked."""
+        start = prefix(tenant)
+        found = self.store.get_many("shares", [start + each + CONTEXT + pair for each in procedures])
+        return [decode_share(raw).tally if raw else None for raw in found]
+
     def tried(self, tenant: str, tasks: Sequence[bytes], most: int) -> Iterator[list[tuple[bytes, Outcomes]]]:
         """(procedure, what came of it) of what was tried at each task, in the order asked; at most so many of each."""
         start = prefix(tenant)

@@ -108,16 +108,15 @@ class Maker:
         """Of the known situations; `gram` if their likeness is known already."""
         return difficulty.Smoother(self.kernel.to(self.sample.situations) if gram is None else gram, self.ease)
 
-    def parts(self, asked: Situations, smooth: Floats | None, likeness: Floats | None = None) -> Parts:
-        """Rates, and ease of the asked situations by weights of `Smoother.weights`; None leaves ease out."""
-        known = self.sample
-        cosine = (asked.vectors @ known.situations.vectors.T).astype(np.float64)
+    def parts(self, asked: Situations, smooth: Floats | None) -> Parts:
+        """Rates, and ease of the asked situations by weights of `Smoother.weights`; None leaves ease out.
+
+        With weights the kernel is of the sample's situations.
+        """
+        cosine = (asked.vectors @ self.sample.situations.vectors.T).astype(np.float64)
         same = self._contexts.to(asked.contexts)
         there, near = estimate.simple(self._table, self.rate, cosine, same)
-        if smooth is None:
-            ease = np.zeros(len(asked))
-        else:
-            ease = (self.kernel.to(asked) if likeness is None else likeness) @ smooth
+        ease = np.zeros(len(asked)) if smooth is None else self.kernel.to(asked, cosine, same) @ smooth
         return Parts(np.tile(self.rate, (len(asked), 1)), there, near, self.eased(ease))
 
     def eased(self, ease: Floats) -> Floats:
