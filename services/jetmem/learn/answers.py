@@ -204,7 +204,7 @@ class Answers:
         )
 
     def procedures(self, tenant: str, ask: Procedures, start: int) -> tuple[list[ProcedureItem], bool]:
-        """One page, and whether more follow; ties by name."""
+        """One page of those on the board, and whether more follow; ties by name."""
         board = self._boards.get(tenant)
         standing = board.standing(self._clock.now_ms())
         by = _order(standing, ask.sort)
@@ -226,9 +226,8 @@ class Answers:
         return shares.most_used(self._rows.shares(tenant, procedure, kind))
 
     def _base(self, board: Board) -> float:
-        """The tenant's rate: of all its runs."""
-        standing = board.standing(0)
-        return float((standing.all_won.sum() + 1) / (standing.all_runs.sum() + 2))
+        """The tenant's rate: of all its runs, whether their procedures are on the board or not."""
+        return (board.totals.successes + 1) / (board.totals.runs + 2)
 
     def _item(self, tenant: str, row: ProcedureRow, base: float) -> ProcedureItem:
         counts = row.counts

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from jetmem.adapters.embed_asker import Asker
-from jetmem.adapters.layouts import Layout, own_folder
+from jetmem.adapters.layouts import Layout, Step, own_folder
 from jetmem.adapters.memory import look_seldom
 from jetmem.adapters.nats_ask import ask
 from jetmem.adapters.nats_shell import Endpoint, Shell
@@ -25,6 +25,7 @@ from jetmem.learn.exporting import Exports
 from jetmem.learn.fresh import Fresh
 from jetmem.learn.handler import Learner
 from jetmem.learn.lacking import Lacking
+from jetmem.learn.ranks import totals
 from jetmem.learn.rows import FAMILIES, FORMAT, Rows, hashed
 from jetmem.learn.settings import LearnSettings
 from jetmem.learn.studies import Kind, Studies, Study
@@ -56,7 +57,8 @@ ARM: Final = "procedures"
 TASKS: Final = "tasks"
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
-LAYOUT: Final = Layout(stage="learn", families=FAMILIES, format=FORMAT)
+#: Format 2 knows how much each procedure is used (`ranks`), and in which order tasks came.
+LAYOUT: Final = Layout(stage="learn", families=FAMILIES, format=FORMAT, steps=(Step(to=2),))
 #: A definition waits so long for its vector, then its procedure is known by its tasks.
 _ENCODE_S: Final = 5.0
 #: How often is looked whether a model can be made.
@@ -169,6 +171,7 @@ class Learn:
         if tenant:
             counts["purging"] = int(tenant in erased)  # how many others have is not this one's business
             counts["pending_tasks"] = pending.get(tenant, 0)
+            counts["procedures_left_out"] = self._left_out(tenant)
             counts["model_behind"] = self.studies.behind(tenant, "model", self._whole(tenant))
         return counts
 
@@ -208,7 +211,7 @@ class Learn:
         found, more = await self.process.in_reader(
             partial(self.answers.procedures, asked.tenant, asked.ask, asked.start)
         )
-        return Found(found, at, more=more)
+        return Found(found, at, more=more, left_out=self._left_out(asked.tenant))
 
     async def _related(self, part: int, asked: RelatedAsk) -> Found[list[RelatedProcedure]]:
         at = self._at(asked.tenant)
@@ -253,6 +256,10 @@ class Learn:
         lacking = tenant in self.learner.vectors.pending
         model = self.studies.ask(tenant, "model", self._whole(tenant), lacking=lacking)
         return Learnt(model.found if model else None, self._boosts(tenant), words.found if words else None)
+
+    def _left_out(self, tenant: str) -> int:
+        """Procedures that are not on the tenant's board, loaded or not."""
+        return max(0, totals(self.rows, tenant).procedures - self.settings.procedures_max)
 
     def _recounting(self, tenant: str) -> bool:
         """Whether counts hold what a forget erased."""

@@ -14,6 +14,7 @@ import msgspec
 from jetmem.domain import keys
 from jetmem.domain.procedures.crystals import RULES, Rules
 from jetmem.domain.procedures.run import Ran
+from jetmem.learn import ranks
 from jetmem.learn.core import Defined, defined_of, run_of
 from jetmem.learn.counting import Counting
 from jetmem.learn.forgetting import Forgetting
@@ -138,6 +139,7 @@ class Learner:
         batch = self.rows.store.batch()
         news: dict[str, News] = {}
         self.recounts.slice(batch, news)
+        self._total(batch, news)
         if news:
             self.rows.store.write(batch, sync=False)
             for tenant, each in news.items():
@@ -146,12 +148,17 @@ class Learner:
 
     def _write(self, batch: WriteSet, part: int, at: Head, news: Mapping[str, News]) -> None:
         self.rows.set_position(batch, part, at)
+        self._total(batch, news)
         self.rows.store.write(batch, sync=False)
         self.vectors.written()
         for tenant, each in news.items():
             self._tell(tenant, each)
         self.at[part] = at
         crashpoint("learn:after-store")
+
+    def _total(self, batch: WriteSet, news: Mapping[str, News]) -> None:
+        for tenant, each in news.items():
+            ranks.write_totals(batch, self.rows, tenant, each)
 
     # --- vectors
 

@@ -16,6 +16,8 @@ class LearnSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How learn holds what it answers from.
 
     Attributes:
+        procedures_max: Procedures of a tenant that are listed and recommended, those used most of late; 0.6 kB each in
+            memory. The others answer to their names.
         tasks_max: Tasks of a tenant that are compared with a question, the newest; 2 kB each in memory.
         board_bytes_max: Memory of what questions are answered from, over all tenants; the longest unasked go first.
         study_every_s: Relations, patterns, insights and the model of success of a tenant are made again this often, at
@@ -32,6 +34,7 @@ class LearnSettings(msgspec.Struct, frozen=True, kw_only=True):
         read_threads: Questions answered at once.
     """
 
+    procedures_max: Count = 20_000
     tasks_max: Count = 250_000
     board_bytes_max: Annotated[int, Meta(ge=1_000_000, le=1_000_000_000_000)] = 600_000_000
     study_every_s: Seconds = 30.0
