@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
@@ -264,9 +264,9 @@ class Studies:
         """What is found, and the tasks with vectors that it is made of."""
         in_pool = partial(asyncio.get_running_loop().run_in_executor, self._pool)
         if kind == "related":
-            of, defined = await in_pool(partial(self._for_related, tenant))
+            of, defined, said = await in_pool(partial(self._for_related, tenant))
             known = self._now(tenant, kind)
-            meanings = await self._meanings(defined.values(), known.found.meanings if known else {})
+            meanings = await self._meanings(said, known.found.meanings if known else {})
             work = partial(study.related, of, spread=self._settings.contagion, defined=defined, meanings=meanings)
             return await in_pool(work), self._tasks(of)
         if kind == "words":
@@ -288,23 +288,23 @@ class Studies:
         of = sampled(self._rows, tenant, self._settings.study_runs)
         return self._tasks(of), *similar.told(of)
 
-    def _for_related(self, tenant: str) -> tuple[Sampled, dict[str, str]]:
-        """Runs, and what definitions of their procedures say."""
+    def _for_related(self, tenant: str) -> tuple[Sampled, dict[str, bytes], dict[bytes, str]]:
+        """Runs, and what definitions of their procedures say: its hash by procedure, the text by hash."""
         of = sampled(self._rows, tenant, self._settings.study_runs)
         found = {name: self._rows.definition(tenant, hashed(name)) for name in study.named(of)}
-        return of, {name: text for name, each in found.items() if each is not None and (text := each.text)}
+        said = {name: text for name, each in found.items() if each is not None and (text := each.text)}
+        return of, {name: hashed(text) for name, text in said.items()}, {hashed(text): text for text in said.values()}
 
-    async def _meanings(self, texts: Iterable[str], known: Mapping[str, Vectors]) -> dict[str, Vectors]:
+    async def _meanings(self, texts: Mapping[bytes, str], known: Mapping[bytes, Vectors]) -> dict[bytes, Vectors]:
         """Unit vectors of definitions; those that embed does not tell are absent, and asked for the next time."""
-        wanted = set(texts)
-        held = {text: vector for text, vector in known.items() if text in wanted}
-        lacking = sorted(wanted - held.keys())
+        held = {key: vector for key, vector in known.items() if key in texts}
+        lacking = sorted(texts.keys() - held.keys(), key=texts.__getitem__)
         for start in range(0, len(lacking), _ENCODED_AT_ONCE):
             some = lacking[start : start + _ENCODED_AT_ONCE]
-            made = await self._encode(some)
+            made = await self._encode([texts[key] for key in some])
             if made is None:
                 break
-            held |= {text: np.frombuffer(raw, dtype=np.float32) for text, raw in zip(some, made, strict=True) if raw}
+            held |= {key: np.frombuffer(raw, dtype=np.float32) for key, raw in zip(some, made, strict=True) if raw}
         return held
 
     def _study(self, tenant: str, kind: Kind) -> tuple[Any, int]:

@@ -6,7 +6,7 @@ The same sample gives the same, so that a start, another process and a forget th
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -30,19 +30,26 @@ RELATED_MAX: Final = 2_000
 TOGETHER_MAX: Final = 48
 #: Tasks that are looked at for near-equal ones: every two of them are compared.
 NEAR_EQUAL_MAX: Final = 3_000
-_NONE: Final[Mapping[str, Any]] = {}
+_NONE: Final[Mapping[Any, Any]] = {}
 #: Patterns that are kept, those that succeeded most.
 PATTERNS_MAX: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """Procedures as a graph; `boosts` is empty unless contagion is on. `meanings`: vectors of definitions, by text."""
+    """Procedures as a graph: edges by where they lead from, in order, a bounded number of each.
 
-    graph: nx.DiGraph
-    edges: list[Edge]
+    `boosts` is empty unless contagion is on; `meanings` are vectors of definitions, by hash of their text.
+    """
+
+    leads: Mapping[str, Sequence[Edge]]
     boosts: Mapping[str, contagion.Boost] = field(default_factory=dict)
-    meanings: Mapping[str, Vectors] = field(default_factory=dict)
+    meanings: Mapping[bytes, Vectors] = field(default_factory=dict)
+
+    @property
+    def edges(self) -> list[Edge]:
+        """All of them."""
+        return [edge for each in self.leads.values() for edge in each]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +84,29 @@ def named(of: Sampled) -> list[str]:
 
 
 def related(
-    of: Sampled, *, spread: bool, defined: Mapping[str, str] = _NONE, meanings: Mapping[str, Vectors] = _NONE
+    of: Sampled, *, spread: bool, defined: Mapping[str, bytes] = _NONE, meanings: Mapping[bytes, Vectors] = _NONE
 ) -> Related:
     """Relate procedures to each other.
 
     Args:
         of: Runs.
         spread: Whether success is catching.
-        defined: What definitions say, by procedure.
-        meanings: Unit vectors of what they say, by text; who has none is known by its mean task.
+        defined: Hashes of what definitions say, by procedure.
+        meanings: Unit vectors of what they say, by that hash; who has none is known by its mean task.
     """
     names = named(of)
     counted = Counter(run.procedure for run in of.runs)
     known = {name: counted[name] for name in names}
     vectors = of.means(names)
     for at, name in enumerate(names):
-        meaning = meanings.get(defined.get(name, ""))
+        meaning = meanings.get(defined.get(name, b""))
         if meaning is not None and len(meaning) == vectors.shape[1]:
             vectors[at] = meaning
     edges = relations.bounded([*relations.similar(names, vectors), *_together(of, known), *_follows(of, known)])
-    graph = relations.graph(edges)
-    return Related(graph, edges, _boosts(of, graph) if spread else {}, meanings)
+    leads: defaultdict[str, list[Edge]] = defaultdict(list)
+    for edge in edges:
+        leads[edge.source].append(edge)
+    return Related(dict(leads), _boosts(of, relations.graph(edges)) if spread else {}, meanings)
 
 
 def _most(counted: Mapping[str, int], most: int) -> list[str]:
