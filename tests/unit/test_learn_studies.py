@@ -290,7 +290,8 @@ def test_what_cannot_be_made_is_not_tried_for_every_question(monkeypatch):
 @pytest.mark.parametrize("much", [False, True])
 def test_what_was_asked_last_is_kept(monkeypatch, much):
     if much:
-        monkeypatch.setattr(studies, "WORDED_MAX", 4)
+        monkeypatch.setattr(studies, "BYTES_MAX", 4)
+        monkeypatch.setattr(studies, "_size", lambda _: 2)
     else:
         monkeypatch.setitem(studies._KEPT_MAX, "words", 2)
 

@@ -260,10 +260,11 @@ class Rows:
         found = self.store.get_many("runs", [run_key(tenant, procedure, rseq) for rseq in rseqs])
         return [(rseq, _run(raw)) for rseq, raw in zip(rseqs, found, strict=True) if raw]
 
-    def runs_of(self, tenant: str, places: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes, RunRow]]:
-        """Those of (number, procedure) that are there, with both."""
+    def runs_of(self, tenant: str, places: Sequence[tuple[int, bytes]]) -> tuple[list[tuple[int, bytes, RunRow]], int]:
+        """Those of (number, procedure) that are there, with both; and how many bytes they are stored in."""
         found = self.store.get_many("runs", [run_key(tenant, procedure, rseq) for rseq, procedure in places])
-        return [(rseq, name, _run(raw)) for (rseq, name), raw in zip(places, found, strict=True) if raw]
+        held = [(rseq, name, _run(raw)) for (rseq, name), raw in zip(places, found, strict=True) if raw]
+        return held, sum(len(raw) for raw in found if raw)
 
     def procedure(self, tenant: str, procedure: bytes) -> ProcedureRow | None:
         """A procedure."""

@@ -5,6 +5,7 @@ The same sample gives the same, so that a start, another process and a forget th
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ NEAR_EQUAL_MAX: Final = 3_000
 _NONE: Final[Mapping[Any, Any]] = {}
 #: Patterns that are kept, those that succeeded most.
 PATTERNS_MAX: Final = 5_000
+#: Rough cost in Python's objects of an edge, and of a pattern with its steps and latest runs.
+_EDGE_BYTES: Final = 150
+_PATTERN_BYTES: Final = 3_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,11 @@ class Related:
     meanings: Mapping[bytes, Vectors] = field(default_factory=dict)
 
     @property
+    def nbytes(self) -> int:
+        """Memory, about."""
+        return _EDGE_BYTES * sum(map(len, self.leads.values())) + sum(each.nbytes for each in self.meanings.values())
+
+    @property
     def edges(self) -> list[Edge]:
         """All of them."""
         return [edge for each in self.leads.values() for edge in each]
@@ -59,6 +68,11 @@ class Recurring:
     rows: Mapping[Steps, Pattern]
     every: Pattern
 
+    @property
+    def nbytes(self) -> int:
+        """Memory, about."""
+        return _PATTERN_BYTES * len(self.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -67,6 +81,11 @@ class Model:
     fitted: Fitted | None
     row: Mapping[str, int]
     rates: Mapping[str, float]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory, about: as much as it is when it is sent."""
+        return len(pickle.dumps(self))
 
     @property
     def judged(self) -> bool:
