@@ -15,6 +15,7 @@ from jetmem.adapters.memory import look_seldom
 from jetmem.adapters.nats_ask import ask
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.projection_process import ProjectionProcess
+from jetmem.adapters.rocks import Memory
 from jetmem.domain.procedures import contagion
 from jetmem.domain.procedures.crystals import Rules
 from jetmem.learn import shown
@@ -58,7 +59,9 @@ TASKS: Final = "tasks"
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
 #: Format 2 knows how much each procedure is used (`ranks`), and in which order tasks came.
-LAYOUT: Final = Layout(stage="learn", families=FAMILIES, format=FORMAT, steps=(Step(to=2),))
+LAYOUT: Final = Layout(
+    stage="learn", families=FAMILIES, format=FORMAT, steps=(Step(to=2),), memory=Memory(100_000_000, 128_000_000)
+)
 #: A definition waits so long for its vector, then its procedure is known by its tasks.
 _ENCODE_S: Final = 5.0
 #: How often is looked whether a model can be made.

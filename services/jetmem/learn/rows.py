@@ -287,6 +287,11 @@ class Rows:
         for _, raw in self.store.scan("shares", prefix(tenant) + procedure + kind):
             yield decode_share(raw)
 
+    def shares_of(self, tenant: str, procedure: bytes, kind: bytes, names: Sequence[str]) -> list[ShareRow]:
+        """Those of these names that are there."""
+        found = self.store.get_many("shares", [share_key(tenant, procedure, kind, name) for name in names])
+        return [decode_share(raw) for raw in found if raw]
+
     def tried(self, tenant: str, tasks: Sequence[bytes], most: int) -> Iterator[list[tuple[bytes, Outcomes]]]:
         """(procedure, what came of it) of what was tried at each task, in the order asked; at most so many of each."""
         start = prefix(tenant)

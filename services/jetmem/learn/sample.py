@@ -22,9 +22,9 @@ from jetmem.runtime.store import Store
 from jetmem.runtime.stored_vectors import VECTOR_MARK, vector_of
 
 _CHUNK: Final = 500
-#: Bytes of runs, as they are stored, and of their tasks' texts: 800 of each of 20,000 runs; five times as many in
+#: Bytes of runs, as they are stored, and of their tasks' texts: 700 of each of 20,000 runs; five times as many in
 #: memory, and the vectors beside, 31 MB of so many.
-BYTES_MAX: Final = 16_000_000
+BYTES_MAX: Final = 14_000_000
 
 
 @dataclass(frozen=True, slots=True)

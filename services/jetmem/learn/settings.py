@@ -16,7 +16,7 @@ class LearnSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How learn holds what it answers from.
 
     Attributes:
-        procedures_max: Procedures of a tenant that are listed and recommended, those used most of late; 0.6 kB each in
+        procedures_max: Procedures of a tenant that are listed and recommended, those used most of late; 0.8 kB each in
             memory. The others answer to their names.
         tasks_max: Tasks of a tenant that are compared with a question, the newest; 2 kB each in memory.
         board_bytes_max: Memory of what questions are answered from, over all tenants; the longest unasked go first.
@@ -35,8 +35,8 @@ class LearnSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     procedures_max: Count = 20_000
-    tasks_max: Count = 250_000
-    board_bytes_max: Annotated[int, Meta(ge=1_000_000, le=1_000_000_000_000)] = 600_000_000
+    tasks_max: Count = 200_000
+    board_bytes_max: Annotated[int, Meta(ge=1_000_000, le=1_000_000_000_000)] = 500_000_000
     study_every_s: Seconds = 30.0
     study_runs: Annotated[int, Meta(ge=100, le=1_000_000)] = 20_000
     crystal_runs_min: Annotated[int, Meta(ge=1, le=1_000_000)] = 20

@@ -22,7 +22,9 @@ from jetmem.domain.procedures.kernels import Vectors
 from jetmem.domain.procedures.patterns import Pattern, Steps
 from jetmem.domain.procedures.prediction import Fitted, Sample
 from jetmem.domain.procedures.relations import Edge, Together
+from jetmem.domain.procedures.run import Ran
 from jetmem.learn.core import pairs_of
+from jetmem.learn.rows import hashed
 from jetmem.learn.sample import Sampled
 
 #: Procedures of a graph, those that were run most: every two of them are compared.
@@ -135,13 +137,16 @@ def _most(counted: Mapping[str, int], most: int) -> list[str]:
 def _together(of: Sampled, counted: Mapping[str, int]) -> list[Edge]:
     """CONTEXT_RELATED: procedures that were tried, and succeeded, at the same or near-equal tasks, and contexts."""
     kind = _near_equal(of)
-    tried: defaultdict[str, dict[str, bool]] = defaultdict(dict)
-    for run in of.runs:
-        if run.procedure in counted:
-            for place in (
-                f"task {kind.get(run.task, run.task)}",
-                *(f"context {pair}" for pair in pairs_of(run.context)),
-            ):
+    runs = [run for run in of.runs if run.procedure in counted]
+    one: dict[bytes, str] = {}
+    several: set[bytes] = set()  # where others were tried, too: a context may have a value of its own for each run
+    for run in runs:
+        several.update(at for at in _places(run, kind, of) if one.setdefault(at, run.procedure) != run.procedure)
+    del one
+    tried: defaultdict[bytes, dict[str, bool]] = defaultdict(dict)
+    for run in runs:
+        for place in _places(run, kind, of):
+            if place in several:
                 tried[place][run.procedure] = tried[place].get(run.procedure, False) or run.success
     at: defaultdict[str, list[Mapping[str, bool]]] = defaultdict(list)
     for found in tried.values():
@@ -149,6 +154,12 @@ def _together(of: Sampled, counted: Mapping[str, int]) -> list[Edge]:
         for name in kept:
             at[name].append(kept)
     return [edge for name in sorted(at) for edge in relations.bounded(_beside(name, at[name]))]
+
+
+def _places(run: Ran, kind: Mapping[str, str], of: Sampled) -> list[bytes]:
+    """Keys of what two procedures may both have been tried at: the task, or one like it, and each context value."""
+    task = kind.get(run.task, run.task)
+    return [b"t" + of.keys.get(task, b""), *(b"c" + hashed(pair) for pair in pairs_of(run.context))]
 
 
 def _beside(name: str, places: Iterable[Mapping[str, bool]]) -> Iterator[Edge]:
