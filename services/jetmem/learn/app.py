@@ -174,7 +174,6 @@ class Learn:
         if tenant:
             counts["purging"] = int(tenant in erased)  # how many others have is not this one's business
             counts["pending_tasks"] = pending.get(tenant, 0)
-            counts["procedures_left_out"] = self._left_out(tenant)
             counts["model_behind"] = self.studies.behind(tenant, "model", self._whole(tenant))
         return counts
 
