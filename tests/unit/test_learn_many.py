@@ -1,6 +1,5 @@
 """More procedures and tasks than are held in memory: what is held, what is told of the rest, what is read."""
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -96,10 +95,10 @@ runs = st.tuples(
 steps = st.lists(
     st.one_of(
         runs, runs, runs, st.tuples(st.just("define"), st.integers(0, 14)),
-        st.tuples(st.just("forget"), st.sets(st.integers(0, 60), min_size=1, max_size=6)),
+        st.tuples(st.just("forget"), st.sets(st.integers(0, 12), min_size=1, max_size=6)),
         st.tuples(st.just("ask")), st.tuples(st.just("restart")), st.tuples(st.just("recount")),
     ),
-    min_size=10, max_size=60,
+    min_size=1, max_size=40,
 )  # fmt: skip
 
 
@@ -108,6 +107,9 @@ steps = st.lists(
 def test_the_same_are_held_whichever_way_they_came(history):
     record, now = Record(), START
     stage = Stage(record, procedures_max=MOST, at_once=2)
+    for n in range(10):
+        record.ran(f"p{n}", True, f"task {n % 4}", ts=START + n)
+    stage.settle()  # the first vectors put boards away
     stage.boards.get(TENANT)
     for kind, *what in history:
         if kind == "run":
@@ -117,9 +119,8 @@ def test_the_same_are_held_whichever_way_they_came(history):
         elif kind == "define":
             record.defined(f"p{what[0]}", description="what it is")
         elif kind == "forget":
-            known = record.runs()
-            if known:
-                record.forget({known[n % len(known)].id for n in what[0]}, 2)
+            known = record.runs()[::-1]  # the latest first: those are on the board
+            record.forget({known[n].id for n in what[0] if n < len(known)}, 2)
         elif kind == "ask":
             stage.boards.get(TENANT)
         elif kind == "recount":
@@ -136,7 +137,9 @@ def test_the_same_are_held_whichever_way_they_came(history):
     assert board.totals.procedures == len(wanted)
     for task in ("task 1", "something else"):
         told = [each.recommend(task, k=9) for each in (stage, again)]
-        assert msgspec.json.encode(told[0]) == msgspec.json.encode(told[1])
+        chances = [{each.id: each.probability for each in one.procedures} for one in told]
+        assert chances[0] == pytest.approx(chances[1], abs=1e-9), "sums over places, whose order differs"
+        assert told[0].similar == told[1].similar
     assert stage.procedures(sort="last") == again.procedures(sort="last")
 
 

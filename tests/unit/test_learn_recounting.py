@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from harness.learn_record import PART, TENANT, Killed, Record, Stage
-from jetmem.learn import recounting
+from jetmem.learn import handler, recounting
 from jetmem.learn.exporting import Exports
 from jetmem.learn.fresh import Fresh
 from jetmem.learn.rows import hashed
@@ -194,6 +194,19 @@ def test_what_a_pass_counted_and_what_it_makes_is_made_again_by_the_next():
     assert len(stage.held()["recounts"]) > 4, "two passes are noted"
     stage.settle()
     assert stage.procedure("huge").runs == RUNS - 2
+    assert same_as_learnt_at_once(stage)
+
+
+def test_a_forget_of_much_is_so_many_entries_a_write(monkeypatch):
+    monkeypatch.setattr(handler, "_FORGOT_AT_ONCE", 2)
+    stage = stage_of()
+    stage.record.forget({f"x{n}" for n in range(RUNS)} - {"x7"}, at_once=3)
+    read: list[int] = []
+    runs_at = stage.rows.runs_at
+    stage.rows.runs_at = lambda tenant, procedure, rseqs: read.append(len(rseqs)) or runs_at(tenant, procedure, rseqs)
+    stage.settle()
+    assert read == [6, 6, 6, 1]
+    assert stage.procedure("huge").runs == 1
     assert same_as_learnt_at_once(stage)
 
 

@@ -31,6 +31,8 @@ from jetmem.runtime.store import WriteSet
 from jetmem_schemas.internal import Entry, Forgotten, Head, VectorsReady
 
 _forgotten = msgspec.msgpack.Decoder(Forgotten).decode
+#: Entries of forgets in one write: of each up to 500 runs are read, and stand in memory as long.
+_FORGOT_AT_ONCE: Final = 4
 #: Row in `meta` of what must be finished on the next start if we die in it.
 _REMODEL: Final = b"remodel"
 
@@ -83,7 +85,8 @@ class Learner:
         for entry in entries:
             if entry.rseq <= self.at[part].rseq:
                 continue
-            if run and (entry.kind == "forgot") != (run[-1].kind == "forgot"):
+            forgot = entry.kind == "forgot"
+            if run and (forgot != (run[-1].kind == "forgot") or (forgot and len(run) == _FORGOT_AT_ONCE)):
                 self._apply_run(part, run)
                 run = []
             run.append(entry)
