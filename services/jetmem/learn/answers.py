@@ -196,8 +196,8 @@ class Answers:
             reward=shares.spread(counts.reward),
             duration_ms=shares.spread(counts.duration_ms),
             cost=shares.spread(counts.cost),
-            by_agent=shares.by_agent(self._parts(tenant, key, AGENT), latest, now_ms),
-            by_context=shares.by_context(self._parts(tenant, key, CONTEXT), latest, now_ms),
+            by_agent=shares.by_agent(self._parts(tenant, key, AGENT, shares.agents_of(latest)), latest, now_ms),
+            by_context=shares.by_context(self._parts(tenant, key, CONTEXT, shares.pairs_in(latest)), latest, now_ms),
             failures=shares.said(statistics.failures(counts)),
             lessons=shares.said(statistics.lessons(counts)),
             boost=boost,
@@ -207,7 +207,7 @@ class Answers:
         )
 
     def procedures(self, tenant: str, ask: Procedures, start: int) -> tuple[list[ProcedureItem], bool]:
-        """One page, and whether more follow; ties by name."""
+        """One page of those on the board, and whether more follow; ties by name."""
         board = self._boards.get(tenant)
         standing = board.standing(self._clock.now_ms())
         by = _order(standing, ask.sort)
@@ -225,13 +225,13 @@ class Answers:
         found = [self._item(tenant, row, base) for row in rows if row is not None]
         return found, len(names) > start + ask.limit
 
-    def _parts(self, tenant: str, procedure: bytes, kind: bytes) -> list[ShareRow]:
-        return shares.most_used(self._rows.shares(tenant, procedure, kind))
+    def _parts(self, tenant: str, procedure: bytes, kind: bytes, names: Sequence[str]) -> list[ShareRow]:
+        beside = self._rows.shares_of(tenant, procedure, kind, names)
+        return shares.most_used(self._rows.shares(tenant, procedure, kind), beside)
 
     def _base(self, board: Board) -> float:
-        """The tenant's rate: of all its runs."""
-        standing = board.standing(0)
-        return float((standing.all_won.sum() + 1) / (standing.all_runs.sum() + 2))
+        """The tenant's rate: of all its runs, whether their procedures are on the board or not."""
+        return (board.totals.successes + 1) / (board.totals.runs + 2)
 
     def _item(self, tenant: str, row: ProcedureRow, base: float) -> ProcedureItem:
         counts = row.counts

@@ -19,10 +19,10 @@ from jetmem.domain.procedures.choosing import Candidate
 from jetmem.domain.procedures.contagion import Boost
 from jetmem.domain.procedures.estimate import Prior
 from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
-from jetmem.learn import similar
+from jetmem.learn import ranks, similar
 from jetmem.learn.board import Board, Near, Standing, as_of
 from jetmem.learn.core import Latest, Tally, pairs_of
-from jetmem.learn.rows import Rows, hashed
+from jetmem.learn.rows import Brief, Rows, hashed
 from jetmem.learn.similar import Worded
 from jetmem.learn.study import Model
 from jetmem_schemas.procedures import How
@@ -148,9 +148,11 @@ def estimated(
         only: One procedure; all if None.
         learnt: What was found in many runs at once.
     """
-    standing = board.standing(asked.now_ms)
+    standing, like = board.standing(asked.now_ms), _like(board, asked, learnt.words)
+    if board.left_out:
+        standing = standing.beside(_left_out(rows, asked.tenant, standing, like, only))
     rate = rates(standing, learnt.boosts)
-    near = _near(rows, asked, standing, _like(board, asked, learnt.words))
+    near = _near(rows, asked, standing, like)
     weighed = _weighed(standing, rate, near.runs, only)
     there, in_context, context_runs = _in_context(rows, board, asked, standing, weighed, rate[weighed])
     near_won, near_runs = near.won[weighed], near.runs[weighed]
@@ -164,7 +166,11 @@ def estimated(
 
 
 def rates(standing: Standing, boosts: Mapping[str, Boost] = NO_BOOSTS) -> Floats:
-    """Each procedure's rate, shrunk to what procedures are like in general, moved by what is catching."""
+    """Each procedure's rate, shrunk to what procedures are like in general, moved by what is catching.
+
+    In general is: those on the board. Of more than it holds, what is left out was used least of late; of those with one
+    run, of which it holds the newest, that is a sample. A procedure of few runs weighs little (`estimate.prior`).
+    """
     general = estimate.prior(standing.won, standing.runs)
     mean = np.full(standing.runs.shape, general.mean)
     for name, boost in boosts.items():
@@ -217,6 +223,18 @@ def _like(board: Board, asked: Asked, words: Worded | None) -> Near:
     if asked.task in near.tasks:
         return near
     return Near([asked.task, *near.tasks], np.r_[1.0, near.cosine])
+
+
+def _left_out(rows: Rows, tenant: str, standing: Standing, near: Near, only: bytes | None) -> list[tuple[bytes, Brief]]:
+    """The procedure asked about, or those tried at such tasks, the nearest first, if the board has them not."""
+    wanted = dict.fromkeys([only] if only is not None else [])
+    if only is None:
+        for found in rows.tried(tenant, near.tasks, TRIED_MAX):
+            wanted |= dict.fromkeys(procedure for procedure, _ in found if procedure not in standing.row)
+            if len(wanted) >= WEIGHED_MAX:
+                break
+    wanted = dict.fromkeys(each for each in list(wanted)[:WEIGHED_MAX] if each not in standing.row)
+    return list(ranks.read(rows, tenant, list(wanted)))
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from jetmem.domain.procedures import retrieval
 from jetmem.domain.procedures.kernels import Floats, Vectors
 from jetmem.domain.procedures.retrieval import Wording
 from jetmem.learn.board import Board, Near
-from jetmem.learn.rows import Rows, hashed
+from jetmem.learn.rows import Rows
 from jetmem.learn.sample import Sampled
 from jetmem.runtime.stored_vectors import VECTOR_MARK, vector_of
 
@@ -20,6 +20,8 @@ from jetmem.runtime.stored_vectors import VECTOR_MARK, vector_of
 ORDERED: Final = 32
 #: Words in common below which tasks are not alike: such a run would count 0.05 runs.
 LIKENESS_MIN: Final = 0.1
+#: Of a key and its place.
+_TASK_BYTES: Final = 200
 
 
 class Worded(NamedTuple):
@@ -29,6 +31,11 @@ class Worded(NamedTuple):
     tasks: list[bytes]
     row: Mapping[bytes, int]
     without: NDArray[np.bool_]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory, about: 130 MB at most, of two million characters of which no word comes twice."""
+        return self.wording.nbytes + _TASK_BYTES * len(self.tasks)
 
     def like(self, text: str, count: int, *, every: bool) -> Near:
         """Tasks that share words with a text, best first, their likeness on the scale of cosines.
@@ -48,17 +55,18 @@ class Worded(NamedTuple):
         return Near([self.tasks[row] for row in best], retrieval.stretched(likeness[best]))
 
 
-def told(of: Sampled) -> tuple[list[str], list[bool]]:
-    """Texts of a sample's tasks, and which of them lacked their vector."""
+def told(of: Sampled) -> tuple[list[str], list[bytes], list[bool]]:
+    """Texts of a sample's tasks, their keys, and which of them lacked their vector."""
     texts = sorted({run.task for run in of.runs if run.task})
-    return texts, [text not in of.vectors for text in texts]
+    return texts, [of.keys[text] for text in texts], [text not in of.vectors for text in texts]
 
 
-def worded(texts: list[str], without: list[bool], analyze: Callable[[str], list[str]]) -> Worded | None:
+def worded(
+    texts: list[str], tasks: list[bytes], without: list[bool], analyze: Callable[[str], list[str]]
+) -> Worded | None:
     """Words of tasks; None of none."""
     if not texts:
         return None
-    tasks = [hashed(text) for text in texts]
     return Worded(Wording(texts, analyze), tasks, {task: row for row, task in enumerate(tasks)}, np.array(without))
 
 
