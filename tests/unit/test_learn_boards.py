@@ -8,11 +8,11 @@ import pytest
 from harness.learn_record import TENANT, Record, Stage
 from harness.waiting import until
 from jetmem.learn import boards as learn_boards
-from jetmem.learn import contexts, scan
+from jetmem.learn import kept_shares, scan
 from jetmem.learn.board import Board
 from jetmem.learn.boards import Boards
-from jetmem.learn.contexts import Contexts
 from jetmem.learn.core import Tally
+from jetmem.learn.kept_shares import KeptShares
 from jetmem.learn.ports import News
 from jetmem.learn.rows import Rows
 from jetmem.learn.scan import Scan
@@ -168,7 +168,7 @@ def test_few_among_many_places_that_are_free_are_found(monkeypatch):
 
 
 def test_a_share_is_read_again_only_after_its_procedure_changed():
-    it, read = Contexts(), []
+    it, read = KeptShares(), []
 
     def stored(runs):
         return lambda keys: read.append(list(keys)) or [None if key == b"c" else Tally(runs=runs) for key in keys]
@@ -182,7 +182,7 @@ def test_a_share_is_read_again_only_after_its_procedure_changed():
 
 
 def test_what_was_read_while_a_write_came_is_not_kept():
-    it = Contexts()
+    it = KeptShares()
 
     def late(keys):
         it.changed(keys)
@@ -193,8 +193,8 @@ def test_what_was_read_while_a_write_came_is_not_kept():
 
 
 def test_shares_that_are_too_many_are_read_anew(monkeypatch):
-    monkeypatch.setattr(contexts, "KEPT_MAX", 3)
-    it = Contexts()
+    monkeypatch.setattr(kept_shares, "KEPT_MAX", 3)
+    it = KeptShares()
     it.of(b"os", [b"a", b"b"], lambda keys: [Tally(runs=1)] * 2)
     it.of(b"os", [b"c", b"d"], lambda keys: [Tally(runs=1)] * 2)
     assert it.of(b"os", [b"a", b"c"], lambda keys: [Tally(runs=2)] * len(keys)) == [Tally(runs=2), Tally(runs=1)]

@@ -94,7 +94,7 @@ class Answers:
     def _asked(self, tenant: str, ask: Recommend | Predict, vector: bytes) -> Asked:
         numbers = np.frombuffer(vector, dtype=np.float32)
         context = core.context_of(ask.context)
-        return asked_of(tenant, core.task_of(ask.task), numbers, context, self._clock.now_ms())
+        return asked_of(tenant, core.task_of(ask.task), numbers, context, ask.agent, self._clock.now_ms())
 
     def _recommended(
         self, asked: Asked, ask: Recommend, found: Estimates, at: int, ranked: Ranked, order: Order

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from jetmem.domain.procedures.kernels import Floats
 from jetmem.domain.procedures.statistics import HALF_LIFE_MS
-from jetmem.learn.contexts import Contexts
+from jetmem.learn.kept_shares import KeptShares
 from jetmem.learn.ports import News
 from jetmem.learn.ranks import place_of, procedure_of
 from jetmem.learn.rows import Brief, ProcedureRow, Totals
@@ -90,7 +90,7 @@ class Board:
 
     Attributes:
         complete: Whether the vectors of all tasks are in that were stored when it was opened.
-        contexts: Shares of procedures in the contexts asked about.
+        shares: Shares of procedures by the agents and in the contexts asked about.
         totals: What all procedures come to, held or not.
     """
 
@@ -115,12 +115,12 @@ class Board:
         self._expected: dict[bytes, int] = {}
         self._scan = Scan()
         self._stood: Standing | None = None
-        self.contexts = Contexts()
+        self.shares = KeptShares()
         self.complete = True
 
     def take(self, news: News) -> None:
         """Take what a write changed; taking it again, or late, changes nothing that is newer."""
-        self.contexts.changed(news.procedures)
+        self.shares.changed(news.procedures)
         with self._lock:
             for key, counted in news.procedures.items():
                 if counted is None:

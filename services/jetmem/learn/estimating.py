@@ -14,15 +14,16 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jetmem.domain.procedures import contagion, estimate
+from jetmem.domain.procedures import contagion, estimate, repeats
 from jetmem.domain.procedures.choosing import Candidate
 from jetmem.domain.procedures.contagion import Boost
 from jetmem.domain.procedures.estimate import Prior
 from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
+from jetmem.domain.procedures.repeats import Worths
 from jetmem.learn import ranks, similar
 from jetmem.learn.board import Board, Near, Standing, as_of
 from jetmem.learn.core import Latest, Tally, pairs_of
-from jetmem.learn.rows import Brief, Rows, hashed
+from jetmem.learn.rows import AGENT, CONTEXT, Brief, Rows, hashed
 from jetmem.learn.similar import Worded
 from jetmem.learn.study import Model
 from jetmem_schemas.procedures import How
@@ -129,6 +130,7 @@ class Asked(NamedTuple):
     task: bytes
     vector: Vectors
     context: dict[str, str]
+    agent: str | None
     now_ms: int
 
 
@@ -152,12 +154,20 @@ def estimated(
     if board.left_out:
         standing = standing.beside(_left_out(rows, asked.tenant, standing, like, only))
     rate = rates(standing, learnt.boosts)
-    near = _near(rows, asked, standing, like)
+    worths = learnt.model.worths if learnt.model is not None else Worths()
+    near = _near(rows, asked, standing, like, worths)
     weighed = _weighed(standing, rate, near.runs, only)
     there, in_context, context_runs = _in_context(rows, board, asked, standing, weighed, rate[weighed])
     near_won, near_runs = near.won[weighed], near.runs[weighed]
     simple = estimate.clipped(estimate.shrunk(near_won, near_runs, there, estimate.NEAR_PRIOR))
     probability, hows = _chosen(asked, standing, weighed, rate[weighed], simple, learnt.model)
+    if asked.agent is not None:
+        won, runs = _by_agent(rows, board, asked, [standing.keys[row] for row in weighed])
+        probability = repeats.with_agent(probability, rate[weighed], won, runs, worths.agent)
+    same_won, same_runs = near.same_won[weighed], near.same_runs[weighed]
+    probability = estimate.clipped(repeats.with_task(probability, same_won, same_runs, worths.task))
+    hows = {at: how for at, how in hows.items() if same_runs[at] < worths.task}
+    near_runs = near_runs + same_runs * max(1.0, estimate.NEAR_RUNS * worths.near)
     own = standing.runs[weighed]
     if asked.context:
         own = in_context + np.minimum(np.maximum(0.0, own - in_context), estimate.CONTEXT_RUNS)
@@ -239,13 +249,17 @@ def _left_out(rows: Rows, tenant: str, standing: Standing, near: Near, only: byt
 
 @dataclass(slots=True)
 class _Tried:
+    """Runs of each procedure at tasks like the one asked about, counted by how near they are, and at that one."""
+
     won: Floats
     runs: Floats
+    same_won: Floats
+    same_runs: Floats
     seen: dict[int, list[Seen]]
 
 
-def _near(rows: Rows, asked: Asked, standing: Standing, near: Near) -> _Tried:
-    """What procedures did at these tasks, each run counted by how near it is."""
+def _near(rows: Rows, asked: Asked, standing: Standing, near: Near, worths: Worths) -> _Tried:
+    """What procedures did at these tasks."""
     seen: dict[int, list[Seen]] = {}
     at: list[int] = []
     tallies: list[Tally] = []
@@ -263,14 +277,12 @@ def _near(rows: Rows, asked: Asked, standing: Standing, near: Near) -> _Tried:
             of.append(number)
             seen.setdefault(place, []).append(Seen(row.latest, task, cosine))
     won, runs = decayed(tallies, asked.now_ms)
-    weight = estimate.near(near.cosine)[np.array(of, dtype=np.intp)]
-    size = len(standing.runs)
-    places = np.array(at, dtype=np.intp)
-    return _Tried(
-        _summed(places, weight * won, size),
-        _summed(places, weight * runs, size),
-        seen,
-    )
+    whose = np.array(of, dtype=np.intp)
+    same = whose == near.tasks.index(asked.task)
+    weight = np.where(same, 0.0, worths.near * estimate.near(near.cosine)[whose])
+    places, size = np.array(at, dtype=np.intp), len(standing.runs)
+    summed = partial(_summed, places, size=size)
+    return _Tried(summed(weight * won), summed(weight * runs), summed(same * won), summed(same * runs), seen)
 
 
 def _weighed(standing: Standing, rate: Floats, near_runs: Floats, only: bytes | None) -> NDArray[np.intp]:
@@ -303,7 +315,8 @@ def _in_context(
     """
     pairs = pairs_of(asked.context)[:PAIRS_MAX]
     keys = [standing.keys[row] for row in weighed]
-    told = [board.contexts.of(of, keys, partial(rows.in_context, asked.tenant, of)) for of in map(hashed, pairs)]
+    shares = [CONTEXT + hashed(pair) for pair in pairs]
+    told = [board.shares.of(share, keys, partial(rows.shared, asked.tenant, share)) for share in shares]
     found = [(at, tally) for at, tally in enumerate(chain.from_iterable(told)) if tally is not None]
     each_won, each_runs = decayed([tally for _, tally in found], asked.now_ms)
     at = np.array([at for at, _ in found], dtype=np.intp)
@@ -314,6 +327,13 @@ def _in_context(
     runs = _summed(place, each_runs / max(1, len(pairs)), len(weighed))
     fewest = plain.min(axis=0) if pairs else np.zeros(len(weighed))
     return estimate.shrunk(won, runs, rate, estimate.CONTEXT_RUNS), runs, fewest
+
+
+def _by_agent(rows: Rows, board: Board, asked: Asked, keys: list[bytes]) -> tuple[Floats, Floats]:
+    """Decayed successes and runs of each procedure by the agent who asks."""
+    share = AGENT + hashed(asked.agent or "")
+    told = board.shares.of(share, keys, partial(rows.shared, asked.tenant, share))
+    return decayed([tally if tally is not None else Tally() for tally in told], asked.now_ms)
 
 
 def _summed(places: NDArray[np.intp], amounts: Floats, size: int) -> Floats:
@@ -327,6 +347,6 @@ def decayed(tallies: Sequence[Tally], now_ms: int) -> tuple[Floats, Floats]:
     return as_of(held[:, 0], held[:, 1], now_ms), as_of(held[:, 2], held[:, 3], now_ms)
 
 
-def asked_of(tenant: str, task: str, vector: Vectors, context: dict[str, str], now_ms: int) -> Asked:
-    """A question about a task."""
-    return Asked(tenant, task, hashed(task), vector, context, now_ms)
+def asked_of(tenant: str, task: str, vector: Vectors, context: dict[str, str], agent: str | None, now_ms: int) -> Asked:
+    """A question about a task, asked by or for an agent, if one is named."""
+    return Asked(tenant, task, hashed(task), vector, context, agent, now_ms)

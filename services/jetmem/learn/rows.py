@@ -287,10 +287,10 @@ class Rows:
         for _, raw in self.store.scan("shares", prefix(tenant) + procedure + kind):
             yield decode_share(raw)
 
-    def in_context(self, tenant: str, pair: bytes, procedures: Sequence[bytes]) -> list[Tally | None]:
-        """Shares of procedures in one context value, by its hash, in the order asked."""
+    def shared(self, tenant: str, share: bytes, procedures: Sequence[bytes]) -> list[Tally | None]:
+        """Shares of procedures by one agent or in one context value (`share_of`), in the order asked."""
         start = prefix(tenant)
-        found = self.store.get_many("shares", [start + each + CONTEXT + pair for each in procedures])
+        found = self.store.get_many("shares", [start + each + share for each in procedures])
         return [decode_share(raw).tally if raw else None for raw in found]
 
     def shares_of(self, tenant: str, procedure: bytes, kind: bytes, names: Sequence[str]) -> list[ShareRow]:

@@ -22,8 +22,10 @@ import numpy as np
 
 from jetmem.adapters.aside import aside
 from jetmem.adapters.tantivy_text import analyze
+from jetmem.domain.procedures import repeats
 from jetmem.domain.procedures.kernels import Vectors
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN, HOWS, Sample
+from jetmem.domain.procedures.repeats import Worths
 from jetmem.learn import similar, study
 from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import rates
@@ -31,6 +33,7 @@ from jetmem.learn.ports import News
 from jetmem.learn.rows import Rows, hashed
 from jetmem.learn.sample import Sampled, sampled
 from jetmem.learn.settings import LearnSettings
+from jetmem.learn.study import Model
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.scraping import at_scrape
@@ -277,7 +280,7 @@ class Studies:
                 async with self._sampling:
                     tasks, given = await in_pool(partial(self._for_model, tenant))
                 if len(given[0].situations) < CLUSTERS_MIN:
-                    return study.UNJUDGED, tasks
+                    return Model(None, {}, {}, given[3]), tasks
                 return await aside(study.model, *given, self._settings.boosting), tasks
         async with self._sampling:
             if kind != "related":
@@ -330,13 +333,13 @@ class Studies:
             return study.recurring(of), tasks
         return study.told(of), tasks
 
-    def _for_model(self, tenant: str) -> tuple[int, tuple[Sample, list[str], dict[str, float]]]:
+    def _for_model(self, tenant: str) -> tuple[int, tuple[Sample, list[str], dict[str, float], Worths]]:
         """Tasks with vectors, and what a model is fitted to."""
         of = sampled(self._rows, tenant, self._settings.study_runs)
         sample, names = of.situations()
         standing = self._boards.get(tenant).standing(self._clock.now_ms())
         held = dict(zip(standing.names, rates(standing).tolist(), strict=True))
-        return self._tasks(of), (sample, names, held)
+        return self._tasks(of), (sample, names, held, repeats.worths(of.runs))
 
     def _tasks(self, of: Sampled) -> int:
         """Those with vectors; of a full sample more than can come: it does not grow, it moves on."""

@@ -22,6 +22,7 @@ from jetmem.domain.procedures.kernels import Vectors
 from jetmem.domain.procedures.patterns import Pattern, Steps
 from jetmem.domain.procedures.prediction import Fitted, Sample
 from jetmem.domain.procedures.relations import Edge, Together
+from jetmem.domain.procedures.repeats import Worths
 from jetmem.domain.procedures.run import Ran
 from jetmem.learn.core import pairs_of
 from jetmem.learn.rows import hashed
@@ -78,11 +79,15 @@ class Recurring:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A fitted model, where each procedure is in its answers, and what their rates were when it was fitted."""
+    """A fitted model, where each procedure is in its answers, and what their rates were when it was fitted.
+
+    None of too few tasks to judge anything by. `worths` of runs at the very same task, and by the same agent.
+    """
 
     fitted: Fitted | None
     row: Mapping[str, int]
     rates: Mapping[str, float]
+    worths: Worths = field(default=Worths())
 
     @property
     def nbytes(self) -> int:
@@ -93,10 +98,6 @@ class Model:
     def judged(self) -> bool:
         """Whether there was enough to compare candidates on what they had not seen."""
         return self.fitted is not None and bool(self.fitted.held.loss)
-
-
-#: Of too few tasks to judge anything by.
-UNJUDGED: Final = Model(None, {}, {})
 
 
 def named(of: Sampled) -> list[str]:
@@ -243,14 +244,16 @@ def told(of: Sampled) -> list[Insight]:
     return insights.insights(sample.situations, sample.successes, sample.runs, names) if names else []
 
 
-def model(sample: Sample, names: list[str], rates: Mapping[str, float], boost: bool) -> Model:
+def model(sample: Sample, names: list[str], rates: Mapping[str, float], worths: Worths, boost: bool) -> Model:
     """Fit a model of success; whether it is used, its gate says.
 
     Args:
         sample: Outcomes, of these procedures.
         names: Procedures, in the order of the sample.
         rates: Of procedures, now.
+        worths: Of runs that came again.
         boost: Whether gradient boosting is a candidate.
     """
     fitted = prediction.fit(sample, boost=boost)
-    return Model(fitted, {name: at for at, name in enumerate(names)}, {n: rates[n] for n in names if n in rates})
+    row = {name: at for at, name in enumerate(names)}
+    return Model(fitted, row, {name: rates[name] for name in names if name in rates}, worths)

@@ -1,4 +1,4 @@
-"""Shares of procedures' runs in the contexts that questions name, kept as they were read: agents work where they work.
+"""Shares of procedures' runs by the agents and in the contexts of questions, kept as they were read: they come again.
 
 A question weighs some 200 procedures, and to read a share of each takes a millisecond.
 """
@@ -11,14 +11,14 @@ from typing import Final
 
 from jetmem.learn.core import Tally
 
-#: Shares of a tenant that are kept, of all contexts, some 6 MB; when they are more, all are read anew.
+#: Shares of a tenant that are kept, some 6 MB; when they are more, all are read anew.
 KEPT_MAX: Final = 16_384
 
 #: Reads the shares of procedures; None where there is none.
 Read = Callable[[Sequence[bytes]], Sequence[Tally | None]]
 
 
-class Contexts:
+class KeptShares:
     """One tenant's. One writer, many readers."""
 
     def __init__(self) -> None:
@@ -27,16 +27,16 @@ class Contexts:
         self._kept = 0
         self._changes = 0
 
-    def of(self, pair: bytes, procedures: Sequence[bytes], read: Read) -> list[Tally | None]:
-        """Shares of procedures in one context value, in the order asked; `read` tells those that are not held."""
+    def of(self, share: bytes, procedures: Sequence[bytes], read: Read) -> list[Tally | None]:
+        """Of procedures those by one agent, or in one context value, in the order asked; `read` tells what is not held."""
         with self._lock:
-            known = self._held.get(pair, {})
+            known = self._held.get(share, {})
             found = {each: known[each] for each in procedures if each in known}
             changes = self._changes
         lacking = [each for each in procedures if each not in found]
         if lacking:
             fresh = dict(zip(lacking, read(lacking), strict=True))
-            self._keep(pair, fresh, changes)
+            self._keep(share, fresh, changes)
             found |= fresh
         return [found[each] for each in procedures]
 
@@ -50,13 +50,13 @@ class Contexts:
                         del held[each]
                         self._kept -= 1
 
-    def _keep(self, pair: bytes, fresh: dict[bytes, Tally | None], changes: int) -> None:
+    def _keep(self, share: bytes, fresh: dict[bytes, Tally | None], changes: int) -> None:
         with self._lock:
             if changes != self._changes:
                 return
             if self._kept + len(fresh) > KEPT_MAX:
                 self._held, self._kept = {}, 0
-            held = self._held.setdefault(pair, {})
+            held = self._held.setdefault(share, {})
             before = len(held)
             held |= fresh
             self._kept += len(held) - before
