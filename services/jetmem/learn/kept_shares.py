@@ -28,7 +28,7 @@ class KeptShares:
         self._changes = 0
 
     def of(self, share: bytes, procedures: Sequence[bytes], read: Read) -> list[Tally | None]:
-        """Of procedures those by one agent, or in one context value, in the order asked; `read` tells what is not held."""
+        """Of procedures those by one agent, or in one context value, in the order asked; `read` tells what lacks."""
         with self._lock:
             known = self._held.get(share, {})
             found = {each: known[each] for each in procedures if each in known}

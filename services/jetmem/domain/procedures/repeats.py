@@ -88,10 +88,8 @@ class _Pairs:
         whose = np.zeros(len(runs), np.intp)
         whose[cell] = procedure
         size = int(procedure.max()) + 1
-        return cls(
-            np.bincount(whose, runs * (runs - 1.0) / 2.0, size),
-            np.bincount(whose, successes * (runs - successes), size),
-        )
+        pairs, apart = runs * (runs - 1.0) / 2.0, successes * (runs - successes)
+        return cls(*(np.bincount(whose, each, size).astype(np.float64) for each in (pairs, apart)))
 
     def __sub__(self, other: _Pairs) -> _Pairs:
         return _Pairs(self.pairs - other.pairs, self.apart - other.apart)
