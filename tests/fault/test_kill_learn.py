@@ -91,8 +91,8 @@ async def known(line, tenant):
     for name in NAMES:
         asked = OneAsk(tenant, ProcedureAsk(id=name))
         reply = await line.ask("learn", "procedure", asked, Found[ProcedureDetail], tenant=tenant)
-        still = msgspec.structs.replace(reply.value, decayed_runs=0.0, decayed_successes=0.0, posterior=None)
-        found[name] = still
+        shares = {each: [still(share) for share in getattr(reply.value, each)] for each in ("by_agent", "by_context")}
+        found[name] = msgspec.structs.replace(still(reply.value), **shares)
     encoder = line.embed.encoder
     for task in TASKS:
         vector = bytes(encoder.encode([task])[0].tobytes())
@@ -101,6 +101,10 @@ async def known(line, tenant):
         assert not reply.degraded
         found[task] = {each.id: (each.why, each.steps, each.failures) for each in reply.value.procedures}
     return found
+
+
+def still(of):
+    return msgspec.structs.replace(of, decayed_runs=0.0, decayed_successes=0.0, posterior=None)
 
 
 async def judged(line, load, again):

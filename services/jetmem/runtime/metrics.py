@@ -56,6 +56,10 @@ study_seconds = Histogram(
     buckets=_SECONDS,
     registry=REGISTRY,
 )
+procedures_left_out = Gauge(
+    "jetmem_procedures_left_out", "procedures that lists and recommendations leave out, of tenants that ask",
+    registry=REGISTRY,
+)  # fmt: skip
 models = Gauge(
     "jetmem_models", "tenants whose probabilities a model makes, by the richest that stood the test", ["model"],
     registry=REGISTRY,
