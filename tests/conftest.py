@@ -11,12 +11,11 @@ _TERMINAL = (
 )  # fmt: skip
 #: Where a name like this is read, loopback is asked through it.
 _PROXY = "_proxy"
-#: Ours for the tests themselves; every other one is a setting of whatever pipeline its owner runs.
-_KEPT = ("JETMEM_TEST_SEED",)
+#: Settings of whatever pipeline its owner runs.
+_OURS = "JETMEM_"
 
 for _name in list(os.environ):
-    _ours = _name.startswith("JETMEM_") and _name not in _KEPT
-    if _ours or _name in _TERMINAL or _name.lower().endswith(_PROXY):
+    if _name.startswith(_OURS) or _name in _TERMINAL or _name.lower().endswith(_PROXY):
         del os.environ[_name]
 os.environ["TERM"] = "dumb"
 

@@ -15,11 +15,11 @@ import pytest
 
 from harness.broker import Broker
 from harness.pipeline import Pipeline, quiet
+from harness.seeds import SEED
 from harness.waiting import until, until_async
 from jetmem.index.settings import IndexSettings
 from jetmem.runtime.crashpoints import POINTS
 
-SEED = int(os.environ.get("JETMEM_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 INDEX_POINTS = [point for point in POINTS if point.startswith("index:")]
 
 
@@ -49,7 +49,7 @@ class Load:
 
     def __init__(self, line: Pipeline, seed: int, count: int) -> None:
         self.line = line
-        self.random = random.Random(seed)
+        self.random = random.Random(SEED)
         self.count = count
         self.more = False
         self.number = 0

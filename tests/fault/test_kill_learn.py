@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import random
 import shutil
 import signal
@@ -15,6 +14,7 @@ import pytest
 from harness.broker import Broker
 from harness.persist_process import PersistProcess
 from harness.pipeline import MODEL, FakeEmbed, Pipeline, quiet
+from harness.seeds import SEED
 from harness.waiting import until, until_async
 from jetmem.index.settings import IndexSettings
 from jetmem.runtime.crashpoints import POINTS
@@ -23,7 +23,6 @@ from jetmem_schemas.internal import AppliedReply, AppliedRequest, StageStatus
 from jetmem_schemas.procedures import ProcedureAsk, ProcedureDetail, Recommend
 from jetmem_schemas.procedures_asked import Found, OneAsk, RecommendAsk, RecommendFound
 
-SEED = int(os.environ.get("JETMEM_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 OWN_POINTS = [point for point in POINTS if point.startswith("learn:")]
 TENANTS = ("acme", "zoo")
 NAMES = ("plan", "code", "test", "guess")

@@ -6,7 +6,6 @@ file of any store keeps what was forgotten; and all of it said again changes not
 
 import asyncio
 import math
-import os
 import random
 import time
 
@@ -17,6 +16,7 @@ import pytest
 from harness.broker import Broker
 from harness.files import grep
 from harness.persist_process import Client, run
+from harness.seeds import SEED
 from harness.shards import Shards, moved, recorded, tenants_of, timeline
 from harness.waiting import until_async
 from jetmem.runtime.crashpoints import POINTS
@@ -283,9 +283,8 @@ def test_a_copy_of_a_state_that_was_read_on_since_is_begun_again(tmp_path):
 
 
 def test_killed_at_random_moments_of_moves_between_one_and_three(tmp_path):
-    seed = int(os.environ.get("JETMEM_TEST_SEED", random.randrange(2**32)))
-    print("seed", seed)
-    chance = random.Random(seed)
+    print("seed", SEED)
+    chance = random.Random(SEED)
 
     async def body(c, shards, load):
         shards.start(0, shards=1)

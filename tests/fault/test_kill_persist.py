@@ -4,7 +4,6 @@ Oracle: acknowledged - readable is empty, readable - attempted is empty, nothing
 """
 
 import asyncio
-import os
 import random
 import time
 
@@ -13,6 +12,7 @@ import pytest
 
 from harness.broker import Broker
 from harness.persist_process import PersistProcess, client, run
+from harness.seeds import SEED
 from harness.waiting import until_async
 from jetmem.runtime.crashpoints import POINTS
 from jetmem_schemas import toc
@@ -160,9 +160,8 @@ def test_killed_at_a_named_point(tmp_path, point, passes):
 
 
 def test_killed_at_random_moments_of_a_load(tmp_path):
-    seed = int(os.environ.get("JETMEM_TEST_SEED", random.randrange(2**32)))
-    print("seed", seed)
-    chance = random.Random(seed)
+    print("seed", SEED)
+    chance = random.Random(SEED)
     with Broker() as broker, PersistProcess(broker, tmp_path / "data", **QUICK) as persist:
 
         async def go():

@@ -12,6 +12,7 @@ from collections import Counter
 
 import pytest
 
+from harness.seeds import SEED
 from harness.waiting import until_async
 from jetmem import client
 from jetmem.client import Outgoing
@@ -102,11 +103,9 @@ async def play(rng, salt, names):
 
 
 @pytest.mark.parametrize("names", [("persist", "index", "embed", "query", "nats-server")], ids=["each"])
-def test_every_process_may_die_in_the_middle_of_a_load(names, monkeypatch):
-    seed = int(os.environ.get("JETMEM_TEST_SEED", "0")) or random.randrange(1, 10**9)
-    monkeypatch.delenv("JETMEM_TEST_SEED", raising=False)  # the pipeline refuses settings that it does not know
-    print(f"JETMEM_TEST_SEED={seed}")
-    rng = random.Random(seed)
+def test_every_process_may_die_in_the_middle_of_a_load(names):
+    print("seed", SEED)
+    rng = random.Random(SEED)
     order = list(names)
     rng.shuffle(order)
-    asyncio.run(play(rng, f"w{seed}", order))
+    asyncio.run(play(rng, f"w{SEED}", order))

@@ -15,6 +15,7 @@ import pytest
 
 from harness.broker import Broker
 from harness.pipeline import Pipeline, quiet
+from harness.seeds import SEED
 from harness.toc_tree import caught_up, check, contents, tree
 from harness.waiting import until, until_async
 from jetmem.adapters.tenant_settings import Bucket
@@ -23,7 +24,6 @@ from jetmem.runtime.crashpoints import POINTS
 from jetmem.runtime.errors import RequestFailed
 from jetmem_schemas.topics import TopicFound, TopicRequest, TopicsFound, TopicsRequest
 
-SEED = int(os.environ.get("JETMEM_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 TOPICS = "summarize:after-topics"
 #: Grouping starts a process of the lowest priority that imports scikit-learn: on a busy machine that takes its time.
 GROUPED_S = 120.0
