@@ -8,6 +8,7 @@ import pytest
 
 from jetmem.evaluation import procedures as command
 from jetmem.evaluation import procedures_cold, procedures_data, procedures_folds, procedures_retrieval
+from jetmem.evaluation import show as screen
 from jetmem.evaluation.locomo import Missing
 from jetmem.evaluation.procedures_scores import calibration, figure, picked, score
 
@@ -43,6 +44,22 @@ def test_calibration_and_resampling():
 def test_missing_data_is_said(tmp_path):
     with pytest.raises(Missing, match=r"tasks\.jsonl"):
         procedures_data.load(tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--plot", "--json"])
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.setattr(command, "measure", lambda *_, **__: pytest.fail("it began to measure"))
+    (tmp_path / "file").write_text("not a folder")
+    wanted = tmp_path / "file" / "figures"
+    monkeypatch.setattr("sys.argv", ["eval-procedures", option, str(wanted)])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"jetmem eval-procedures: {wanted} cannot be written (")
+    assert "Traceback" not in told
+    screen.writable(tmp_path / "new" / "figures", None)
+    assert [*(tmp_path / "new").iterdir()] == [], "the folder is made, and no file left in it"
 
 
 @pytest.fixture(scope="module")

@@ -218,9 +218,8 @@ def command(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here, too.")] = None,
 ) -> None:
     """Measure how well runs tell which procedure works for a task."""
-    with told(_NAME, (locomo.Missing,)):
-        if plot:
-            plot.parent.mkdir(parents=True, exist_ok=True)  # told before what takes long
+    with told(_NAME, (locomo.Missing, screen.Unwritable)):
+        screen.writable(plot, json_file)
         report = measure(
             data or [*procedures_data.FOLDERS], seeds, Told(screen.console(stderr=True)), cold=cold, piped=piped
         )
