@@ -20,10 +20,12 @@ from jetmem.learn.rows import hashed
 from jetmem.learn.sample import sampled
 from jetmem.learn.settings import LearnSettings
 from jetmem.learn.waves import Waves
+from jetmem_schemas.events import rfc3339
 from jetmem_schemas.internal import Head
 from jetmem_schemas.procedures import Insights, Patterns, Related
 
 DAY = 86_400_000
+HOUR = 3_600_000
 
 
 def learnt(record, **settings):
@@ -457,6 +459,25 @@ def test_a_procedure_crystallises_and_dissolves_and_says_so_once():
     assert stage.recommend("t1").procedures[0].why.crystal == 0
     stage.it.apply(PART, record.entries)
     assert len(stage.waves) == 62
+
+
+@pytest.mark.parametrize("odd", [None, 19, 23])
+def test_a_run_that_says_to_be_of_tomorrow_blinds_no_change_detector(odd):
+    """Two days ahead is accepted; what comes until then must count as later than what came before."""
+    record = Record()
+    for n in range(24):
+        at = START + n * 1_000
+        ahead = 47 * HOUR if n == odd else 0
+        record.ran("p", True, f"t{n}", agent=f"a{n % 3}", ts=at + ahead, came=at)
+    stage = learnt(record)
+    assert stage.procedure("p").state == "crystalline"
+    for n in range(24, 40):
+        record.ran("p", n % 3 == 0, f"t{n}", agent="a1", ts=START + n * 1_000, came=START + n * 1_000)
+    stage.settle()
+    detail = stage.procedure("p")
+    assert (detail.state, detail.crystal_why) == ("fluid", "its rate has fallen")
+    assert detail.crystal == 1
+    assert detail.crystal_since < detail.last == rfc3339(START + 39 * 1_000)
 
 
 def test_every_threshold_of_crystals_is_a_setting():
