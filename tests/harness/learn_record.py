@@ -39,18 +39,8 @@ class Record:
         self, kind: str, agent: str, session: str, name: str, ts: int, body: bytes, tenant: str, came: int | None = None
     ) -> Entry:
         number = len(self.entries) + 1
-        entry = Entry(
-            number,
-            number * 10,
-            ts if came is None else came,
-            kind,
-            tenant,
-            agent,
-            session,
-            name or f"r{number}",
-            ts,
-            body,
-        )
+        at = ts if came is None else came
+        entry = Entry(number, number * 10, at, kind, tenant, agent, session, name or f"r{number}", ts, body)
         self.entries.append(entry)
         return entry
 
