@@ -85,7 +85,8 @@ def _area(times: Floats, won: NDArray[np.bool_], of: NDArray[np.intp], levels: N
     losses = np.add.reduceat(counted * ~won, levels, axis=1)
     above = (wins * (np.cumsum(losses, axis=1) - 0.5 * losses)).sum(1)
     pairs = wins.sum(1) * losses.sum(1)
-    return np.divide(above, pairs, out=np.full(len(times), np.nan), where=pairs > 0)
+    areas: Floats = np.divide(above, pairs, out=np.full(len(times), np.nan), where=pairs > 0)
+    return areas
 
 
 def calibration(said: Floats, came: Floats, group: NDArray[np.intp]) -> Figure:
