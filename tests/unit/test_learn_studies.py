@@ -195,14 +195,15 @@ def test_a_model_is_used_as_its_gate_says():
     assert model.fitted.how == "factors"
     plain = {each.id: each for each in stage.recommend("new w1 hopeless", context={"kind": "True"}).procedures}
     asked = stage.answers.recommend(
-        TENANT, _recommend("new w1 hopeless", {"kind": "True"}), stage.vector("new w1 hopeless"), "", Learnt(model)
-    )
+        TENANT, _recommend("new w1 hopeless", {"kind": "True"}), stage.vector("new w1 hopeless"), "",
+        Learnt(model, version=77),
+    )  # fmt: skip
     fitted = {each.id: each for each in asked.procedures}
-    assert {each.why.how for each in fitted.values()} == {"difficulty"}
+    assert {(each.why.how, each.why.model) for each in fitted.values()} == {("difficulty", 77)}
     assert fitted["good"].probability < 0.5
-    assert plain["good"].why.how != "difficulty"
-    blind = stage.answers.recommend(TENANT, _recommend("x", {}), b"", "", Learnt(model))
-    assert {each.why.how for each in blind.procedures} == {"rate"}
+    assert (plain["good"].why.how, plain["good"].why.model) == ("neighbours", 0)
+    blind = stage.answers.recommend(TENANT, _recommend("x", {}), b"", "", Learnt(model, version=77))
+    assert {(each.why.how, each.why.model) for each in blind.procedures} == {("rate", 0)}, "no vector, no model"
 
 
 def test_a_fitted_answer_moves_on_with_the_rate():
@@ -386,6 +387,35 @@ def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
         fresh = learnt(hard_and_easy())
         assert fresh.studies.ask(TENANT, "patterns", at) is None and fresh.studies._making
         await fresh.studies.close()
+
+    asyncio.run(body())
+
+
+def test_the_first_one_is_told_apart_from_those_that_are_made_again():
+    async def body():
+        record = hard_and_easy()
+        stage = learnt(record, study_every_s=30.0)
+        at = stage.it.at[PART]
+
+        def first():
+            stage.studies.ask(TENANT, "patterns", stage.it.at[PART])
+            return stage.studies.first(TENANT, "patterns"), bool(stage.studies._making)
+
+        assert not stage.studies.first(TENANT, "patterns"), "nobody asked"
+        assert first() == (True, True)
+        assert (await stage.study("patterns")).at == at
+        record.ran("good", True, "one more")
+        stage.settle()
+        stage.clock.now += 31
+        assert first() == (False, True), "the one before answers"
+        await stage.study("patterns")
+        record.forget({"r1"})
+        stage.settle()
+        assert first() == (True, True), "what was made of the erased answers no more"
+        await stage.studies.close()
+        assert stage.rows.varied(TENANT, CLUSTERS_MIN)
+        assert not stage.rows.varied(TENANT, 3 * CLUSTERS_MIN + 2)
+        assert not stage.rows.varied("nobody", 1)
 
     asyncio.run(body())
 

@@ -73,7 +73,7 @@ class Answers:
         ranked = choosing.rank(found.candidates(), ask.explore, mixed, ask.k)
         place = {found.standing.names[row]: at for at, row in enumerate(found.rows)}
         order = self._order(asked, found, learnt)
-        shown = [self._recommended(asked, ask, found, place[each.procedure], each, order) for each in ranked]
+        shown = [self._recommended(asked, ask, found, place[each.procedure], each, order, learnt) for each in ranked]
         told = [each for each in shown if each is not None]
         return RecommendFound(told, found.cold(), self._similar(asked, found, order))
 
@@ -87,7 +87,7 @@ class Answers:
             (one,) = choosing.rank([Candidate(ask.procedure, general.mean, 0.0)])
             return PredictFound(one.probability, _interval(one), Why(how="none", runs=0, successes=0), True)
         (one,) = choosing.rank(found.candidates())
-        why = self._why(asked, ask.agent, found, 0, self._order(asked, found, learnt))
+        why = self._why(asked, ask.agent, found, 0, self._order(asked, found, learnt), learnt)
         return PredictFound(one.probability, _interval(one), why, why.runs == 0)
 
     def _asked(self, tenant: str, ask: Recommend | Predict, vector: bytes) -> Asked:
@@ -96,7 +96,7 @@ class Answers:
         return asked_of(tenant, core.task_of(ask.task), numbers, context, self._clock.now_ms())
 
     def _recommended(
-        self, asked: Asked, ask: Recommend, found: Estimates, at: int, ranked: Ranked, order: Order
+        self, asked: Asked, ask: Recommend, found: Estimates, at: int, ranked: Ranked, order: Order, learnt: Learnt
     ) -> Recommended | None:
         key = hashed(ranked.procedure)
         row = self._rows.procedure(asked.tenant, key)
@@ -106,7 +106,7 @@ class Answers:
             id=ranked.procedure,
             probability=ranked.probability,
             interval=_interval(ranked),
-            why=self._why(asked, ask.agent, found, at, order),
+            why=self._why(asked, ask.agent, found, at, order, learnt),
             state=row.crystal.state,
             steps=list(self._steps(asked.tenant, key, row)),
             duration_ms=shares.spread(row.counts.duration_ms),
@@ -116,11 +116,12 @@ class Answers:
             drawn=ranked.draw if ask.explore == "thompson" else None,
         )
 
-    def _why(self, asked: Asked, agent: str | None, found: Estimates, at: int, order: Order) -> Why:
+    def _why(self, asked: Asked, agent: str | None, found: Estimates, at: int, order: Order, learnt: Learnt) -> Why:
         row = int(found.rows[at])
         standing = found.standing
         return Why(
             how=found.how(at),
+            model=learnt.version if at in found.hows else 0,
             runs=int(standing.all_runs[row]),
             successes=int(standing.all_won[row]),
             in_context=int(found.context_runs[at]),

@@ -46,12 +46,13 @@ class Learnt(NamedTuple):
     """What was found in many runs at once.
 
     `model`: its gate says whether it is used. `boosts`: what neighbours' runs move priors by; empty unless contagion is
-    on. `words`: of tasks; without them only vectors are compared.
+    on. `words`: of tasks; without them only vectors are compared. `version`: up to which `rseq` the model counts.
     """
 
     model: Model | None = None
     boosts: Mapping[str, Boost] = NO_BOOSTS
     words: Worded | None = None
+    version: int = 0
 
 
 NOTHING: Final = Learnt()

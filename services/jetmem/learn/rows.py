@@ -301,6 +301,10 @@ class Rows:
         for key, raw in self.store.scan("tasks", prefix(tenant)):
             yield _place(raw).place, key[-HASH_BYTES:]
 
+    def varied(self, tenant: str, least: int) -> bool:
+        """Whether a tenant's runs are of so many tasks."""
+        return sum(1 for _ in islice(self.places(tenant), least)) == least
+
     def vectors(self, tenant: str, tasks: Sequence[bytes]) -> list[bytes | None]:
         """Stored vectors with their marks, in the order asked."""
         return self.store.get_many("vectors", [prefix(tenant) + task for task in tasks])
