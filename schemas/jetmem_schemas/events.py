@@ -26,6 +26,8 @@ DEPTH_MAX: Final = 32
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024
 #: A clock may be wrong by a day and a zone; more is a mistake (epoch microseconds, for one).
 FUTURE_MS_MAX: Final = 48 * 3600 * 1000
+#: The year 2000.
+EXPIRY_LEAST_MS: Final = 946684800000
 #: Years 1 to 9999, what RFC 3339 and datetime can both say.
 TS_MIN_MS: Final = -62135596800000
 TS_MAX_MS: Final = 253402300799999
@@ -147,10 +149,23 @@ def decode(kind: str, payload: bytes) -> Message:
     if isinstance(message, Event) and not message.text and message.kind in TEXT_KINDS:
         raise SchemaError("missing_field", f"text is required for kind {message.kind}", "text")
     if isinstance(message, Event) and message.expires_at is not None:
-        epoch_ms(message.expires_at, "expires_at")
+        expiry_ms(message.expires_at)
     if isinstance(message, Forget):
         check_forget(message)
     return message
+
+
+def expiry_ms(value: Time) -> int:
+    """When an event expires, epoch ms.
+
+    Raises:
+        SchemaError: `bad_time`: out of range, or before the year 2000, as seconds taken for milliseconds are: what has
+            expired is erased for good, so what is surely a mistake is not obeyed.
+    """
+    at = epoch_ms(value, "expires_at")
+    if at < EXPIRY_LEAST_MS:
+        raise SchemaError("bad_time", "expires_at is before the year 2000; epoch times are milliseconds", "expires_at")
+    return at
 
 
 def decode_json(payload: bytes, decode: Callable[[bytes], T]) -> T:

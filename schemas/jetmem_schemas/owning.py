@@ -32,7 +32,7 @@ class CopyRequest(msgspec.Struct, frozen=True, array_like=True):
 
     The first asks with `token` "": the owner parks the partition, that is, reads no further, and names the token of the
     state that it parked. Slices go on behind (`family`, `key`) of that token; another one is a `mismatch`. Rows are
-    copied as they are, so an owner that has another `format` (of its version, not of its store) gives none.
+    copied as they are, so an owner of a version that copies others, or otherwise, gives none: its `format` is another.
     """
 
     to: int

@@ -46,9 +46,13 @@ class ProcedureReply(Reply, frozen=True, kw_only=True):
 
 
 class ProceduresReply(Reply, frozen=True, kw_only=True):
-    """One page of procedures."""
+    """One page of procedures.
+
+    `left_out`: how many the list does not have, of more than it holds; used least of late, they answer to their names.
+    """
 
     procedures: list[ProcedureItem]
+    left_out: int = 0
     cursor: str | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -30,7 +30,7 @@ class Recommend(Request, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         task: What is to be done, in words.
         context: Where; compared with that of runs.
-        agent: Who asks; its own runs are told apart.
+        agent: Who asks: where agents differ, its own runs tell what to expect of it.
         k: How many.
         explore: `thompson` draws from what is known of each, so that what was seldom tried is tried too.
         seed: The same question with the same seed gives the same draw while nothing is learnt.

@@ -86,13 +86,15 @@ class Found(msgspec.Struct, Generic[T], frozen=True):
     """What learn found, and up to where it has learnt.
 
     `value` is None where there is no such procedure; `more`: items follow the page. `degraded`: tasks were compared
-    without vectors, for they lack. `fitting`: the model of success is being fitted, and there is none yet.
+    without vectors, for they lack. `left_out`: of a list of procedures, those that it leaves out. `fitting`: the model
+    of success is being fitted, and there is none yet.
     """
 
     value: T | None
     at: Head
     more: bool = False
     degraded: bool = False
+    left_out: int = 0
     fitting: bool = False
 
 

@@ -65,13 +65,13 @@ STAGES: Final = (
     Stage(
         name="persist",
         reads=subjects.MEMORY,
-        emits=(subjects.RECORD, subjects.DEAD),
+        emits=(subjects.RECORD, subjects.DEAD, subjects.MEMORY),
         store="RocksDB",
         ack_point="checkpoint in the same synced write as the record",
         does="validates, deduplicates, numbers and stores; erases; answers what is recorded",
         settings="PersistSettings",
         arms=("record",),
-        says=("notify",),
+        says=("notify", "forget"),
         asks=("persist.copy", "persist.release", "persist.safe", "persist.status"),
     ),
     Stage(

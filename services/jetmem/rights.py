@@ -100,7 +100,7 @@ def of_stage(stage: flow.Stage) -> Rights:
     if stage.reads == subjects.EMBED:  # jobs that are put back, and vectors to whoever asked
         publish += [*subjects.EMBED_SUBJECTS, subjects.service(_ANY, _ANY, "vectors")]
     if not stage.reads:  # it is asked by agents
-        publish += [subjects.raw_stream_api("STREAM.INFO", subjects.DEAD)]
+        publish += [subjects.raw_stream_api("STREAM.INFO", stream) for stream in (subjects.MEMORY, subjects.DEAD)]
         subscribe += [subjects.QUERY_ALL, subjects.discovery(_ALL)]
     return Rights(tuple(dict.fromkeys(publish)), tuple(subscribe))
 

@@ -196,6 +196,26 @@ def grep(folder, word):
     return [f.name for f in folder.rglob("*") if f.is_file() and word in f.read_bytes()]
 
 
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_the_first_key_of_a_file_that_was_never_merged_is_erased_too(tmp_path, how):
+    """What is in files when a store is opened again, as after a kill, lies where RocksDB only moves them."""
+    store = Rocks(tmp_path, FAMILIES, format_version=1)
+    put(store, {b"k1": b"unutterable", b"k2": b"kept"})
+    store.close()
+    store = Rocks(tmp_path, FAMILIES, format_version=1)
+    assert grep(tmp_path, b"unutterable")
+    batch = store.batch()
+    if how == "deleted":
+        batch.delete("one", b"k1")
+    else:
+        batch.put("one", b"k1", b"blank")
+    store.write(batch, sync=True)
+    store.compact()
+    assert grep(tmp_path, b"unutterable") == []
+    assert store.get("one", b"k2") == b"kept"
+    store.close()
+
+
 def test_compaction_leaves_no_byte_of_what_was_erased(tmp_path):
     store = Rocks(tmp_path, FAMILIES, format_version=1)
     put(store, {b"k%d" % i: b"v" * 50 for i in range(1000)} | {b"k500": b"unutterable"})

@@ -8,6 +8,7 @@ import asyncio
 import math
 import os
 import random
+import time
 
 import nats
 import nats.errors
@@ -28,8 +29,10 @@ AT_START = ("move:after-own",)
 #: Tenants of partitions that stay where they are, and of some that move.
 TENANTS = tenants_of([0, 2, 1, 3, 5])
 #: Each meets every tenant.
-FORGET_EVERY, REPEAT_EVERY, BAD_EVERY = 21, 14, 39
-assert all(math.gcd(every, len(TENANTS)) == 1 for every in (FORGET_EVERY, REPEAT_EVERY, BAD_EVERY))
+FORGET_EVERY, REPEAT_EVERY, BAD_EVERY, EXPIRE_EVERY = 21, 14, 39, 26
+assert all(math.gcd(every, len(TENANTS)) == 1 for every in (FORGET_EVERY, REPEAT_EVERY, BAD_EVERY, EXPIRE_EVERY))
+#: In the midst of a move, or after it.
+EXPIRES_AFTER_MS = 500
 
 
 class Load:
@@ -39,6 +42,7 @@ class Load:
         self.said: dict[str, dict[str, bytes]] = {tenant: {} for tenant in TENANTS}
         self.acknowledged: set[tuple[str, str]] = set()
         self.forgotten: set[tuple[str, str]] = set()
+        self.expiring: set[tuple[str, str]] = set()
         self.bad: set[int] = set()
         self.forgets: dict[str, int] = {}
         self.number = self.last = 0
@@ -60,6 +64,9 @@ class Load:
         doomed = number % FORGET_EVERY == 0
         if doomed:
             body["text"] = f"secretword{number}"
+        elif number % EXPIRE_EVERY == 0:
+            body |= {"text": f"secretword{number}", "expires_at": time.time_ns() // 1_000_000 + EXPIRES_AFTER_MS}
+            self.expiring.add((tenant, id_))
         self.said[tenant][id_] = body
         await self._send(c, subject, body)
         self.acknowledged.add((tenant, id_))
@@ -87,13 +94,14 @@ class Load:
 
     async def check(self, c):
         await recorded(c, self.last, *TENANTS)
+        await until_async(lambda: self._all_expired(c), "what expires is forgotten", 90)
         listed = [(t, e.id) for t in TENANTS for e in await c.entries(t) if e.kind == "event"]
         paged = [(t, id_) for t in TENANTS for id_ in await timeline(c, t)]
-        live = self.acknowledged - self.forgotten
+        live = self.acknowledged - self.forgotten - self.expiring
         for found in (listed, paged):
             assert len(found) == len(set(found)), "something is there twice"
             assert live - set(found) == set(), "acknowledged, and lost"
-            assert set(found) & self.forgotten == set(), "forgotten, and back"
+            assert set(found) & (self.forgotten | self.expiring) == set(), "forgotten, and back"
             assert set(found) <= self.acknowledged, "never said"
         for tenant in TENANTS:
             agents = (await c.ask("agents", tenant=tenant, limit=100)).items
@@ -105,9 +113,14 @@ class Load:
 
         assert sorted(await until_async(all_dead, "all dead letters")) == sorted(self.bad)
 
+    async def _all_expired(self, c):
+        found = {(t, e.id) for t in TENANTS for e in await c.entries(t) if e.kind == "event"}
+        return not found & self.expiring
+
     async def nothing_is_left(self, c, data):
         for tenant, seq in self.forgets.items():
             await until_async(lambda t=tenant, s=seq: purged(c, t, s), f"forget {seq} of {tenant} is purged", 90)
+            await until_async(lambda t=tenant: clean(c, t), f"what expired of {tenant} is purged", 90)
         assert grep(b"words of 1", data) != [], "what is there can be found"
         assert grep(b"secretword", data) == []
 
@@ -122,6 +135,13 @@ class Load:
 async def purged(c, tenant, seq):
     try:
         return (await c.ask("forgotten", tenant, tenant=tenant, seq=seq))["purged"]
+    except nats.errors.Error:
+        return False
+
+
+async def clean(c, tenant):
+    try:
+        return (await c.ask("status", tenant=tenant)).counts["purging"] == 0
     except nats.errors.Error:
         return False
 
@@ -142,7 +162,7 @@ def on(tmp_path, body):
         finally:
             await nc.close()
 
-    with Broker() as broker, Shards(broker, tmp_path, persist_purge_delay_s=0.1) as shards:
+    with Broker() as broker, Shards(broker, tmp_path, persist_purge_delay_s=0.1, persist_expire_every_s=0.1) as shards:
         run(go(broker, shards))
 
 

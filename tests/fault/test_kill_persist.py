@@ -6,6 +6,7 @@ Oracle: acknowledged - readable is empty, readable - attempted is empty, nothing
 import asyncio
 import os
 import random
+import time
 
 import msgspec
 import pytest
@@ -19,20 +20,25 @@ from jetmem_schemas.internal import decode_entry
 
 PERSIST_POINTS = [p for p in POINTS if p.startswith("persist:")]
 TENANTS = ("acme", "zoo")
+QUICK = {"persist_purge_delay_s": 0.1, "persist_expire_every_s": 0.1}
 #: Every so many messages one is refused, one is a repeat, and one is a forget of what was said just before.
 BAD_EVERY, REPEAT_EVERY, FORGET_EVERY = 50, 70, 90
+#: … and one expires some moments after it was said: none of those above, …
+EXPIRES_EVERY, EXPIRES_AT = 40, 7
+EXPIRES_AFTER_MS = 300
 #: … and a node is made, in a tenant of its own, where no forget makes its version too old.
 NODE_EVERY = 30
 MADE = "made"
 
 
 class Load:
-    """What was attempted, acknowledged and forgotten."""
+    """What was attempted, acknowledged and forgotten, or is to be, once its time is over."""
 
     def __init__(self):
         self.attempted: set[tuple[str, str]] = set()
         self.acknowledged: set[tuple[str, str]] = set()
         self.forgotten: set[tuple[str, str]] = set()
+        self.expiring: set[tuple[str, str]] = set()
         self.nodes: set[str] = set()
         self.bad: set[int] = set()
         self.last = 0
@@ -45,7 +51,11 @@ class Load:
         tenant, id_ = TENANTS[number % 2], f"e{number}"
         subject = f"mem.{tenant}.event.bot{number % 3}.s{number % 7}"
         self.attempted.add((tenant, id_))
-        await self._send(c, subject, {"id": id_, "text": f"words of {number}"})
+        body = {"id": id_, "text": f"words of {number}"}
+        if number % EXPIRES_EVERY == EXPIRES_AT:
+            body["expires_at"] = time.time_ns() // 1_000_000 + EXPIRES_AFTER_MS
+            self.expiring.add((tenant, id_))
+        await self._send(c, subject, body)
         self.acknowledged.add((tenant, id_))
         if number % BAD_EVERY == 0:
             self.bad.add(await self._send(c, subject, {"text": number}))
@@ -73,14 +83,15 @@ class Load:
 
     async def check(self, c):
         await c.recorded(self.last)
+        await self._all_expired(c)
         listed = [(t, e.id) for t in TENANTS for e in await c.entries(t) if e.kind == "event"]
         paged = [(t, i) for t in TENANTS for i in await timeline(c, t)]
-        live = self.acknowledged - self.forgotten
+        live = self.acknowledged - self.forgotten - self.expiring
         for found in (listed, paged):
             assert len(found) == len(set(found)), "something is there twice"
             assert live - set(found) == set(), "acknowledged, and lost"
             assert set(found) - self.attempted == set(), "never said"
-            assert set(found) & self.forgotten == set(), "forgotten, and back"
+            assert set(found) & (self.forgotten | self.expiring) == set(), "forgotten, and back"
         for tenant in TENANTS:
             agents = (await c.ask("agents", tenant=tenant, limit=100)).items
             assert sum(a.events for a in agents) == sum(t == tenant for t, _ in live)
@@ -93,6 +104,17 @@ class Load:
             return found if len(found) >= len(self.bad) else None
 
         assert sorted(await until_async(all_dead, "all dead letters")) == sorted(self.bad)
+
+    async def _all_expired(self, c):
+        async def gone():
+            found = [(t, e.id) for t in TENANTS for e in await c.entries(t) if e.kind == "event"]
+            return not set(found) & self.expiring
+
+        await until_async(gone, "what expires is forgotten")
+        for tenant in TENANTS:
+            told = [msgspec.msgpack.decode(e.body)[0] for e in await c.entries(tenant) if e.kind == "forgot"]
+            ids = [each for some in told for each in some]
+            assert len(ids) == len(set(ids)), "forgotten twice"
 
     async def forget_nodes(self, c):
         await c.forget(MADE, ids=[e.id for e in await c.entries(MADE) if e.kind == "event"][:1])
@@ -112,7 +134,7 @@ async def timeline(c, tenant):
 @pytest.mark.parametrize("passes", [1, 4])
 @pytest.mark.parametrize("point", PERSIST_POINTS)
 def test_killed_at_a_named_point(tmp_path, point, passes):
-    with Broker() as broker, PersistProcess(broker, tmp_path / "data", persist_purge_delay_s=0.1) as persist:
+    with Broker() as broker, PersistProcess(broker, tmp_path / "data", **QUICK) as persist:
 
         async def go():
             async with client(broker) as c:
@@ -141,7 +163,7 @@ def test_killed_at_random_moments_of_a_load(tmp_path):
     seed = int(os.environ.get("JETMEM_TEST_SEED", random.randrange(2**32)))
     print("seed", seed)
     chance = random.Random(seed)
-    with Broker() as broker, PersistProcess(broker, tmp_path / "data", persist_purge_delay_s=0.1) as persist:
+    with Broker() as broker, PersistProcess(broker, tmp_path / "data", **QUICK) as persist:
 
         async def go():
             async with client(broker) as c:

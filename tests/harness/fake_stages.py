@@ -70,6 +70,7 @@ class FakeStages:
         erased_ids: Found by the index, no longer held by persist.
         cut_at: Items after which a fetch says `cut`.
         reached: MEMORY sequence up to which persist has read.
+        memory_end: Where MEMORY ends, if that is further; None: the broker does not say.
         nodes_held: Every version of every node, by id, the newest last.
         nodes_at_once: Nodes after which a reply says `cut`.
         nodes_found: Nodes that the index finds, best first.
@@ -84,6 +85,7 @@ class FakeStages:
     erased_ids: set[str] = field(default_factory=set)
     cut_at: int = 0
     reached: int = 0
+    memory_end: int | None = 0
     ranking: list[str] | None = None
     late: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -232,6 +234,12 @@ class FakeStages:
     async def dead_letters(self, tenant: str, timeout_s: float) -> int:
         await self._called("broker", "dead_letters", tenant, timeout_s)
         return 4
+
+    async def last_seq(self, timeout_s: float) -> int:
+        await self._called("broker", "last_seq", None, timeout_s)
+        if self.memory_end is None:
+            raise RequestFailed("unavailable", "the broker does not say")
+        return max(self.memory_end, self.reached)
 
     async def publish(self, subject: str, body: bytes, timeout_s: float) -> int:
         await self._called("broker", "publish", (subject, body), timeout_s)

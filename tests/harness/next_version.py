@@ -80,6 +80,7 @@ def compress_log(store: Any) -> None:
 def become_next() -> None:
     """Whoever is imported from now on is of the next version."""
     record.WHOLE = record.SHARED = record.FORMAT = FORMAT
+    record.COPIED += 1
     import jetmem.index.app
     import jetmem.persist.app
 

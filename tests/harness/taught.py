@@ -67,7 +67,7 @@ class Taught(FakeStages):
         return AppliedReply({"procedures": self.at, "tasks": Head() if self.blind else self.at}, [])
 
     def _found(self, value: Any, *, more: bool = False) -> ask.Found[Any]:
-        return ask.Found(value, self.at, more, self.blind, self.fitting)
+        return ask.Found(value, self.at, more, self.blind, fitting=self.fitting)
 
     def recommend(self, stage: str, tenant: str, asked: ask.RecommendAsk) -> ask.Found[ask.RecommendFound]:
         assert (asked.vector == VECTOR) == (asked.model == "model") == (asked.vector != b"")

@@ -20,11 +20,12 @@ from harness.pipeline import Pipeline, quiet
 from harness.shards import Shards, moved, recorded, timeline
 from harness.waiting import until_async
 from jetmem import flow, rights
-from jetmem.adapters.nats_streams import ensure, stream_info
+from jetmem.adapters.nats_streams import ensure, last_message, stream_info
 from jetmem.adapters.tenant_settings import Bucket
-from jetmem.client import NotStored, Outgoing, PermissionDenied, Unavailable, Unreachable, connect
+from jetmem.client import ClientError, NotStored, Outgoing, PermissionDenied, Unavailable, Unreachable, connect
 from jetmem.client.keys import identity
 from jetmem.index.settings import IndexSettings
+from jetmem.persist.settings import PersistSettings
 from jetmem.runtime.settings import Common
 from jetmem.testing.encoder import FakeEncoder
 from jetmem.users import Users, configuration
@@ -121,6 +122,7 @@ async def stages(place, data: Path):
     line = Pipeline(place.broker, data, nc, IndexSettings(heap_bytes=15_000_000))
     line.fakes["embed"] = {"encoder": FakeEncoder()}
     line.common = {name: {"creds": place.key(name)} for name in flow.NAMES}
+    line.settings["persist"] = PersistSettings(expire_every_s=0.1)
     try:
         await line.start(*flow.NAMES)
         yield line
@@ -179,6 +181,15 @@ def test_every_stage_does_its_work_with_its_own_user(place, tmp_path):
                 return (await owner.forget(seq=gone.seq)).state == "purged"
 
             await until_async(purged, "streams and stores hold it no more")
+            with pytest.raises(ClientError, match="nothing was published with this sequence yet"):
+                await owner.forget(seq=gone.seq + 10_000)
+            await owner.publish("kept for no time", session="s2", id="short", expires_at="2020-01-01T00:00:00Z")
+
+            async def expired():
+                found = await last_message(line.nc, subjects.MEMORY, f"memp.*.{ACME}.forget.>")
+                return b'"expired"' in found.data and (await owner.get("short")).missing
+
+            await until_async(expired, "persist may forget what expires")
             assert place.violations() == []
 
     asyncio.run(run())

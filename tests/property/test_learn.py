@@ -112,6 +112,7 @@ def plain(stage):
     """Rows without the entry that a task came with: of two runs with it, the first may have been forgotten."""
     held = stage.held()
     held["tasks"] = {key: msgspec.msgpack.decode(raw)[:2] for key, raw in held["tasks"].items()}
+    held["arrivals"] = set(held["arrivals"].values())
     return held
 
 

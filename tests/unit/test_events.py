@@ -75,6 +75,7 @@ EVENTS = [
     (b'{"text":"a","ts":"2025-01-01T00:00:00"}', "bad_time", "ts"),
     (b'{"text":"a","ts":"0000-01-01T00:00:00Z"}', "bad_time", "ts"),
     (b'{"text":"a","expires_at":1e300}', "bad_time", "expires_at"),
+    (b'{"text":"a","expires_at":1767225600}', "bad_time", "expires_at"),
     (b'{"text":"a","expires_at":"9999-12-31T23:59:59-12:00"}', "bad_time", "expires_at"),
     (nested(DEPTH_MAX), "too_deep", ""),
     (b"[" * 500_000, "too_deep", ""),

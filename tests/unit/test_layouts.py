@@ -8,7 +8,7 @@ import pytest
 from jetmem import flow
 from jetmem.adapters.layouts import Layout, Step, own_folder
 from jetmem.persist.giving import Giver
-from jetmem.persist.record import FORMAT, SHARED, WHOLE
+from jetmem.persist.record import COPIED, FORMAT, SHARED, WHOLE
 from jetmem.runtime.errors import RequestFailed, WrongFormat
 from jetmem_schemas.owning import CopyRequest
 
@@ -112,5 +112,6 @@ def test_formats_of_the_stages_are_sound():
 def test_rows_are_not_given_to_who_keeps_them_otherwise():
     me = SimpleNamespace(shard=0, shards=2, wants=lambda part: False)
     giver = Giver(None, SimpleNamespace(owned={1: 0}), SimpleNamespace(me=me), None, None, None, None)
-    with pytest.raises(RequestFailed, match="persist-1 is of a version that keeps its record otherwise"):
-        asyncio.run(giver.copy(1, CopyRequest(1, "store", format=FORMAT + 1)))
+    for other in (FORMAT, COPIED + 1):
+        with pytest.raises(RequestFailed, match="persist-1 is of a version that keeps its record otherwise"):
+            asyncio.run(giver.copy(1, CopyRequest(1, "store", format=other)))

@@ -8,9 +8,11 @@ import pytest
 from harness.learn_record import TENANT, Record, Stage
 from harness.waiting import until
 from jetmem.learn import boards as learn_boards
-from jetmem.learn import scan
+from jetmem.learn import kept_shares, scan
 from jetmem.learn.board import Board
 from jetmem.learn.boards import Boards
+from jetmem.learn.core import Tally
+from jetmem.learn.kept_shares import KeptShares
 from jetmem.learn.ports import News
 from jetmem.learn.rows import Rows
 from jetmem.learn.scan import Scan
@@ -135,7 +137,7 @@ def test_by_a_part_nearly_the_same_are_found_with_exact_cosines(monkeypatch, liv
         it.put_many(range(len(vectors)), vectors, len(vectors))
         it.shorten()
     view = it.view(len(vectors))
-    assert view.part.shape == (5_000, 24)
+    assert view.part.shape == (24, 5_000)
     hits = 0
     for question in clustered(60)[:40]:
         exact = vectors @ question
@@ -163,3 +165,52 @@ def test_few_among_many_places_that_are_free_are_found(monkeypatch):
         it.clear(row)
     for row in kept:
         assert it.view(5_000).nearest(vectors[row], 1, 0.5)[0] == [row]
+
+
+def test_a_share_is_read_again_only_after_its_procedure_changed():
+    it, read = KeptShares(), []
+
+    def stored(runs):
+        return lambda keys: read.append(list(keys)) or [None if key == b"c" else Tally(runs=runs) for key in keys]
+
+    assert it.of(b"os", [b"a", b"c"], stored(1)) == [Tally(runs=1), None]
+    assert it.of(b"os", [b"c", b"b", b"a"], stored(2)) == [None, Tally(runs=2), Tally(runs=1)]
+    it.changed([b"a", b"unknown"])
+    assert it.of(b"os", [b"a", b"b"], stored(3)) == [Tally(runs=3), Tally(runs=2)]
+    assert it.of(b"db", [b"a"], stored(4)) == [Tally(runs=4)]
+    assert read == [[b"a", b"c"], [b"b"], [b"a"], [b"a"]]
+
+
+def test_what_was_read_while_a_write_came_is_not_kept():
+    it = KeptShares()
+
+    def late(keys):
+        it.changed(keys)
+        return [Tally(runs=1) for _ in keys]
+
+    assert it.of(b"os", [b"a"], late) == [Tally(runs=1)]
+    assert it.of(b"os", [b"a"], lambda keys: [Tally(runs=2)]) == [Tally(runs=2)]
+
+
+def test_shares_that_are_too_many_are_read_anew(monkeypatch):
+    monkeypatch.setattr(kept_shares, "KEPT_MAX", 3)
+    it = KeptShares()
+    it.of(b"os", [b"a", b"b"], lambda keys: [Tally(runs=1)] * 2)
+    it.of(b"os", [b"c", b"d"], lambda keys: [Tally(runs=1)] * 2)
+    assert it.of(b"os", [b"a", b"c"], lambda keys: [Tally(runs=2)] * len(keys)) == [Tally(runs=2), Tally(runs=1)]
+
+
+def test_how_procedures_stand_is_told_anew_when_one_changed_or_after_a_second():
+    stage = stage_of("a")
+    board = Boards(stage.rows, stage.settings).get(TENANT)
+    first = board.standing(5_000)
+    assert board.standing(5_500) is first
+    assert board.standing(7_000).now_ms == 7_000
+    assert board.standing(4_000).now_ms == 4_000, "of a clock that was set back"
+    before = board.standing(4_000)
+    (key,) = before.row
+    board.take(News(procedures={key: stage.rows.procedure(TENANT, key)}))
+    assert board.standing(4_000) is not before
+    board.take(News(procedures={key: None}))
+    assert not board.standing(4_000).there.any()
+    assert before.there.all(), "who looks at it goes on"

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from harness.learn_record import PART, TENANT, Killed, Record, Stage
+from jetmem.learn import handler, recounting
 from jetmem.learn.exporting import Exports
 from jetmem.learn.fresh import Fresh
 from jetmem.learn.rows import hashed
@@ -26,7 +27,7 @@ def stage_of(count=RUNS, at_once=3):
 
 
 def rows(stage):
-    return {family: held for family, held in stage.held().items() if family != "tasks"}
+    return {family: held for family, held in stage.held().items() if family not in ("tasks", "arrivals")}
 
 
 def same_as_learnt_at_once(stage):
@@ -154,6 +155,78 @@ def test_who_forgets_again_and_again_does_not_hold_up_others():
     assert stage.it.recounts.waiting(TENANT)
     assert not stage.it.recounts.waiting("zoo")
     assert stage.rows.procedure("zoo", hashed("theirs")).counts.runs == RUNS - 1
+
+
+def test_who_forgets_what_is_counted_faster_than_it_is_counted_is_behind_by_two_passes_at_most():
+    """Each turn of the writer brings a forget of one of the oldest runs that are left."""
+    runs, at_once = 60, 3
+    stage = stage_of(runs, at_once)
+    per_pass = runs // at_once + 1
+    forgot: list[int] = []
+    for n in range(3 * per_pass - 8):
+        stage.record.forget({f"x{n}"})
+        stage.read()
+        forgot.append(stage.it.at[PART].rseq)
+        stage.it.recount()
+        waits = stage.it.recounts.since(TENANT)
+        behind = sum(rseq >= waits for rseq in forgot) if waits is not None else 0
+        assert behind <= 2 * per_pass, n
+        counted = stage.rows.procedure(TENANT, hashed("huge")).counts.runs
+        assert counted <= runs - (len(forgot) - behind), "what is done with is out of the counts"
+    assert behind < len(forgot), "passes ended meanwhile"
+    stage.open()
+    stage.settle()
+    assert same_as_learnt_at_once(stage)
+
+
+def test_what_a_pass_counted_and_what_it_makes_is_made_again_by_the_next():
+    """A row that the second forget empties is not brought back by the pass that the first began."""
+    stage = stage_of()
+    stage.record.ran("huge", True, "only once", id_="lone", context={"lang": "c", "run": "1"})
+    stage.record.ran("huge", True, "only once", id_="twin", context={"lang": "c", "run": "1"})
+    stage.settle()
+    stage.record.forget({"x0", "twin"})
+    stage.read()
+    for _ in range(4):
+        stage.it.recount()
+    stage.record.forget({"x1", "lone"})
+    stage.read()
+    assert len(stage.held()["recounts"]) > 4, "two passes are noted"
+    stage.settle()
+    assert stage.procedure("huge").runs == RUNS - 2
+    assert same_as_learnt_at_once(stage)
+
+
+def test_a_forget_of_much_is_so_many_entries_a_write(monkeypatch):
+    monkeypatch.setattr(handler, "_FORGOT_AT_ONCE", 2)
+    stage = stage_of()
+    stage.record.forget({f"x{n}" for n in range(RUNS)} - {"x7"}, at_once=3)
+    read: list[int] = []
+    runs_at = stage.rows.runs_at
+    stage.rows.runs_at = lambda tenant, procedure, rseqs: read.append(len(rseqs)) or runs_at(tenant, procedure, rseqs)
+    stage.settle()
+    assert read == [6, 6, 6, 1]
+    assert stage.procedure("huge").runs == 1
+    assert same_as_learnt_at_once(stage)
+
+
+def test_rows_are_made_so_many_a_pass_and_procedures_counted_so_many_at_once(monkeypatch):
+    monkeypatch.setattr(recounting, "TOUCHED_MAX", 3)
+    monkeypatch.setattr(recounting, "ACTIVE_MAX", 2)
+    stage = stage_of()
+    for n in range(5 * RUNS):
+        stage.record.ran(f"p{n % 5}", n % 2 == 0, f"task {n % 7}", id_=f"p{n}", context={"run": str(n)})
+    stage.settle()
+    stage.record.forget({f"x{n}" for n in range(9)} | {f"p{n}" for n in range(30)})
+    stage.read()
+    most = 0
+    while stage.it.recounts.waiting():
+        stage.it.recount()
+        works = list(stage.it.recounts._works.values())
+        most = max(most, sum(work.left is not None for work in works))
+        assert all(len(work.notes) <= 3 for work in works)
+    assert most == 2
+    assert same_as_learnt_at_once(stage)
 
 
 class Process:

@@ -1,6 +1,7 @@
 """What learn finds in many runs at once: relations, patterns, insights, the model, and crystals with their waves."""
 
 import asyncio
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from harness.learn_record import PART, START, TENANT, Record, Stage
 from harness.toc_record import Clock
 from harness.waiting import until_async
+from jetmem.domain.procedures import relations
 from jetmem.domain.procedures.crystals import Rules
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.domain.procedures.run import Ran
@@ -301,7 +303,8 @@ def test_what_cannot_be_made_is_not_tried_for_every_question(monkeypatch):
 @pytest.mark.parametrize("much", [False, True])
 def test_what_was_asked_last_is_kept(monkeypatch, much):
     if much:
-        monkeypatch.setattr(studies, "WORDED_MAX", 4)
+        monkeypatch.setattr(studies, "BYTES_MAX", 4)
+        monkeypatch.setattr(studies, "_size", lambda _: 2)
     else:
         monkeypatch.setitem(studies._KEPT_MAX, "words", 2)
 
@@ -624,3 +627,32 @@ def test_a_run_without_a_procedure_makes_no_wave():
     record = Record()
     record.ran("", True)
     assert learnt(record).waves == []
+
+
+@pytest.mark.parametrize("kinds", [[], ["follows"], ["similar_to", "context_related"]])
+@pytest.mark.parametrize("hops", [1, 2, 3])
+def test_neighbours_are_those_of_a_graph_of_the_kinds_asked_for(kinds, hops):
+    chance = np.random.default_rng(7)
+    names = [f"p{n}" for n in range(25)]
+    every = ("similar_to", "context_related", "follows")
+    edges = relations.bounded(
+        relations.Edge(one, other, kind, float(chance.random()))
+        for one in names for other in names for kind in every
+        if one != other and chance.random() < 0.15
+    )  # fmt: skip
+    leads = {}
+    for edge in edges:
+        leads.setdefault(edge.source, []).append(edge)
+    found = shown.related(study.Related(leads), Related(id="p0", kinds=kinds, hops=hops, limit=100))
+    graph = relations.graph(edge for edge in edges if not kinds or edge.kind in kinds)
+    wanted = {}
+    walks = [["p0"]]
+    for _ in range(hops):
+        walks = [[*walk, to] for walk in walks for to in graph.adj.get(walk[-1], ())]
+        for walk in walks:
+            strength = float(np.prod([graph[one][other]["strength"] for one, other in pairwise(walk)]))
+            wanted[walk[-1]] = max(wanted.get(walk[-1], 0.0), strength)
+    wanted.pop("p0", None)
+    assert found
+    assert {each.id: each.strength for each in found} == pytest.approx(wanted)
+    assert all(graph[each.path[-2]][each.id]["kind"] == each.kind for each in found)

@@ -202,6 +202,15 @@ def test_paraphrases_are_found_by_words():
     assert retrieval.stretched(np.array([1.0, 0.1])) == pytest.approx([1.0, 0.4])
 
 
+def test_products_are_those_of_sparse_rows():
+    words = retrieval.Wording(["list all airlines", "count the singers", "delete the logs the"], str.split)
+    texts = ["count the the logs", "", "list new singers"]
+    every = words.of([*texts, "delete the logs the", "list all airlines"])
+    assert words.products(texts, [2, 0]) == pytest.approx((every @ every.T).toarray())
+    assert words.products([], [1]) == pytest.approx(np.array([[retrieval.STEMS + retrieval.WORDS]]))
+    assert words.products(["?"], []) == pytest.approx(np.zeros((1, 1)))
+
+
 def test_of_many_long_texts_the_beginnings_are_compared(monkeypatch):
     monkeypatch.setattr(retrieval, "CHARS_MAX", 40)
     words = retrieval.Wording(["list all airlines", "count every single singer"], str.split)

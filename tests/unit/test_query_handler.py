@@ -498,7 +498,11 @@ def test_a_forget_can_be_asked_for_until_it_is_purged() -> None:
     assert state(purged=True, index_purging=0) == ("purged", 2, [])
     assert state(late=["text"]) == ("accepted", 2, ["index"])
     assert state(late=[], down={"index"}) == ("accepted", 2, ["index"])
-    assert state(down=set(), reached=seq - 1) == ("accepted", 0, ["persist", "index", "summarize", "learn"])
+    assert state(down=set(), reached=seq - 1, memory_end=seq) == (
+        "accepted",
+        0,
+        ["persist", "index", "summarize", "learn"],
+    )
     assert len(stages.published) == 1
 
 
@@ -509,6 +513,25 @@ def test_the_state_of_what_is_no_forget_is_not_found() -> None:
     stages.down.add("persist")
     assert refused(stages, "forget", seq=3).code == "unavailable"
     assert refused(stages, "forget", seq=0).code == "bad_field"
+
+
+def test_the_state_of_what_nobody_has_published_is_not_found() -> None:
+    stages = stages_with()
+    error = refused(stages, "forget", seq=stages.reached + 1)
+    assert (error.code, error.field) == ("not_found", "seq")
+    assert "nothing was published with this sequence yet" in error.message
+    stages.memory_end = stages.reached + 1
+    assert ask(stages, "forget", seq=stages.memory_end)["state"] == "accepted"
+    assert refused(stages, "forget", seq=stages.memory_end + 1).code == "not_found"
+    stages.memory_end = None
+    assert ask(stages, "forget", seq=10**6)["state"] == "accepted", "nobody knows better"
+
+
+def test_the_broker_is_asked_where_memory_ends_only_where_persist_has_not_read_that_far() -> None:
+    stages = stages_with()
+    seq = ask(stages, "forget", ids=["e0"])["seq"]
+    ask(stages, "forget", seq=seq)
+    assert "last_seq" not in [verb for verb, _ in stages.calls]
 
 
 @pytest.mark.parametrize("more", [{"all": True}, {"ids": ["e0"]}, {"reason": "x"}])

@@ -57,7 +57,7 @@ def test_a_stage_says_only_what_is_its_own():
     said = {name: {k for k in subjects.KINDS if may(held, subjects.memory("acme", k, "a", "s"))}
             for name, held in every.items()}  # fmt: skip
     assert said == {
-        "persist": set(),
+        "persist": {"forget"},
         "embed": set(),
         "index": set(),
         "summarize": {"derived"},
@@ -76,6 +76,8 @@ def test_a_stage_says_only_what_is_its_own():
     for held in every.values():
         assert not may(held, subjects.query("acme", "forget")) and not may(held, "$JS.API.STREAM.DELETE.MEMORY")
         assert not may(held, subjects.record(1)) or held is every["persist"]
+    ends = {name for name, held in every.items() if may(held, subjects.raw_stream_api("STREAM.INFO", "MEMORY"))}
+    assert ends == {"persist", "query"}
     assert "$SRV.>" in every["query"].subscribe
     assert not any("$SRV.>" in every[name].subscribe for name in every if name != "query")
 

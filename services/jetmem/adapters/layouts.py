@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from jetmem.adapters.rocks import Rocks
+from jetmem.adapters.rocks import Memory, Rocks
 from jetmem.runtime.store import Store
 
 _REBUILD: Final = "rebuild"
@@ -41,6 +41,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         format: The newest that this version writes.
         steps: In the order of their `to`; a store below the last one's is refused until they are taken.
         below: The store's folder within the stage's.
+        memory: What the store may hold of it.
     """
 
     stage: str
@@ -48,6 +49,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     steps: tuple[Step, ...] = ()
     below: str = "rows"
+    memory: Memory = Memory()
 
     @property
     def oldest(self) -> int:
@@ -65,7 +67,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
             WrongFormat: It is of a newer format, or of one that must be converted first.
             Broken: It is in use or damaged.
         """
-        return Rocks(self.path(data), self.families, format_version=self.format, oldest=self.oldest)
+        return Rocks(self.path(data), self.families, format_version=self.format, oldest=self.oldest, memory=self.memory)
 
     def migrate(self, data: Path) -> str:
         """Convert it if its format asks for it; a sentence of what was done. What runs the stage must not.

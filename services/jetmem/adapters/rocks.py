@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from rocksdict import DbClosedError, Options, Rdict, WriteBatch
+from rocksdict import (
+    BlockBasedOptions,
+    BottommostLevelCompaction,
+    Cache,
+    CompactOptions,
+    DbClosedError,
+    Options,
+    Rdict,
+    WriteBatch,
+)
 
 from jetmem.runtime import metrics
 from jetmem.runtime.errors import Broken, WrongFormat
@@ -24,6 +33,13 @@ _TOLD = {
 }
 _ROWS = "rocksdb.estimate-num-keys"
 _TO_COMPACT = "rocksdb.estimate-pending-compaction-bytes"
+
+
+class Memory(NamedTuple):
+    """What a store may hold in memory, bytes; 0: as RocksDB has it. `writes` are flushed from there on."""
+
+    blocks: int = 0
+    writes: int = 0
 
 
 class Batch:
@@ -53,26 +69,35 @@ class Rocks:
         families: Its column families.
         format_version: The newest format that is read, and that of a new store.
         oldest: A store of an older format, or one half converted, is refused; 0 to convert it.
+        memory: At most so many bytes of blocks that were read, with the indexes of their files, and of unflushed
+            writes, over all families; by default 32 MB of blocks of each family, their indexes, and 256 MB of writes.
 
     Raises:
         Broken: Another process holds it, or it is damaged.
         WrongFormat: Its format is newer, or older.
     """
 
-    def __init__(self, path: Path, families: Sequence[str], *, format_version: int, oldest: int = 0) -> None:
+    def __init__(
+        self, path: Path, families: Sequence[str], *, format_version: int, oldest: int = 0, memory: Memory = Memory()
+    ) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        options = _options()
+        cache = Cache(memory.blocks) if memory.blocks else None
+        options = _bounded(_options(), cache)
+        options.set_db_write_buffer_size(memory.writes)
         options.create_if_missing(True)
         options.create_missing_column_families(True)
         options.set_keep_log_file_num(2)
         options.set_max_total_wal_size(256 * 1024 * 1024)
         try:
-            self._db = Rdict(str(path), options, column_families={name: _options() for name in families})
+            self._db = Rdict(
+                str(path), options, column_families={name: _bounded(_options(), cache) for name in families}
+            )
         except Exception as error:
             if "lock" in str(error).lower():
                 raise Broken(f"store {path} is in use by another process") from error
             raise Broken(f"store {path} cannot be opened: {error}") from error
         self.path = path
+        self._cache = cache  # it must outlive the store
         self._families = {name: self._db.get_column_family(name) for name in families}
         self._handles = {name: self._db.get_column_family_handle(name) for name in families}
         self._check_format(format_version, oldest)
@@ -178,11 +203,17 @@ class Rocks:
         self._db.flush_wal(True)
 
     def compact(self) -> None:
-        """Rewrite every file, so that no erased byte stays; takes about a second per 100 MB."""
+        """Rewrite every file, so that no erased byte stays; takes about a second per 100 MB.
+
+        Forced: RocksDB moves a file down as it is where nothing is below it, together with one that erases its first
+        key, and leaves both for ever.
+        """
+        forced = CompactOptions()
+        forced.set_bottommost_level_compaction(BottommostLevelCompaction.force_optimized())
         self._db.flush(True)
         for family in self._families.values():
             family.flush(True)
-            family.compact_range(None, None)
+            family.compact_range(None, None, forced)
 
     def disk_bytes(self) -> int:
         """Bytes of all files of the store."""
@@ -208,6 +239,16 @@ class Rocks:
         self._families.clear()
         self._handles.clear()
         self._db.close()
+
+
+def _bounded(options: Options, cache: Cache | None) -> Options:
+    if cache is not None:
+        table = BlockBasedOptions()
+        table.set_block_cache(cache)
+        table.set_cache_index_and_filter_blocks(True)
+        table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+        options.set_block_based_table_factory(table)
+    return options
 
 
 def _options() -> Options:

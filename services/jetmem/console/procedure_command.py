@@ -16,7 +16,9 @@ from jetmem.console.query_commands import After, Cursor, WaitMs
 Task = Annotated[str, typer.Argument(help="What is to be done, in words.")]
 Name = Annotated[str, typer.Argument(help="The procedure's name, as `jetmem procedures` shows it.")]
 Context = Annotated[list[str] | None, typer.Option(help="Where: name=value, as runs tell it; may be repeated.")]
-ForAgent = Annotated[str | None, typer.Option(help="Who asks; its own runs are told apart.")]
+ForAgent = Annotated[
+    str | None, typer.Option(help="Who asks: where agents differ, its own runs tell what to expect of it.")
+]
 #: Values that are not text: what JSON writes without quotation marks.
 _SCALARS = (bool, int, float, type(None))
 _LIST: Final = "list"

@@ -88,6 +88,10 @@ def show_procedures(console: Console, reply: ProceduresReply) -> None:
         rate = f"{each.rate:.2f}", bounds, f"{each.lift:.2f}", spark(each.recent[-_GLANCE_RUNS:])
         table.add_row(_line(each.id), f"{each.runs:,}", *rate, f"{each.agents:,}", each.state, last)
     console.print(table if reply.procedures else _NO_PROCEDURES)
+    if reply.left_out:
+        console.print(
+            f"{reply.left_out:,} more are not listed: used least of late; `jetmem procedure` shows one by name"
+        )
     tables.footer(console, reply, cursor=tables.cursor_of(reply.cursor))
 
 

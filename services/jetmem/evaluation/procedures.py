@@ -26,6 +26,7 @@ from jetmem.evaluation import (
     procedures_data,
     procedures_folds,
     procedures_pipeline,
+    procedures_repeats,
     procedures_retrieval,
     procedures_sharing,
     procedures_simulation,
@@ -33,6 +34,7 @@ from jetmem.evaluation import (
 from jetmem.evaluation import show as screen
 from jetmem.evaluation.procedures_cold import Cold
 from jetmem.evaluation.procedures_folds import Folds
+from jetmem.evaluation.procedures_repeats import Repeated
 from jetmem.evaluation.procedures_retrieval import Retrieval
 from jetmem.evaluation.procedures_scores import Figure
 from jetmem.evaluation.procedures_sharing import Sharing
@@ -56,6 +58,7 @@ class Report(msgspec.Struct, frozen=True):
     retrieval: list[Retrieval]
     cold: list[Cold]
     sharing: list[Sharing]
+    repeats: list[Repeated]
     simulation: Simulated | None
 
 
@@ -85,10 +88,11 @@ def measure(folders: list[Path], seeds: int, say: Told, *, cold: bool, piped: bo
         if cold:
             say.say(f"{folder.name}: cold procedures")
             colds.append(procedures_cold.measure(data))
+    repeated = procedures_repeats.measure() if seeds else []
     if seeds:
         say.say(f"simulating {seeds} worlds")
     simulated = procedures_simulation.measure(seeds) if seeds else None
-    return Report(found, folds, latencies, retrieval, colds, sharing, simulated)
+    return Report(found, folds, latencies, retrieval, colds, sharing, repeated, simulated)
 
 
 def _shown(figure: Figure | None) -> str:
@@ -167,6 +171,15 @@ def sharing_lines(found: Sharing) -> list[str]:
     return [f"{found.data}: {held}, others {found.without_pattern:.3f}", f"patterns: {best}", *kinds]
 
 
+def repeats_table(found: list[Repeated]) -> Table:
+    """Ways of answering beside each other."""
+    made = _table("simulation: a task, or an agent, that was seen before", "", "correlation", *found[0].losses, "worth")
+    for each in found:
+        losses = (f"{loss:.3f}" for loss in each.losses.values())
+        made.add_row(each.of, f"{each.correlation:.2f}", *losses, f"{each.worth:.1f} runs")
+    return made
+
+
 def simulation_table(found: Simulated) -> Table:
     """Regret a run."""
     title = (
@@ -197,6 +210,8 @@ def show(console: Console, report: Report) -> None:
         console.print(sharing_table(shared))
         for line in sharing_lines(shared):
             console.print(line, markup=False)
+    if report.repeats:
+        console.print(repeats_table(report.repeats))
     if report.simulation:
         console.print(simulation_table(report.simulation))
         crystals = ", ".join(f"{name} {value:.2f}" for name, value in report.simulation.crystals.items())

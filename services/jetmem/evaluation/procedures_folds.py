@@ -96,12 +96,13 @@ def _bare(of: Situations) -> Situations:
     return Situations(of.texts, of.vectors, [{} for _ in of.texts])
 
 
-def _wordless_tasks(of: Situations) -> Situations:
-    return Situations(["_" for _ in of.texts], of.vectors, of.contexts)
+def _wordless_tasks(of: Situations, space: str = "\t") -> Situations:
+    """All of the same one word, and yet no two of them the very same task."""
+    return Situations(["_" + space * (row + 1) for row in range(len(of.texts))], of.vectors, of.contexts)
 
 
 def _wordless(sample: Sample) -> Sample:
-    return Sample(_wordless_tasks(sample.situations), sample.successes, sample.runs)
+    return Sample(_wordless_tasks(sample.situations, " "), sample.successes, sample.runs)
 
 
 def _plain(sample: Sample, asked: Situations) -> Floats:

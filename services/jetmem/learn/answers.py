@@ -72,8 +72,8 @@ class Answers:
         mixed = "\0".join((tenant, ask.task, ask.agent or "", ask.seed, seed))
         ranked = choosing.rank(found.candidates(), ask.explore, mixed, ask.k)
         place = {found.standing.names[row]: at for at, row in enumerate(found.rows)}
-        order = self._order(asked, found, learnt)
-        shown = [self._recommended(asked, ask, found, place[each.procedure], each, order, learnt) for each in ranked]
+        order = self._order(board, asked, found, learnt)
+        shown = [self._recommended(asked, ask, found, place[each.procedure], each, order) for each in ranked]
         told = [each for each in shown if each is not None]
         return RecommendFound(told, found.cold(), self._similar(asked, found, order))
 
@@ -87,16 +87,17 @@ class Answers:
             (one,) = choosing.rank([Candidate(ask.procedure, general.mean, 0.0)])
             return PredictFound(one.probability, _interval(one), Why(how="none", runs=0, successes=0), True)
         (one,) = choosing.rank(found.candidates())
-        why = self._why(asked, ask.agent, found, 0, self._order(asked, found, learnt), learnt)
+        row = self._rows.procedure(tenant, hashed(ask.procedure))
+        why = self._why(asked, ask.agent, found, 0, self._order(board, asked, found, learnt), row)
         return PredictFound(one.probability, _interval(one), why, why.runs == 0)
 
     def _asked(self, tenant: str, ask: Recommend | Predict, vector: bytes) -> Asked:
         numbers = np.frombuffer(vector, dtype=np.float32)
         context = core.context_of(ask.context)
-        return asked_of(tenant, core.task_of(ask.task), numbers, context, self._clock.now_ms())
+        return asked_of(tenant, core.task_of(ask.task), numbers, context, ask.agent, self._clock.now_ms())
 
     def _recommended(
-        self, asked: Asked, ask: Recommend, found: Estimates, at: int, ranked: Ranked, order: Order, learnt: Learnt
+        self, asked: Asked, ask: Recommend, found: Estimates, at: int, ranked: Ranked, order: Order
     ) -> Recommended | None:
         key = hashed(ranked.procedure)
         row = self._rows.procedure(asked.tenant, key)
@@ -106,7 +107,7 @@ class Answers:
             id=ranked.procedure,
             probability=ranked.probability,
             interval=_interval(ranked),
-            why=self._why(asked, ask.agent, found, at, order, learnt),
+            why=self._why(asked, ask.agent, found, at, order, row),
             state=row.crystal.state,
             steps=list(self._steps(asked.tenant, key, row)),
             duration_ms=shares.spread(row.counts.duration_ms),
@@ -116,29 +117,31 @@ class Answers:
             drawn=ranked.draw if ask.explore == "thompson" else None,
         )
 
-    def _why(self, asked: Asked, agent: str | None, found: Estimates, at: int, order: Order, learnt: Learnt) -> Why:
+    def _why(
+        self, asked: Asked, agent: str | None, found: Estimates, at: int, order: Order, stored: ProcedureRow | None
+    ) -> Why:
         row = int(found.rows[at])
         standing = found.standing
         return Why(
             how=found.how(at),
-            model=learnt.version if at in found.hows else 0,
+            model=found.model(at),
             runs=int(standing.all_runs[row]),
             successes=int(standing.all_won[row]),
             in_context=int(found.context_runs[at]),
             by_agent=self._by_agent(asked.tenant, standing.keys[row], agent),
             neighbours=self._neighbours(asked, _spread_out(found.seen.get(row, ()), order)),
             boost=found.boost(at),
-            crystal=_version(self._rows.procedure(asked.tenant, standing.keys[row])),
+            crystal=_version(stored),
         )
 
     def _by_agent(self, tenant: str, procedure: bytes, agent: str | None) -> int:
         raw = self._rows.store.get("shares", share_key(tenant, procedure, AGENT, agent)) if agent else None
         return decode_share(raw).tally.runs if raw else 0
 
-    def _order(self, asked: Asked, found: Estimates, learnt: Learnt) -> Order:
+    def _order(self, board: Board, asked: Asked, found: Estimates, learnt: Learnt) -> Order:
         """Place of each near task in the evidence."""
         near = {each.task: each.cosine for seen in found.seen.values() for each in seen}
-        return similar.places(self._rows, asked.tenant, asked.text, near, learnt.words)
+        return similar.places(self._rows, board, asked.tenant, asked.text, near, learnt.words)
 
     def _similar(self, asked: Asked, found: Estimates, order: Order) -> list[Neighbour]:
         """Of each task most like this one the latest success, or else the latest run, of any procedure."""
@@ -194,8 +197,8 @@ class Answers:
             reward=shares.spread(counts.reward),
             duration_ms=shares.spread(counts.duration_ms),
             cost=shares.spread(counts.cost),
-            by_agent=shares.by_agent(self._parts(tenant, key, AGENT), latest, now_ms),
-            by_context=shares.by_context(self._parts(tenant, key, CONTEXT), latest, now_ms),
+            by_agent=shares.by_agent(self._parts(tenant, key, AGENT, shares.agents_of(latest)), latest, now_ms),
+            by_context=shares.by_context(self._parts(tenant, key, CONTEXT, shares.pairs_in(latest)), latest, now_ms),
             failures=shares.said(statistics.failures(counts)),
             lessons=shares.said(statistics.lessons(counts)),
             boost=boost,
@@ -205,7 +208,7 @@ class Answers:
         )
 
     def procedures(self, tenant: str, ask: Procedures, start: int) -> tuple[list[ProcedureItem], bool]:
-        """One page, and whether more follow; ties by name."""
+        """One page of those on the board, and whether more follow; ties by name."""
         board = self._boards.get(tenant)
         standing = board.standing(self._clock.now_ms())
         by = _order(standing, ask.sort)
@@ -223,13 +226,13 @@ class Answers:
         found = [self._item(tenant, row, base) for row in rows if row is not None]
         return found, len(names) > start + ask.limit
 
-    def _parts(self, tenant: str, procedure: bytes, kind: bytes) -> list[ShareRow]:
-        return shares.most_used(self._rows.shares(tenant, procedure, kind))
+    def _parts(self, tenant: str, procedure: bytes, kind: bytes, names: Sequence[str]) -> list[ShareRow]:
+        beside = self._rows.shares_of(tenant, procedure, kind, names)
+        return shares.most_used(self._rows.shares(tenant, procedure, kind), beside)
 
     def _base(self, board: Board) -> float:
-        """The tenant's rate: of all its runs."""
-        standing = board.standing(0)
-        return float((standing.all_won.sum() + 1) / (standing.all_runs.sum() + 2))
+        """The tenant's rate: of all its runs, whether their procedures are on the board or not."""
+        return (board.totals.successes + 1) / (board.totals.runs + 2)
 
     def _item(self, tenant: str, row: ProcedureRow, base: float) -> ProcedureItem:
         counts = row.counts

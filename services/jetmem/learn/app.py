@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from jetmem.adapters.embed_asker import Asker
-from jetmem.adapters.layouts import Layout, own_folder
+from jetmem.adapters.layouts import Layout, Step, own_folder
 from jetmem.adapters.memory import look_seldom
 from jetmem.adapters.nats_ask import ask
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.projection_process import ProjectionProcess
+from jetmem.adapters.rocks import Memory
 from jetmem.domain.procedures import contagion
 from jetmem.domain.procedures.crystals import Rules
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
@@ -26,6 +27,7 @@ from jetmem.learn.exporting import Exports
 from jetmem.learn.fresh import Fresh
 from jetmem.learn.handler import Learner
 from jetmem.learn.lacking import Lacking
+from jetmem.learn.ranks import totals
 from jetmem.learn.rows import FAMILIES, FORMAT, Rows, hashed
 from jetmem.learn.settings import LearnSettings
 from jetmem.learn.studies import Kind, Studies, Study
@@ -57,7 +59,10 @@ ARM: Final = "procedures"
 TASKS: Final = "tasks"
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
-LAYOUT: Final = Layout(stage="learn", families=FAMILIES, format=FORMAT)
+#: Format 2 knows how much each procedure is used (`ranks`), and in which order tasks came.
+LAYOUT: Final = Layout(
+    stage="learn", families=FAMILIES, format=FORMAT, steps=(Step(to=2),), memory=Memory(100_000_000, 128_000_000)
+)
 #: A definition waits so long for its vector, then its procedure is known by its tasks.
 _ENCODE_S: Final = 5.0
 #: How often is looked whether a model can be made.
@@ -209,7 +214,7 @@ class Learn:
         found, more = await self.process.in_reader(
             partial(self.answers.procedures, asked.tenant, asked.ask, asked.start)
         )
-        return Found(found, at, more=more)
+        return Found(found, at, more=more, left_out=self._left_out(asked.tenant))
 
     async def _related(self, part: int, asked: RelatedAsk) -> Found[list[RelatedProcedure]]:
         at = self._at(asked.tenant)
@@ -267,6 +272,10 @@ class Learn:
         model = self.studies.ask(tenant, "model", self._whole(tenant), lacking=lacking)
         version = model.at.rseq if model else 0
         return Learnt(model.found if model else None, self._boosts(tenant), words.found if words else None, version)
+
+    def _left_out(self, tenant: str) -> int:
+        """Procedures that are not on the tenant's board, loaded or not."""
+        return max(0, totals(self.rows, tenant).procedures - self.settings.procedures_max)
 
     def _recounting(self, tenant: str) -> bool:
         """Whether counts hold what a forget erased."""

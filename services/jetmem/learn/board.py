@@ -6,8 +6,10 @@ place that the next one takes.
 
 from __future__ import annotations
 
+import heapq
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,8 +17,10 @@ from numpy.typing import NDArray
 
 from jetmem.domain.procedures.kernels import Floats
 from jetmem.domain.procedures.statistics import HALF_LIFE_MS
+from jetmem.learn.kept_shares import KeptShares
 from jetmem.learn.ports import News
-from jetmem.learn.rows import Brief, ProcedureRow
+from jetmem.learn.ranks import place_of, procedure_of
+from jetmem.learn.rows import Brief, ProcedureRow, Totals
 from jetmem.learn.scan import Scan
 
 Vectors: TypeAlias = NDArray[np.float32]
@@ -24,8 +28,13 @@ _FIRST: Final = 256
 #: Of a procedure: runs and successes, decayed and as of when, and plain; last use; whether it is crystalline; whether
 #: the place is taken.
 _COLUMNS: Final = ("runs", "runs_at", "won", "won_at", "all", "all_won", "last_ms", "crystal", "there")
-#: Rough cost of a procedure or task in Python's objects.
-_OBJECT_BYTES: Final = 400
+#: Places in the heap for each procedure, before those that were left are cleared away.
+_LEFT: Final = 3
+#: Rough cost of a task, and of a procedure, in Python's objects; measured of 400,000 procedures: 324 MB.
+_TASK_BYTES: Final = 400
+_PROCEDURE_BYTES: Final = 730
+#: What counts now counts so long, while nothing changes: a half-life is 30 days.
+_STANDS_MS: Final = 1_000
 
 
 class Standing(NamedTuple):
@@ -46,6 +55,25 @@ class Standing(NamedTuple):
     there: NDArray[np.bool_]
     now_ms: int
 
+    def beside(self, found: Sequence[tuple[bytes, Brief]]) -> Standing:
+        """With procedures that are not on the board."""
+        size, counts = len(self.runs), [each.counts for _, each in found]
+        held = [(of.decayed_successes, of.decayed_runs) for of in counts]
+        sums = np.array([(won.value, won.at_ms, runs.value, runs.at_ms) for won, runs in held]).reshape(-1, 4)
+        return Standing(
+            [*self.names[:size], *(each.name for _, each in found)],
+            [*self.keys[:size], *(key for key, _ in found)],
+            self.row | {key: size + at for at, (key, _) in enumerate(found)},
+            np.r_[self.won, as_of(sums[:, 0], sums[:, 1], self.now_ms)],
+            np.r_[self.runs, as_of(sums[:, 2], sums[:, 3], self.now_ms)],
+            np.r_[self.all_won, [float(of.successes) for of in counts]],
+            np.r_[self.all_runs, [float(of.runs) for of in counts]],
+            np.r_[self.last_ms, [float(of.last_ms) for of in counts]],
+            np.r_[self.crystalline, np.array([each.crystal.state == "crystalline" for _, each in found], dtype=bool)],
+            np.r_[self.there, np.ones(len(found), dtype=bool)],
+            self.now_ms,
+        )
+
 
 class Near(NamedTuple):
     """Tasks like the one asked about, best first, with their cosines."""
@@ -57,16 +85,27 @@ class Near(NamedTuple):
 class Board:
     """One tenant's. One writer, one loader, many readers.
 
+    Of more than `procedures_max` procedures those of the highest ranks are held (`ranks`): the same ones whichever way
+    they came, for what falls off is below `_floor`, and what is above it below that is brought by `lacks` and `more`.
+
     Attributes:
         complete: Whether the vectors of all tasks are in that were stored when it was opened.
+        shares: Shares of procedures by the agents and in the contexts asked about.
+        totals: What all procedures come to, held or not.
     """
 
-    def __init__(self, tasks_max: int) -> None:
+    def __init__(self, tasks_max: int, procedures_max: int = sys.maxsize) -> None:
         self._lock = threading.Lock()
         self._names: list[str] = []
         self._keys: list[bytes] = []
         self._row: dict[bytes, int] = {}
         self._free: list[int] = []
+        self._procedures_max = procedures_max
+        #: Where each is by rank, the same as a heap (with places that were left since), and below what none is held.
+        self._places: dict[bytes, bytes] = {}
+        self._least: list[bytes] = []
+        self._floor = b""
+        self.totals = Totals()
         self._columns = {name: np.zeros(0) for name in _COLUMNS}
         self._tasks_max = tasks_max
         self._tasks: list[bytes] = []
@@ -75,10 +114,13 @@ class Board:
         self._next = 0
         self._expected: dict[bytes, int] = {}
         self._scan = Scan()
+        self._stood: Standing | None = None
+        self.shares = KeptShares()
         self.complete = True
 
     def take(self, news: News) -> None:
         """Take what a write changed; taking it again, or late, changes nothing that is newer."""
+        self.shares.changed(news.procedures)
         with self._lock:
             for key, counted in news.procedures.items():
                 if counted is None:
@@ -90,12 +132,34 @@ class Board:
                     self._drop_task(key)
                 else:
                     self._put_task(key, np.frombuffer(raw, dtype=np.float32))
+            self.totals = news.totals or self.totals
 
-    def open(self, procedures: Sequence[tuple[bytes, Brief]]) -> None:
-        """Take procedures as they are stored, before anything is told of a write."""
+    def open(self, procedures: Iterable[tuple[bytes, Brief]], totals: Totals, floor: bytes = b"") -> None:
+        """Take procedures as they are stored, before anything is told of a write; `floor` is as `more` has it."""
         with self._lock:
+            self.totals, self._floor = totals, floor
             for key, counted in procedures:
                 self._put(key, counted)
+
+    def lacks(self) -> tuple[int, bytes]:
+        """How many procedures there is room for while some are not held, and the place that the first has at most."""
+        with self._lock:
+            return (self._procedures_max - len(self._row), self._floor) if self._floor else (0, b"")
+
+    def more(self, procedures: Iterable[tuple[bytes, Brief]], floor: bytes) -> None:
+        """Take those that lacked; `floor` is the place of the first that is left out now, b"" if none is."""
+        with self._lock:
+            self._floor = floor
+            for key, counted in procedures:
+                self._put(key, counted)
+
+    def __contains__(self, procedure: bytes) -> bool:
+        return procedure in self._row
+
+    @property
+    def left_out(self) -> int:
+        """Procedures that are not held."""
+        return max(0, self.totals.procedures - self._procedures_max)
 
     def expect(self, tasks: Sequence[bytes]) -> None:
         """Make room for tasks, the oldest first; `fill` brings their vectors, a write may bring or drop one before."""
@@ -127,14 +191,19 @@ class Board:
             self.complete = True
 
     def standing(self, now_ms: int) -> Standing:
-        """How procedures stand now."""
+        """How procedures stand now; not to be changed."""
         with self._lock:
+            stood = self._stood
+            if stood is not None and 0 <= now_ms - stood.now_ms <= _STANDS_MS:
+                return stood
             count = len(self._names)
             held = {name: column[:count].copy() for name, column in self._columns.items()}
             names, keys, row = list(self._names), list(self._keys), dict(self._row)
-        won, runs = (as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
-        plain = (held["all_won"], held["all"], held["last_ms"])
-        return Standing(names, keys, row, won, runs, *plain, held["crystal"] > 0, held["there"] > 0, now_ms)
+            won, runs = (as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
+            plain = (held["all_won"], held["all"], held["last_ms"])
+            crystalline, there = held["crystal"] > 0, held["there"] > 0
+            self._stood = Standing(names, keys, row, won, runs, *plain, crystalline, there, now_ms)
+            return self._stood
 
     def near(self, vector: Vectors, count: int, least: float) -> Near:
         """The tasks nearest to a vector, at most `count`, of a cosine of at least `least`; as `Scan.nearest`."""
@@ -144,6 +213,12 @@ class Board:
         with self._lock:
             held = [(task, each) for row, each in zip(rows, cosine, strict=True) if (task := self._at(row))]
         return Near([task for task, _ in held], np.array([each for _, each in held]))
+
+    def vectors(self, tasks: Sequence[bytes]) -> dict[bytes, Vectors]:
+        """Of those tasks whose vectors are in."""
+        with self._lock:
+            held = {task: row for task in tasks if (row := self._task_row.get(task)) is not None}
+            return dict(zip(held, self._scan.vectors([*held.values()]), strict=True))
 
     def _at(self, row: int) -> bytes:
         """The task at a place; b"" if it has none, or one whose vector is to come."""
@@ -164,10 +239,15 @@ class Board:
     def size(self) -> int:
         """Memory, about, in bytes."""
         held = sum(column.nbytes for column in self._columns.values()) + self._scan.nbytes
-        return held + _OBJECT_BYTES * (len(self._names) + len(self._tasks))
+        return held + _PROCEDURE_BYTES * len(self._names) + _TASK_BYTES * len(self._tasks)
 
     def _put(self, key: bytes, of: ProcedureRow | Brief) -> None:
+        self._stood = None
         name, counts = of.name, of.counts
+        place = place_of(key, of)
+        if place <= self._floor:
+            self._drop(key)
+            return
         row = self._row.get(key)
         if row is None:
             row = self._free.pop() if self._free else len(self._names)
@@ -184,11 +264,27 @@ class Board:
         )  # fmt: skip
         for column, value in zip(_COLUMNS, values, strict=True):
             self._columns[column][row] = value
+        if self._places.get(key) != place:
+            self._places[key] = place
+            heapq.heappush(self._least, place)
+        if len(self._row) > self._procedures_max:
+            self._floor = self._lowest()
+            self._drop(procedure_of(self._floor))
+        elif len(self._least) > _LEFT * len(self._row) + _FIRST:
+            self._least = sorted(self._places.values())
+
+    def _lowest(self) -> bytes:
+        """The place of the procedure that is used least."""
+        while self._places.get(procedure_of(self._least[0])) != self._least[0]:
+            heapq.heappop(self._least)
+        return self._least[0]
 
     def _drop(self, key: bytes) -> None:
+        self._stood = None
         row = self._row.pop(key, None)
         if row is None:
             return
+        del self._places[key]
         self._names[row], self._keys[row] = "", b""
         for column in self._columns.values():
             column[row] = 0.0

@@ -1,12 +1,11 @@
 """Boards of tenants: loaded when somebody asks, the longest unasked put away when they are too many bytes.
 
-Procedures are read while the asker waits, some 50 ms for 10,000. The vectors of 100,000 tasks take a second: they come
-beside, and who cannot wait is answered without those that lack.
+Procedures are read while the asker waits, some 50 ms for 10,000; of however many there are a board has so many. The
+vectors of 100,000 tasks take a second: they come beside, and who cannot wait is answered without those that lack.
 """
 
 from __future__ import annotations
 
-import heapq
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,11 +16,14 @@ from typing import Final
 
 import numpy as np
 
+from jetmem.learn import ranks
 from jetmem.learn.board import Board, Vectors
 from jetmem.learn.ports import News
 from jetmem.learn.rows import Rows
 from jetmem.learn.settings import LearnSettings
+from jetmem.runtime import metrics
 from jetmem.runtime.errors import Retryable
+from jetmem.runtime.scraping import at_scrape
 from jetmem.runtime.stored_vectors import VECTOR_MARK
 
 _CHUNK: Final = 1_000
@@ -38,12 +40,13 @@ class _Slot:
         self._lock = threading.Lock()
         self._loading = threading.Lock()
 
-    def tell(self, news: News) -> None:
+    def tell(self, news: News, rows: Rows, tenant: str) -> None:
         with self._lock:
             if self._missed is not None:
                 self._missed.append(news)
             elif self.board is not None:
                 self.board.take(news)
+                _complete(rows, tenant, self.board)
 
     def opened(self, rows: Rows, tenant: str, loader: Loader) -> Board:
         if self.board is not None:
@@ -62,6 +65,7 @@ class _Slot:
             with self._lock:
                 for news in self._missed:
                     fresh.take(news)
+                _complete(rows, tenant, fresh)
                 self._missed, self.board = None, fresh
             return fresh
 
@@ -76,7 +80,8 @@ class Boards:
         self._wait_s = wait_s
         self._held: OrderedDict[str, _Slot] = OrderedDict()
         self._lock = threading.Lock()
-        self._loader = Loader(settings.tasks_max)
+        self._loader = Loader(settings.tasks_max, settings.procedures_max)
+        at_scrape(self)
 
     def get(self, tenant: str) -> Board:
         """A tenant's board with all its procedures; only who asks for this tenant waits."""
@@ -104,12 +109,18 @@ class Boards:
         with self._lock:
             slot = self._held.get(tenant)
         if slot is not None:
-            slot.tell(news)
+            slot.tell(news, self._rows, tenant)
 
     def clear(self) -> None:
         """Put all away."""
         with self._lock:
             self._held.clear()
+
+    def observe(self) -> None:
+        """Say how many procedures are not on the boards that are held; from any thread."""
+        with self._lock:
+            boards = [slot.board for slot in self._held.values()]
+        metrics.procedures_left_out.set(sum(board.left_out for board in boards if board is not None))
 
     def close(self) -> None:
         """Load no more: nobody reads a store that is being closed."""
@@ -142,16 +153,22 @@ class Boards:
 class Loader:
     """Fills boards from the store; vectors one tenant after the other, on a thread of its own."""
 
-    def __init__(self, tasks_max: int) -> None:
+    def __init__(self, tasks_max: int, procedures_max: int) -> None:
         self._tasks_max = tasks_max
+        self._procedures_max = procedures_max
         self._closed = False
         self._pool = ThreadPoolExecutor(1, "boards")
 
     def opened(self, rows: Rows, tenant: str) -> Board:
-        """A board with all procedures as they are stored."""
-        board = Board(self._tasks_max)
+        """A board with procedures as they are stored; all, read in their order, or those of the highest ranks."""
+        board = Board(self._tasks_max, self._procedures_max)
         board.complete = False
-        board.open(list(rows.procedures(tenant)))
+        totals = ranks.totals(rows, tenant)
+        if totals.procedures <= self._procedures_max:
+            board.open(list(rows.procedures(tenant)), totals)
+        else:
+            board.open((), totals, ranks.FIRST)
+            _complete(rows, tenant, board)
         return board
 
     def load(self, rows: Rows, tenant: str, board: Board) -> Future[None]:
@@ -164,18 +181,38 @@ class Loader:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _fill(self, rows: Rows, tenant: str, board: Board) -> None:
-        newest = heapq.nlargest(self._tasks_max, rows.places(tenant))
-        board.expect([task for _, task in reversed(newest)])
-        for tasks, vectors in _chunks(rows, tenant):
+        newest = list(islice(rows.arrivals(tenant), self._tasks_max + 1))
+        every = len(newest) <= self._tasks_max  # else what is read is bounded, though not in the order of keys
+        del newest[self._tasks_max :]
+        board.expect(newest[::-1])
+        for tasks, vectors in _chunks(rows.all_vectors(tenant) if every else _vectors(rows, tenant, newest)):
             if self._closed:
                 return
             board.fill(tasks, vectors)
         board.filled()
 
 
-def _chunks(rows: Rows, tenant: str) -> Iterator[tuple[list[bytes], Vectors]]:
+def _complete(rows: Rows, tenant: str, board: Board) -> None:
+    """Bring the procedures that there is room for, while some are not on the board."""
+    room, floor = board.lacks()
+    while room > 0:
+        found = (at for at in ranks.ranked(rows, tenant, floor) if ranks.procedure_of(at) not in board)
+        places = list(islice(found, room + 1))
+        fresh = [ranks.procedure_of(at) for at in places[:room]]
+        board.more(ranks.read(rows, tenant, fresh), places[room] if len(places) > room else b"")
+        room, floor = board.lacks()
+
+
+def _vectors(rows: Rows, tenant: str, tasks: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """As `Rows.all_vectors`, of these tasks."""
+    for start in range(0, len(tasks), _CHUNK):
+        some = tasks[start : start + _CHUNK]
+        yield from ((task, raw) for task, raw in zip(some, rows.vectors(tenant, some), strict=True) if raw)
+
+
+def _chunks(held: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[list[bytes], Vectors]]:
     """Tasks with their vectors (tasks, dimensions); those of one model are of one length."""
-    found = ((task, raw) for task, raw in rows.all_vectors(tenant) if raw.startswith(VECTOR_MARK))
+    found = ((task, raw) for task, raw in held if raw.startswith(VECTOR_MARK))
     mark = len(VECTOR_MARK)
     while some := list(islice(found, _CHUNK)):
         length = max(len(raw) for _, raw in some)

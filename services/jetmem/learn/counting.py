@@ -11,6 +11,7 @@ import msgspec
 from jetmem.domain.procedures import statistics
 from jetmem.domain.procedures.crystals import Rules
 from jetmem.domain.procedures.run import Ran
+from jetmem.learn import ranks
 from jetmem.learn.core import Defined, Grown, grown, pairs_of, tallied, with_latest
 from jetmem.learn.ports import News, Wave
 from jetmem.learn.rows import (
@@ -40,9 +41,11 @@ from jetmem.learn.rows import (
 from jetmem.runtime.store import WriteSet
 
 R = TypeVar("R", bound=msgspec.Struct)
-#: Rows of procedures that are kept as they were written, those counted last; some 15 kB each. Decoding one costs more
-#: than counting a run, and few procedures have most of the runs.
+#: Rows of procedures that are kept as they were written, those counted last: decoding one costs more than counting a
+#: run, and few procedures have most of the runs. So many, and so many bytes as they are stored; some 3 kB each, which
+#: take five times as much in memory.
 _HOT_MAX: Final = 3_000
+HOT_BYTES_MAX: Final = 12_000_000
 
 
 class Counting:
@@ -59,24 +62,27 @@ class Counting:
         self._rules = rules
         self._rows = rows
         self._expect = expect
-        self._hot: OrderedDict[bytes, ProcedureRow] = OrderedDict()
+        self._hot: OrderedDict[bytes, tuple[ProcedureRow, int]] = OrderedDict()
+        self._hot_bytes = 0
 
     def tell(self, tenant: str, news: News) -> None:
         """Rows are written: keep what was counted last."""
         start = prefix(tenant)
         for procedure, row in news.procedures.items():
             key = start + procedure
-            if row is None:
-                self._hot.pop(key, None)
-            else:
-                self._hot[key] = row
-                self._hot.move_to_end(key)
-        while len(self._hot) > _HOT_MAX:
-            self._hot.popitem(last=False)
+            _, size = self._hot.pop(key, (None, 0))
+            self._hot_bytes -= size
+            if row is not None:
+                self._hot[key] = row, news.sizes[procedure]
+                self._hot_bytes += news.sizes[procedure]
+        while len(self._hot) > _HOT_MAX or self._hot_bytes > HOT_BYTES_MAX:
+            _, (_, size) = self._hot.popitem(last=False)
+            self._hot_bytes -= size
 
     def clear(self) -> None:
         """Everything was changed underneath."""
         self._hot.clear()
+        self._hot_bytes = 0
 
     def take(
         self, batch: WriteSet, tenant: str, runs: Sequence[Ran], defined: Sequence[tuple[int, Defined]], news: News
@@ -102,9 +108,15 @@ class Counting:
 
     def _procedures(self, batch: WriteSet, tenant: str, of: Mapping[str, Sequence[Ran]], news: News) -> None:
         keys = {prefix(tenant) + named(name): name for name in of}
-        held = {key: self._hot[key] for key in keys if key in self._hot}
+        held = {key: self._hot[key][0] for key in keys if key in self._hot}
         rest = {key: name for key, name in keys.items() if key not in held}
-        held |= self._held("procedures", rest, decode_procedure, lambda key: ProcedureRow(keys[key]))
+        unknown: set[bytes] = set()
+
+        def fresh(key: bytes) -> ProcedureRow:
+            unknown.add(key)
+            return ProcedureRow(keys[key])
+
+        held |= self._held("procedures", rest, decode_procedure, fresh)
         for key, row in held.items():
             found = row.grown
             turned = None
@@ -114,8 +126,8 @@ class Counting:
                 turned = run if found.crystal.state != before.crystal.state else turned
             if turned is not None:
                 news.waves += crystal_of(row.grown, found, turned)
-            fresh = news.procedures[named(row.name)] = ProcedureRow(row.name, *found)
-            batch.put("procedures", key, encode(fresh))
+            old = None if key in unknown else row
+            ranks.write(batch, tenant, named(row.name), old, ProcedureRow(row.name, *found), news)
 
     def _shares(self, batch: WriteSet, tenant: str, runs: Sequence[Ran]) -> None:
         of: defaultdict[bytes, list[Ran]] = defaultdict(list)
@@ -147,6 +159,7 @@ class Counting:
         def fresh(key: bytes) -> TaskRow:
             first = of[key][0]
             self._expect(batch, tenant, first.seq, hashed(first.task))
+            batch.put("arrivals", place_key(tenant, first.seq), hashed(first.task))
             return TaskRow(first.task, 0, first.seq)
 
         for key, row in self._held("tasks", of, decode_task, fresh).items():

@@ -5,23 +5,25 @@ Work is bounded: so many tasks are looked at, so many procedures tried at each, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jetmem.domain.procedures import contagion, estimate
+from jetmem.domain.procedures import contagion, estimate, repeats
 from jetmem.domain.procedures.choosing import Candidate
 from jetmem.domain.procedures.contagion import Boost
 from jetmem.domain.procedures.estimate import Prior
 from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
-from jetmem.learn import similar
+from jetmem.domain.procedures.repeats import Worths
+from jetmem.learn import ranks, similar
 from jetmem.learn.board import Board, Near, Standing, as_of
 from jetmem.learn.core import Latest, Tally, pairs_of
-from jetmem.learn.rows import CONTEXT, Rows, decode_share, hashed, prefix
+from jetmem.learn.rows import AGENT, CONTEXT, Brief, Rows, hashed
 from jetmem.learn.similar import Worded
 from jetmem.learn.study import Model
 from jetmem_schemas.procedures import How
@@ -80,6 +82,7 @@ class Estimates:
         seen: Runs at the nearest tasks, by row, the nearest first.
         boosts: As of `Learnt`.
         hows: At places of `rows` that a model answered for, which one.
+        version: Of the model.
     """
 
     standing: Standing
@@ -91,6 +94,11 @@ class Estimates:
     seen: Mapping[int, Sequence[Seen]]
     hows: Mapping[int, How]
     boosts: Mapping[str, Boost]
+    version: int = 0
+
+    def model(self, at: int) -> int:
+        """Version of the model that answered for a place of `rows`; 0 if none did."""
+        return self.version if at in self.hows else 0
 
     def boost(self, at: int) -> float:
         """What waves of related procedures move the prior of one by."""
@@ -129,6 +137,7 @@ class Asked(NamedTuple):
     task: bytes
     vector: Vectors
     context: dict[str, str]
+    agent: str | None
     now_ms: int
 
 
@@ -148,23 +157,38 @@ def estimated(
         only: One procedure; all if None.
         learnt: What was found in many runs at once.
     """
-    standing = board.standing(asked.now_ms)
+    standing, like = board.standing(asked.now_ms), _like(board, asked, learnt.words)
+    if board.left_out:
+        standing = standing.beside(_left_out(rows, asked.tenant, standing, like, only))
     rate = rates(standing, learnt.boosts)
-    near = _near(rows, asked, standing, _like(board, asked, learnt.words))
+    worths = learnt.model.worths if learnt.model is not None else Worths()
+    near = _near(rows, asked, standing, like, worths)
     weighed = _weighed(standing, rate, near.runs, only)
-    there, in_context, context_runs = _in_context(rows, asked, standing, weighed, rate[weighed])
+    there, in_context, context_runs = _in_context(rows, board, asked, standing, weighed, rate[weighed])
     near_won, near_runs = near.won[weighed], near.runs[weighed]
     simple = estimate.clipped(estimate.shrunk(near_won, near_runs, there, estimate.NEAR_PRIOR))
     probability, hows = _chosen(asked, standing, weighed, rate[weighed], simple, learnt.model)
+    if asked.agent is not None:
+        won, runs = _by_agent(rows, board, asked, [standing.keys[row] for row in weighed])
+        probability = repeats.with_agent(probability, rate[weighed], won, runs, worths.agent)
+    same_won, same_runs = near.same_won[weighed], near.same_runs[weighed]
+    probability = estimate.clipped(repeats.with_task(probability, same_won, same_runs, worths.task))
+    hows = {at: how for at, how in hows.items() if same_runs[at] < worths.task}
+    near_runs = near_runs + same_runs * max(1.0, estimate.NEAR_RUNS * worths.near)
     own = standing.runs[weighed]
     if asked.context:
         own = in_context + np.minimum(np.maximum(0.0, own - in_context), estimate.CONTEXT_RUNS)
     own = own + near_runs
-    return Estimates(standing, weighed, probability, own, near_runs, context_runs, near.seen, hows, learnt.boosts)
+    rest = (near.seen, hows, learnt.boosts, learnt.version)
+    return Estimates(standing, weighed, probability, own, near_runs, context_runs, *rest)
 
 
 def rates(standing: Standing, boosts: Mapping[str, Boost] = NO_BOOSTS) -> Floats:
-    """Each procedure's rate, shrunk to what procedures are like in general, moved by what is catching."""
+    """Each procedure's rate, shrunk to what procedures are like in general, moved by what is catching.
+
+    In general is: those on the board. Of more than it holds, what is left out was used least of late; of those with one
+    run, of which it holds the newest, that is a sample. A procedure of few runs weighs little (`estimate.prior`).
+    """
     general = estimate.prior(standing.won, standing.runs)
     mean = np.full(standing.runs.shape, general.mean)
     for name, boost in boosts.items():
@@ -191,16 +215,15 @@ def _chosen(
     if len(asked.vector) != dimensions:
         return simple, {}
     told = model.fitted.predict(Situations([asked.text], asked.vector.reshape(1, -1), [asked.context]))[0]
-    probability, hows = simple.copy(), {}
     how = "boosted" if model.fitted.how == "boosted" else "difficulty"
-    for at, row in enumerate(weighed):
-        name = standing.names[row]
-        if name in model.row and name in model.rates:
-            moved = estimate.logit(np.array([told[model.row[name]], rate[at], model.rates[name]]))
-            odds = float(moved[0] + moved[1] - moved[2])
-            probability[at] = 1.0 / (1.0 + math.exp(-odds))
-            hows[at] = how
-    return estimate.clipped(probability), hows
+    names = [standing.names[row] for row in weighed]
+    at = [place for place, name in enumerate(names) if name in model.row and name in model.rates]
+    answered = told[[model.row[names[place]] for place in at]]
+    then = np.array([model.rates[names[place]] for place in at])
+    probability = simple.copy()
+    odds = estimate.logit(answered) + estimate.logit(rate[at]) - estimate.logit(then)
+    probability[at] = 1.0 / (1.0 + np.exp(-odds))
+    return estimate.clipped(probability), dict.fromkeys(at, how)
 
 
 def unknown(rows: Rows, board: Board, now_ms: int) -> Prior:
@@ -220,15 +243,31 @@ def _like(board: Board, asked: Asked, words: Worded | None) -> Near:
     return Near([asked.task, *near.tasks], np.r_[1.0, near.cosine])
 
 
+def _left_out(rows: Rows, tenant: str, standing: Standing, near: Near, only: bytes | None) -> list[tuple[bytes, Brief]]:
+    """The procedure asked about, or those tried at such tasks, the nearest first, if the board has them not."""
+    wanted = dict.fromkeys([only] if only is not None else [])
+    if only is None:
+        for found in rows.tried(tenant, near.tasks, TRIED_MAX):
+            wanted |= dict.fromkeys(procedure for procedure, _ in found if procedure not in standing.row)
+            if len(wanted) >= WEIGHED_MAX:
+                break
+    wanted = dict.fromkeys(each for each in list(wanted)[:WEIGHED_MAX] if each not in standing.row)
+    return list(ranks.read(rows, tenant, list(wanted)))
+
+
 @dataclass(slots=True)
 class _Tried:
+    """Runs of each procedure at tasks like the one asked about, counted by how near they are, and at that one."""
+
     won: Floats
     runs: Floats
+    same_won: Floats
+    same_runs: Floats
     seen: dict[int, list[Seen]]
 
 
-def _near(rows: Rows, asked: Asked, standing: Standing, near: Near) -> _Tried:
-    """What procedures did at these tasks, each run counted by how near it is."""
+def _near(rows: Rows, asked: Asked, standing: Standing, near: Near, worths: Worths) -> _Tried:
+    """What procedures did at these tasks."""
     seen: dict[int, list[Seen]] = {}
     at: list[int] = []
     tallies: list[Tally] = []
@@ -246,14 +285,12 @@ def _near(rows: Rows, asked: Asked, standing: Standing, near: Near) -> _Tried:
             of.append(number)
             seen.setdefault(place, []).append(Seen(row.latest, task, cosine))
     won, runs = decayed(tallies, asked.now_ms)
-    weight = estimate.near(near.cosine)[np.array(of, dtype=np.intp)]
-    size = len(standing.runs)
-    places = np.array(at, dtype=np.intp)
-    return _Tried(
-        _summed(places, weight * won, size),
-        _summed(places, weight * runs, size),
-        seen,
-    )
+    whose = np.array(of, dtype=np.intp)
+    same = whose == near.tasks.index(asked.task)
+    weight = np.where(same, 0.0, worths.near * estimate.near(near.cosine)[whose])
+    places, size = np.array(at, dtype=np.intp), len(standing.runs)
+    summed = partial(_summed, places, size=size)
+    return _Tried(summed(weight * won), summed(weight * runs), summed(same * won), summed(same * runs), seen)
 
 
 def _weighed(standing: Standing, rate: Floats, near_runs: Floats, only: bytes | None) -> NDArray[np.intp]:
@@ -264,7 +301,7 @@ def _weighed(standing: Standing, rate: Floats, near_runs: Floats, only: bytes | 
     rows = np.flatnonzero(standing.there)
     if len(rows) <= WEIGHED_MAX:
         return rows
-    tried = rows[near_runs[rows] > 0]  # few of them: to choose among many zeros takes ten times as long
+    tried = np.flatnonzero(standing.there & (near_runs > 0))  # few: to choose among many zeros takes ten times as long
     return np.union1d(rows[_most(rate[rows])], tried[_most(near_runs[tried])])
 
 
@@ -278,16 +315,17 @@ def _most(of: Floats) -> NDArray[np.intp]:
 
 
 def _in_context(
-    rows: Rows, asked: Asked, standing: Standing, weighed: NDArray[np.intp], rate: Floats
+    rows: Rows, board: Board, asked: Asked, standing: Standing, weighed: NDArray[np.intp], rate: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """The rate of each in this context, decayed runs that it rests on, and plain runs.
 
     A run counts the share of the asked values that it was made in; with one value, whether it was.
     """
     pairs = pairs_of(asked.context)[:PAIRS_MAX]
-    held = [prefix(asked.tenant) + standing.keys[row] + CONTEXT for row in weighed]
-    keys = [start + of for of in map(hashed, pairs) for start in held]
-    found = [(at, decode_share(raw).tally) for at, raw in enumerate(rows.store.get_many("shares", keys)) if raw]
+    keys = [standing.keys[row] for row in weighed]
+    shares = [CONTEXT + hashed(pair) for pair in pairs]
+    told = [board.shares.of(share, keys, partial(rows.shared, asked.tenant, share)) for share in shares]
+    found = [(at, tally) for at, tally in enumerate(chain.from_iterable(told)) if tally is not None]
     each_won, each_runs = decayed([tally for _, tally in found], asked.now_ms)
     at = np.array([at for at, _ in found], dtype=np.intp)
     plain = np.zeros((len(pairs), len(weighed)))
@@ -297,6 +335,13 @@ def _in_context(
     runs = _summed(place, each_runs / max(1, len(pairs)), len(weighed))
     fewest = plain.min(axis=0) if pairs else np.zeros(len(weighed))
     return estimate.shrunk(won, runs, rate, estimate.CONTEXT_RUNS), runs, fewest
+
+
+def _by_agent(rows: Rows, board: Board, asked: Asked, keys: list[bytes]) -> tuple[Floats, Floats]:
+    """Decayed successes and runs of each procedure by the agent who asks."""
+    share = AGENT + hashed(asked.agent or "")
+    told = board.shares.of(share, keys, partial(rows.shared, asked.tenant, share))
+    return decayed([tally if tally is not None else Tally() for tally in told], asked.now_ms)
 
 
 def _summed(places: NDArray[np.intp], amounts: Floats, size: int) -> Floats:
@@ -310,6 +355,6 @@ def decayed(tallies: Sequence[Tally], now_ms: int) -> tuple[Floats, Floats]:
     return as_of(held[:, 0], held[:, 1], now_ms), as_of(held[:, 2], held[:, 3], now_ms)
 
 
-def asked_of(tenant: str, task: str, vector: Vectors, context: dict[str, str], now_ms: int) -> Asked:
-    """A question about a task."""
-    return Asked(tenant, task, hashed(task), vector, context, now_ms)
+def asked_of(tenant: str, task: str, vector: Vectors, context: dict[str, str], agent: str | None, now_ms: int) -> Asked:
+    """A question about a task, asked by or for an agent, if one is named."""
+    return Asked(tenant, task, hashed(task), vector, context, agent, now_ms)

@@ -108,13 +108,14 @@ class Exports:
             raise RequestFailed(
                 "unavailable", "procedures are being counted anew after a forget; try again in a minute"
             )
-        standing = self._boards.get(asked.tenant).standing(0)
+        board = self._boards.get(asked.tenant)
+        standing = board.standing(0)
         found = zip(standing.names, standing.all_runs, standing.all_won, strict=False)
         counts = {name: Shared(float(runs), float(won)) for name, runs, won in found if name and runs}
         version = self._at(place).rseq
         key = self._secret() if asked.epsilon else ""
         export = federation.exported(asked.source, version, counts, asked.epsilon, f"{key}\0{asked.tenant}")
-        kept = export, len(counts) - len(export.procedures)
+        kept = export, len(counts) - len(export.procedures) + board.left_out
         with self._lock:
             self._kept[_Key(asked.tenant, version, asked.source, asked.epsilon)] = kept
             while len(self._kept) > _KEPT_MAX:

@@ -84,11 +84,11 @@ class Forgetting:
         scanned = self._rows.store.scan("definitions", prefix(tenant) + procedure)
         defined = any(key not in undefined for key, _ in scanned)
         if not gone:
-            write_procedure(batch, tenant, procedure, old, news, defined=defined)
+            write_procedure(batch, tenant, procedure, old, old, news, defined=defined)
             return 0
         left = Remaining(tenant, procedure, touched(tenant, procedure, gone))
         looked = left.count(self._rows.runs(tenant, procedure), self._rules, {rseq for rseq, _ in gone})
-        left.write(batch, old.name, news, defined=defined)
+        left.write(batch, old, news, defined=defined)
         return looked
 
     def _untask(self, batch: WriteSet, tenant: str, tasks: Counter[bytes], news: News) -> None:
@@ -103,5 +103,6 @@ class Forgetting:
                 continue
             batch.delete("tasks", key)
             batch.delete("vectors", key)
+            batch.delete("arrivals", place_key(tenant, row.place))
             self._drop(batch, tenant, row.place, task)
             news.tasks[task] = None

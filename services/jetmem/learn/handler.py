@@ -14,6 +14,7 @@ import msgspec
 from jetmem.domain import keys
 from jetmem.domain.procedures.crystals import RULES, Rules
 from jetmem.domain.procedures.run import Ran
+from jetmem.learn import ranks
 from jetmem.learn.core import Defined, defined_of, run_of
 from jetmem.learn.counting import Counting
 from jetmem.learn.forgetting import Forgetting
@@ -30,6 +31,8 @@ from jetmem.runtime.store import WriteSet
 from jetmem_schemas.internal import Entry, Forgotten, Head, VectorsReady
 
 _forgotten = msgspec.msgpack.Decoder(Forgotten).decode
+#: Entries of forgets in one write: of each up to 500 runs are read, and stand in memory as long.
+_FORGOT_AT_ONCE: Final = 4
 #: Row in `meta` of what must be finished on the next start if we die in it.
 _REMODEL: Final = b"remodel"
 
@@ -82,7 +85,8 @@ class Learner:
         for entry in entries:
             if entry.rseq <= self.at[part].rseq:
                 continue
-            if run and (entry.kind == "forgot") != (run[-1].kind == "forgot"):
+            forgot = entry.kind == "forgot"
+            if run and (forgot != (run[-1].kind == "forgot") or (forgot and len(run) == _FORGOT_AT_ONCE)):
                 self._apply_run(part, run)
                 run = []
             run.append(entry)
@@ -138,6 +142,7 @@ class Learner:
         batch = self.rows.store.batch()
         news: dict[str, News] = {}
         self.recounts.slice(batch, news)
+        self._total(batch, news)
         if news:
             self.rows.store.write(batch, sync=False)
             for tenant, each in news.items():
@@ -146,12 +151,17 @@ class Learner:
 
     def _write(self, batch: WriteSet, part: int, at: Head, news: Mapping[str, News]) -> None:
         self.rows.set_position(batch, part, at)
+        self._total(batch, news)
         self.rows.store.write(batch, sync=False)
         self.vectors.written()
         for tenant, each in news.items():
             self._tell(tenant, each)
         self.at[part] = at
         crashpoint("learn:after-store")
+
+    def _total(self, batch: WriteSet, news: Mapping[str, News]) -> None:
+        for tenant, each in news.items():
+            ranks.write_totals(batch, self.rows, tenant, each)
 
     # --- vectors
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn.rows import ProcedureRow
+from jetmem.learn.rows import ProcedureRow, Totals
 from jetmem_schemas.waves import Topic
 
 
@@ -36,12 +36,18 @@ class News:
         tasks: Vectors, float32; of new tasks that have theirs.
         waves: What runs did, in the order of the log.
         erased: Whether runs or definitions were erased.
+        sizes: Bytes of the procedures' rows.
+        counted: What their rows add to what all procedures come to.
+        totals: What those come to; None where none changed.
     """
 
     procedures: dict[bytes, ProcedureRow | None] = field(default_factory=dict)
     tasks: dict[bytes, bytes | None] = field(default_factory=dict)
     waves: list[Wave] = field(default_factory=list)
     erased: bool = False
+    sizes: dict[bytes, int] = field(default_factory=dict)
+    counted: Totals = field(default_factory=Totals)
+    totals: Totals | None = None
 
 
 class Hears(Protocol):

@@ -23,14 +23,16 @@ from jetmem.runtime.store import Store, WriteSet
 from jetmem_schemas.internal import Head
 from jetmem_schemas.subjects import partition_of
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 #: runs: RunRow by (procedure, rseq) · places: what an entry was, and of which procedure, by rseq · procedures:
 #: ProcedureRow · definitions: Defined by (procedure, rseq) · shares: ShareRow by (procedure, agent or context value) ·
 #: tried: TriedRow by (task, context, procedure) · tasks: TaskRow · vectors: by task, with a mark · pending: task by the
-#: run it came with: lacks its vector · recounts: what a forget left to be counted anew (`recounting`) · meta:
+#: run it came with: lacks its vector · arrivals: task by the run it came with · ranks: procedures by how much they are
+#: used, and what all of them come to (`ranks`) · recounts: what a forget left to be counted anew (`recounting`) · meta:
 #: checkpoints, model, what is half done.
 FAMILIES: Final = (
-    "runs", "places", "procedures", "definitions", "shares", "tried", "tasks", "vectors", "pending", "recounts", "meta",
+    "runs", "places", "procedures", "definitions", "shares", "tried", "tasks", "vectors", "pending", "arrivals",
+    "ranks", "recounts", "meta",
 )  # fmt: skip
 AT: Final = b"at:"
 HASH_BYTES: Final = 16
@@ -98,12 +100,12 @@ class Brief(msgspec.Struct, frozen=True, array_like=True, gc=False):
     crystal: _BriefCrystal = _BriefCrystal()
 
 
-class _Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A `TaskRow` whose text is passed over."""
+class Totals(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What all procedures of a tenant come to."""
 
-    text: msgspec.Raw
-    runs: int
-    place: int
+    procedures: int = 0
+    runs: int = 0
+    successes: int = 0
 
 
 class ShareRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -143,8 +145,7 @@ decode_share = msgspec.msgpack.Decoder(ShareRow).decode
 decode_tried = msgspec.msgpack.Decoder(TriedRow).decode
 decode_task = msgspec.msgpack.Decoder(TaskRow).decode
 _outcomes = msgspec.msgpack.Decoder(Outcomes).decode
-_brief = msgspec.msgpack.Decoder(Brief).decode
-_place = msgspec.msgpack.Decoder(_Place).decode
+decode_brief = msgspec.msgpack.Decoder(Brief).decode
 _defined = msgspec.msgpack.Decoder(Defined).decode
 
 
@@ -259,10 +260,11 @@ class Rows:
         found = self.store.get_many("runs", [run_key(tenant, procedure, rseq) for rseq in rseqs])
         return [(rseq, _run(raw)) for rseq, raw in zip(rseqs, found, strict=True) if raw]
 
-    def runs_of(self, tenant: str, places: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes, RunRow]]:
-        """Those of (number, procedure) that are there, with both."""
+    def runs_of(self, tenant: str, places: Sequence[tuple[int, bytes]]) -> tuple[list[tuple[int, bytes, RunRow]], int]:
+        """Those of (number, procedure) that are there, with both; and how many bytes they are stored in."""
         found = self.store.get_many("runs", [run_key(tenant, procedure, rseq) for rseq, procedure in places])
-        return [(rseq, name, _run(raw)) for (rseq, name), raw in zip(places, found, strict=True) if raw]
+        held = [(rseq, name, _run(raw)) for (rseq, name), raw in zip(places, found, strict=True) if raw]
+        return held, sum(len(raw) for raw in found if raw)
 
     def procedure(self, tenant: str, procedure: bytes) -> ProcedureRow | None:
         """A procedure."""
@@ -272,7 +274,7 @@ class Rows:
     def procedures(self, tenant: str) -> Iterator[tuple[bytes, Brief]]:
         """Every procedure of a tenant, in brief."""
         for key, raw in self.store.scan("procedures", prefix(tenant)):
-            yield key[-HASH_BYTES:], _brief(raw)
+            yield key[-HASH_BYTES:], decode_brief(raw)
 
     def definition(self, tenant: str, procedure: bytes) -> Defined | None:
         """The newest definition of a procedure."""
@@ -285,6 +287,17 @@ class Rows:
         for _, raw in self.store.scan("shares", prefix(tenant) + procedure + kind):
             yield decode_share(raw)
 
+    def shared(self, tenant: str, share: bytes, procedures: Sequence[bytes]) -> list[Tally | None]:
+        """Shares of procedures by one agent or in one context value (`share_of`), in the order asked."""
+        start = prefix(tenant)
+        found = self.store.get_many("shares", [start + each + share for each in procedures])
+        return [decode_share(raw).tally if raw else None for raw in found]
+
+    def shares_of(self, tenant: str, procedure: bytes, kind: bytes, names: Sequence[str]) -> list[ShareRow]:
+        """Those of these names that are there."""
+        found = self.store.get_many("shares", [share_key(tenant, procedure, kind, name) for name in names])
+        return [decode_share(raw) for raw in found if raw]
+
     def tried(self, tenant: str, tasks: Sequence[bytes], most: int) -> Iterator[list[tuple[bytes, Outcomes]]]:
         """(procedure, what came of it) of what was tried at each task, in the order asked; at most so many of each."""
         start = prefix(tenant)
@@ -296,14 +309,14 @@ class Rows:
         found = self.store.get_many("tasks", [prefix(tenant) + task for task in tasks])
         return [decode_task(raw) if raw else None for raw in found]
 
-    def places(self, tenant: str) -> Iterator[tuple[int, bytes]]:
-        """(entry it came with, task) of every task of a tenant."""
-        for key, raw in self.store.scan("tasks", prefix(tenant)):
-            yield _place(raw).place, key[-HASH_BYTES:]
+    def arrivals(self, tenant: str) -> Iterator[bytes]:
+        """Every task of a tenant, the last that came first."""
+        for _, task in self.store.scan("arrivals", prefix(tenant), back=True):
+            yield task
 
     def varied(self, tenant: str, least: int) -> bool:
         """Whether a tenant's runs are of so many tasks."""
-        return sum(1 for _ in islice(self.places(tenant), least)) == least
+        return sum(1 for _ in islice(self.arrivals(tenant), least)) == least
 
     def vectors(self, tenant: str, tasks: Sequence[bytes]) -> list[bytes | None]:
         """Stored vectors with their marks, in the order asked."""

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from jetmem.domain import keys
-from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
+from jetmem.domain.procedures.kernels import TEXT_CHARS_MAX, Floats, Situations, Vectors
 from jetmem.domain.procedures.prediction import PROCEDURES_MAX, SITUATIONS_MAX, Sample
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn.rows import HASH_BYTES, RUN, Rows, prefix, ran
+from jetmem.learn import ranks
+from jetmem.learn.rows import HASH_BYTES, RUN, Rows, RunRow, prefix, ran
 from jetmem.runtime.store import Store
 from jetmem.runtime.stored_vectors import VECTOR_MARK, vector_of
 
-_CHUNK: Final = 1_000
+_CHUNK: Final = 500
+#: Bytes of runs, as they are stored, and of their tasks' texts: 700 of each of 20,000 runs; five times as many in
+#: memory, and the vectors beside, 31 MB of so many.
+BYTES_MAX: Final = 14_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """Runs, the oldest first, each with its procedure's name and its task's text; vectors of tasks that have them.
 
-    A function of the set of a tenant's runs, of which these are the last in the log.
+    A function of the set of a tenant's runs, of which these are the last in the log. Failures and lessons are left out,
+    long texts are cut; `keys` has the key of each task by its text.
     """
 
     runs: list[Ran]
     vectors: Mapping[str, Vectors]
+    keys: Mapping[str, bytes]
 
     @property
     def dimensions(self) -> int:
@@ -80,36 +88,35 @@ class Sampled:
 
 
 def sampled(rows: Rows, tenant: str, most: int) -> Sampled:
-    """Read the last `most` runs of a tenant."""
-    places = _last(rows.store, tenant, most)
-    names: dict[bytes, str] = {}
-    for procedure in {procedure for _, procedure in places}:
-        row = rows.procedure(tenant, procedure)
-        names[procedure] = row.name if row is not None else ""
-    found = []
-    for start in range(0, len(places), _CHUNK):
-        found += rows.runs_of(tenant, places[start : start + _CHUNK])
-    tasks = sorted({row.task for _, _, row in found})
+    """Read the last `most` runs of a tenant, or as many as `BYTES_MAX` holds."""
+    found: list[tuple[int, bytes, RunRow]] = []
     texts: dict[bytes, str] = {}
     vectors: dict[str, Vectors] = {}
-    for start in range(0, len(tasks), _CHUNK):
-        some = tasks[start : start + _CHUNK]
-        for task, held, raw in zip(some, rows.tasks(tenant, some), rows.vectors(tenant, some), strict=True):
-            if held is not None:
-                texts[task] = held.text
-                if raw and raw.startswith(VECTOR_MARK):
-                    vectors[held.text] = vector_of(raw)
-    runs = [ran(rseq, row, names[procedure], texts.get(row.task, "")) for rseq, procedure, row in found]
-    return Sampled(runs, vectors)
+    left = BYTES_MAX
+    places = _latest(rows.store, tenant, most)
+    while left > 0 and (some := list(islice(places, _CHUNK))):
+        chunk, read = rows.runs_of(tenant, some)
+        fresh = sorted({row.task for _, _, row in chunk} - texts.keys())
+        told = zip(fresh, rows.tasks(tenant, fresh), rows.vectors(tenant, fresh), strict=True)
+        for task, held, raw in told:
+            texts[task] = text = _named(task, held.text if held is not None else "")
+            if raw and raw.startswith(VECTOR_MARK) and text:
+                vectors[text] = vector_of(raw)
+        found += [(rseq, name, replace(row, failure="", lessons=())) for rseq, name, row in chunk]
+        left -= read + sum(len(texts[task]) for task in fresh)
+    every = ranks.read(rows, tenant, sorted({procedure for _, procedure, _ in found}))
+    names = {procedure: each.name for procedure, each in every}
+    runs = [ran(rseq, row, names.get(procedure, ""), texts[row.task]) for rseq, procedure, row in reversed(found)]
+    return Sampled(runs, vectors, {text: task for task, text in texts.items() if text})
 
 
-def _last(store: Store, tenant: str, most: int) -> list[tuple[int, bytes]]:
-    """(number, procedure) of the last runs, in order."""
-    found: list[tuple[int, bytes]] = []
-    start = prefix(tenant)
-    for key, raw in store.scan("places", start, back=True):
-        if raw[:1] == RUN:
-            found.append((keys.from_u64(key[-8:]), raw[1 : 1 + HASH_BYTES]))
-            if len(found) == most:
-                break
-    return found[::-1]
+def _named(task: bytes, text: str) -> str:
+    """A task's text, no longer than any study looks at; what was cut is told apart by its hash."""
+    return text if len(text) <= TEXT_CHARS_MAX else f"{text[:TEXT_CHARS_MAX]} {task.hex()}"
+
+
+def _latest(store: Store, tenant: str, most: int) -> Iterator[tuple[int, bytes]]:
+    """(number, procedure) of the last runs, the last first."""
+    found = ((key, raw) for key, raw in store.scan("places", prefix(tenant), back=True) if raw[:1] == RUN)
+    for key, raw in islice(found, most):
+        yield keys.from_u64(key[-8:]), raw[1 : 1 + HASH_BYTES]

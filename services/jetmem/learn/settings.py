@@ -18,6 +18,8 @@ class LearnSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How learn holds what it answers from.
 
     Attributes:
+        procedures_max: Procedures of a tenant that are listed and recommended, those used most of late; 0.8 kB each in
+            memory. The others answer to their names.
         tasks_max: Tasks of a tenant that are compared with a question, the newest; 2 kB each in memory.
         board_bytes_max: Memory of what questions are answered from, over all tenants; the longest unasked go first.
         study_every_s: Relations, patterns, insights and the model of success of a tenant are made again this often, at
@@ -38,8 +40,9 @@ class LearnSettings(msgspec.Struct, frozen=True, kw_only=True):
         read_threads: Questions answered at once.
     """
 
-    tasks_max: Count = 250_000
-    board_bytes_max: Annotated[int, Meta(ge=1_000_000, le=1_000_000_000_000)] = 600_000_000
+    procedures_max: Count = 20_000
+    tasks_max: Count = 200_000
+    board_bytes_max: Annotated[int, Meta(ge=1_000_000, le=1_000_000_000_000)] = 500_000_000
     study_every_s: Seconds = 30.0
     study_runs: Annotated[int, Meta(ge=100, le=1_000_000)] = 20_000
     crystal_runs_min: Annotated[int, Meta(ge=1, le=1_000_000)] = 20

@@ -6,8 +6,9 @@ somebody asks: to keep it up would cost each run a sketch and a sample more, for
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from jetmem.domain.procedures import decay, sketch, statistics
@@ -19,17 +20,34 @@ from jetmem.learn.rows import ShareRow
 from jetmem_schemas.events import rfc3339
 from jetmem_schemas.procedures import Interval, Said, Share, Spread
 
-#: Parts that one procedure's answer has, those of most runs, of so many that are looked at.
+#: Parts that one procedure's answer has, those of most runs, of so many that are looked at: any, and beside them those
+#: of most of the latest runs. Where a context has a value of its own for each run, any alone would be such values.
 SHARES: Final = 20
 SHARES_READ_MAX: Final = 2_000
+LATEST_SHARES_MAX: Final = 200
 #: Latest runs of a procedure that are read for them: some 20 ms.
 LATEST_READ_MAX: Final = 1_000
 
 
-def most_used(rows: Iterable[ShareRow]) -> list[ShareRow]:
-    """Of so many rows those of most runs."""
-    held = [row for row, _ in zip(rows, range(SHARES_READ_MAX), strict=False)]
-    return sorted(held, key=lambda row: (-row.tally.runs, row.of))[:SHARES]
+def most_used(rows: Iterable[ShareRow], beside: Iterable[ShareRow]) -> list[ShareRow]:
+    """Of so many rows, and of those beside them, those of most runs."""
+    held = {row.of: row for row in (*islice(rows, SHARES_READ_MAX), *beside)}
+    return sorted(held.values(), key=lambda row: (-row.tally.runs, row.of))[:SHARES]
+
+
+def agents_of(latest: Iterable[Ran]) -> list[str]:
+    """Agents of most of the latest runs."""
+    return _commonest(run.agent for run in latest)
+
+
+def pairs_in(latest: Iterable[Ran]) -> list[str]:
+    """Context values of most of the latest runs."""
+    return _commonest(pair for run in latest for pair in pairs_of(run.context))
+
+
+def _commonest(names: Iterable[str]) -> list[str]:
+    found = Counter(names)
+    return sorted(found, key=lambda name: (-found[name], name))[:LATEST_SHARES_MAX]
 
 
 def by_agent(rows: Sequence[ShareRow], latest: Iterable[Ran], now_ms: int) -> list[Share]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from jetmem.domain.procedures import patterns as rules
-from jetmem.domain.procedures import relations
 from jetmem.domain.procedures.insights import Insight, Works
 from jetmem.learn.study import Recurring
 from jetmem.learn.study import Related as Graph
@@ -18,30 +18,42 @@ _NEXT: int = 5
 _EXAMPLE_CHARS: int = 300
 
 
+class _Reached(NamedTuple):
+    """A procedure: by which path, how strong it is, and the kind of its last edge; None of where it begins."""
+
+    strength: float
+    path: list[str]
+    kind: schema.Relation | None
+
+
 def related(of: Graph, ask: schema.Related) -> list[RelatedProcedure]:
-    """Neighbours within so many hops, by the strongest path, over edges of the kinds asked for."""
-    graph = of.graph
-    if ask.kinds:
-        wanted = [edge for edge in of.edges if edge.kind in ask.kinds]
-        graph = relations.graph(wanted)
-    best: dict[str, tuple[float, list[str]]] = {ask.id: (1.0, [ask.id])}
-    edge = dict(best) if ask.id in graph else {}
+    """Neighbours within so many hops, by the strongest path, over edges of the kinds asked for.
+
+    A walk over the edges of what is reached, a bounded number of each: no graph of those kinds is made for a question.
+    """
+    best: dict[str, _Reached] = {ask.id: _Reached(1.0, [ask.id], None)}
+    reached = dict(best)
     for _ in range(ask.hops):
-        further: dict[str, tuple[float, list[str]]] = {}
-        for node, (strength, path) in sorted(edge.items()):
-            for target, data in graph[node].items():
-                along = strength * float(data["strength"])
-                held = max(best.get(target, (0.0, []))[0], further.get(target, (0.0, []))[0])
-                if along > held:
-                    further[target] = (along, [*path, target])
+        further: dict[str, _Reached] = {}
+        for node, (strength, path, _) in sorted(reached.items()):
+            for edge in of.leads.get(node, ()):
+                along = strength * edge.strength
+                if ask.kinds and edge.kind not in ask.kinds:
+                    continue
+                if along > max(_strength(best, edge.target), _strength(further, edge.target)):
+                    further[edge.target] = _Reached(along, [*path, edge.target], edge.kind)
         best |= further
-        edge = further
-    del best[ask.id]
+        reached = further
     found = [
-        RelatedProcedure(id=name, kind=graph[path[-2]][name]["kind"], strength=strength, path=path)
-        for name, (strength, path) in best.items()
+        RelatedProcedure(id=name, kind=kind, strength=strength, path=path)
+        for name, (strength, path, kind) in best.items()
+        if kind is not None
     ]
     return sorted(found, key=lambda each: (-each.strength, each.id))[: ask.limit]
+
+
+def _strength(of: Mapping[str, _Reached], name: str) -> float:
+    return of[name].strength if name in of else 0.0
 
 
 def patterns(of: Recurring, ask: schema.Patterns, start: int, now_ms: int) -> tuple[PatternsFound, bool]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetmem.domain.procedures import retrieval
-from jetmem.domain.procedures.kernels import Vectors
+from jetmem.domain.procedures.kernels import Floats, Vectors
 from jetmem.domain.procedures.retrieval import Wording
-from jetmem.learn.board import Near
-from jetmem.learn.rows import Rows, hashed
+from jetmem.learn.board import Board, Near
+from jetmem.learn.rows import Rows
 from jetmem.learn.sample import Sampled
 from jetmem.runtime.stored_vectors import VECTOR_MARK, vector_of
 
@@ -20,6 +20,8 @@ from jetmem.runtime.stored_vectors import VECTOR_MARK, vector_of
 ORDERED: Final = 32
 #: Words in common below which tasks are not alike: such a run would count 0.05 runs.
 LIKENESS_MIN: Final = 0.1
+#: Of a key and its place.
+_TASK_BYTES: Final = 200
 
 
 class Worded(NamedTuple):
@@ -29,6 +31,11 @@ class Worded(NamedTuple):
     tasks: list[bytes]
     row: Mapping[bytes, int]
     without: NDArray[np.bool_]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory, about: 130 MB at most, of two million characters of which no word comes twice."""
+        return self.wording.nbytes + _TASK_BYTES * len(self.tasks)
 
     def like(self, text: str, count: int, *, every: bool) -> Near:
         """Tasks that share words with a text, best first, their likeness on the scale of cosines.
@@ -48,17 +55,18 @@ class Worded(NamedTuple):
         return Near([self.tasks[row] for row in best], retrieval.stretched(likeness[best]))
 
 
-def told(of: Sampled) -> tuple[list[str], list[bool]]:
-    """Texts of a sample's tasks, and which of them lacked their vector."""
+def told(of: Sampled) -> tuple[list[str], list[bytes], list[bool]]:
+    """Texts of a sample's tasks, their keys, and which of them lacked their vector."""
     texts = sorted({run.task for run in of.runs if run.task})
-    return texts, [text not in of.vectors for text in texts]
+    return texts, [of.keys[text] for text in texts], [text not in of.vectors for text in texts]
 
 
-def worded(texts: list[str], without: list[bool], analyze: Callable[[str], list[str]]) -> Worded | None:
+def worded(
+    texts: list[str], tasks: list[bytes], without: list[bool], analyze: Callable[[str], list[str]]
+) -> Worded | None:
     """Words of tasks; None of none."""
     if not texts:
         return None
-    tasks = [hashed(text) for text in texts]
     return Worded(Wording(texts, analyze), tasks, {task: row for row, task in enumerate(tasks)}, np.array(without))
 
 
@@ -70,11 +78,14 @@ def together(by_vector: Near, by_words: Near, count: int) -> Near:
     return Near([task for task, _ in best], np.array([cosine for _, cosine in best]))
 
 
-def places(rows: Rows, tenant: str, text: str, near: Mapping[bytes, float], words: Worded | None) -> dict[bytes, int]:
+def places(
+    rows: Rows, board: Board, tenant: str, text: str, near: Mapping[bytes, float], words: Worded | None
+) -> dict[bytes, int]:
     """In which order tasks answer a question, from 0.
 
     Args:
-        rows: Where their texts and vectors are.
+        rows: Where their texts are, and vectors that the board lacks.
+        board: Of the tenant.
         tenant: Whose.
         text: Of the task asked about.
         near: Tasks with their cosines to it.
@@ -84,32 +95,36 @@ def places(rows: Rows, tenant: str, text: str, near: Mapping[bytes, float], word
     first, rest = ordered[:ORDERED], ordered[ORDERED:]
     scores = np.array([near[task] for task in first])
     if first:
-        vectors = _vectors(rows, tenant, first)
+        vectors = _vectors(rows, board, tenant, first)
         among = (vectors @ vectors.T).astype(np.float64)
         if words is not None:
-            said = _said(rows, tenant, first, words)
-            scores = scores + (said @ words.wording.of([text]).T).toarray()[:, 0]
-            among = among + (said @ said.T).toarray()
+            said = _said(rows, tenant, text, first, words)
+            scores, among = scores + said[0, 1:], among + said[1:, 1:]
         scores = retrieval.less_crowded(scores, among)
     best = [first[at] for at in np.argsort(-scores, kind="stable")]
     return {task: place for place, task in enumerate([*best, *rest])}
 
 
-def _said(rows: Rows, tenant: str, tasks: list[bytes], words: Worded) -> Any:
-    """Words of tasks, a row for each."""
-    known = [words.row[task] for task in tasks if task in words.row]
-    if len(known) == len(tasks):
-        return words.wording.known[known]
-    # some are newer, or older, than the sample
-    return words.wording.of([each.text if each else "" for each in rows.tasks(tenant, tasks)])
+def _said(rows: Rows, tenant: str, text: str, tasks: list[bytes], words: Worded) -> Floats:
+    """Products of the words of every two, of a text first and then of tasks."""
+    fresh = [at for at, task in enumerate(tasks) if task not in words.row]  # newer, or older, than the sample
+    known = [at for at, task in enumerate(tasks) if task in words.row]
+    texts = [each.text if each else "" for each in rows.tasks(tenant, [tasks[at] for at in fresh])]
+    found = words.wording.products([text, *texts], [words.row[tasks[at]] for at in known])
+    order = np.r_[0, np.argsort([*fresh, *known]) + 1]
+    return np.asarray(found[np.ix_(order, order)])
 
 
-def _vectors(rows: Rows, tenant: str, tasks: list[bytes]) -> Vectors:
+def _vectors(rows: Rows, board: Board, tenant: str, tasks: list[bytes]) -> Vectors:
     """A row for each, zeros where there is none."""
-    found = [vector_of(raw) if raw and raw.startswith(VECTOR_MARK) else None for raw in rows.vectors(tenant, tasks)]
-    length = max((len(each) for each in found if each is not None), default=1)
+    found = board.vectors(tasks)
+    lacking = [task for task in tasks if task not in found]
+    for task, raw in zip(lacking, rows.vectors(tenant, lacking), strict=True):
+        if raw and raw.startswith(VECTOR_MARK):
+            found[task] = vector_of(raw)
+    length = max((len(each) for each in found.values()), default=1)
     made = np.zeros((len(tasks), length), dtype=np.float32)
-    for at, each in enumerate(found):
-        if each is not None:
-            made[at, : len(each)] = each
+    for at, task in enumerate(tasks):
+        if task in found:
+            made[at, : len(found[task])] = found[task]
     return made

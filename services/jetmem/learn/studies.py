@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
@@ -22,8 +22,10 @@ import numpy as np
 
 from jetmem.adapters.aside import aside
 from jetmem.adapters.tantivy_text import analyze
+from jetmem.domain.procedures import repeats
 from jetmem.domain.procedures.kernels import Vectors
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN, HOWS, Sample
+from jetmem.domain.procedures.repeats import Worths
 from jetmem.learn import similar, study
 from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import rates
@@ -31,6 +33,7 @@ from jetmem.learn.ports import News
 from jetmem.learn.rows import Rows, hashed
 from jetmem.learn.sample import Sampled, sampled
 from jetmem.learn.settings import LearnSettings
+from jetmem.learn.study import Model
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.scraping import at_scrape
@@ -39,15 +42,21 @@ from jetmem_schemas.internal import Head
 Kind: TypeAlias = Literal["related", "patterns", "insights", "words", "model"]
 Encode: TypeAlias = Callable[[list[str]], Awaitable[Sequence[bytes] | None]]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-#: Found of so many tenants at once, those that asked last; a model holds some 100 MB at most.
+#: Found of so many tenants at once, those that asked last, …
 _KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 64, "words": 16, "model": 6}
-#: Tasks whose words are held, of all tenants; 20,000 take some 130 MB.
-WORDED_MAX: Final = 60_000
+#: … and in so many bytes of all tenants and kinds, or the last alone. Of one tenant, words are 130 MB at most, a model
+#: 100, patterns and relations 18 each.
+BYTES_MAX: Final = 160_000_000
+#: Of insights.
+_SMALL_BYTES: Final = 500_000
+#: Samples of runs in memory at once (`sample.BYTES_MAX`).
+SAMPLES_MAX: Final = 2
 #: Who asks waits so long for what is being made, then takes what was made before.
 WAIT_S: Final = 1.2
 _NICE: Final = 10
-#: Tasks whose words are looked at in another process: 20,000 take seconds.
+#: Tasks, or characters of them, whose words are looked at in another process: 20,000 take seconds.
 _ASIDE_FROM: Final = 1_000
+_ASIDE_CHARS: Final = 200_000
 #: Definitions that embed is asked about at once: other questions wait behind them.
 _ENCODED_AT_ONCE: Final = 8
 #: What took long is made again only after so many times as long: a model may take seconds.
@@ -65,7 +74,7 @@ class Study(NamedTuple):
     """What was found, up to which entry, when (monotonic, seconds), and how long it took.
 
     `tasks`: with vectors, that it was made of; `came`: tasks of the tenant that had got theirs in this process by then;
-    `lacked`: whether some still lacked theirs.
+    `lacked`: whether some still lacked theirs; `size`: memory, about, in bytes.
     """
 
     found: Any
@@ -75,6 +84,7 @@ class Study(NamedTuple):
     tasks: int = 0
     came: int = 0
     lacked: bool = False
+    size: int = 0
 
 
 class Studies:
@@ -112,6 +122,8 @@ class Studies:
         self._told: dict[str, float] = {}
         self._lacking: dict[str, float] = {}
         self._fitting = asyncio.Semaphore(1)
+        self._wording = asyncio.Semaphore(1)
+        self._sampling = asyncio.Semaphore(SAMPLES_MAX)
         self._pool = ThreadPoolExecutor(1, "study", initializer=_be_nice)
         at_scrape(self)
 
@@ -234,6 +246,7 @@ class Studies:
         since, began, came = self._since(tenant), self._clock.monotonic(), self._came[tenant]
         try:
             found, tasks = await self._made(tenant, kind)
+            size = await asyncio.get_running_loop().run_in_executor(self._pool, _size, found)
         except Exception as error:  # an answer is missing, learning goes on
             self._failed(error)
             self._rests[tenant, kind] = self._clock.monotonic() + self._settings.study_every_s
@@ -244,22 +257,19 @@ class Studies:
         with self._lock:
             if since != self._since(tenant):
                 return  # it may be made of what was erased meanwhile
-            self._kept[tenant, kind] = Study(found, at, now, now - began, tasks, came, lacked)
+            self._kept[tenant, kind] = Study(found, at, now, now - began, tasks, came, lacked, size)
             self._kept.move_to_end((tenant, kind))
             self._put_away(kind)
 
     def _put_away(self, kind: Kind) -> None:
         """Those that nobody asked for the longest, where they are too many or too much."""
         same = [key for key in self._kept if key[1] == kind]
-        tasks = sum(map(self._worded, same))
-        while len(same) > _KEPT_MAX[kind] or (tasks > WORDED_MAX and len(same) > 1):
-            first = same.pop(0)
-            tasks -= self._worded(first)
-            del self._kept[first]
-
-    def _worded(self, key: tuple[str, Kind]) -> int:
-        found = self._kept[key].found
-        return len(found.tasks) if key[1] == "words" and found is not None else 0
+        for key in same[: max(0, len(same) - _KEPT_MAX[kind])]:
+            del self._kept[key]
+        size = sum(each.size for each in self._kept.values())
+        while size > BYTES_MAX and len(self._kept) > 1:
+            _, first = self._kept.popitem(last=False)
+            size -= first.size
 
     def _since(self, tenant: str) -> tuple[int, int]:
         return self._voids.get(tenant, 0), self._cleared
@@ -267,48 +277,57 @@ class Studies:
     async def _made(self, tenant: str, kind: Kind) -> tuple[Any, int]:
         """What is found, and the tasks with vectors that it is made of."""
         in_pool = partial(asyncio.get_running_loop().run_in_executor, self._pool)
-        if kind == "related":
-            of, defined = await in_pool(partial(self._for_related, tenant))
+        if kind == "words":
+            return await self._words(tenant)
+        if kind == "model":
+            async with self._fitting:
+                async with self._sampling:
+                    tasks, given = await in_pool(partial(self._for_model, tenant))
+                if len(given[0].situations) < CLUSTERS_MIN:
+                    return Model(None, {}, {}, given[3]), tasks
+                return await aside(study.model, *given, self._settings.boosting), tasks
+        async with self._sampling:
+            if kind != "related":
+                return await in_pool(partial(self._study, tenant, kind))
+            of, defined, said = await in_pool(partial(self._for_related, tenant))
             known = self._now(tenant, kind)
-            meanings = await self._meanings(defined.values(), known.found.meanings if known else {})
+            meanings = await self._meanings(said, known.found.meanings if known else {})
             work = partial(study.related, of, spread=self._settings.contagion, defined=defined, meanings=meanings)
             return await in_pool(work), self._tasks(of)
-        if kind == "words":
-            tasks, texts, without = await in_pool(partial(self._for_words, tenant))
-            if len(texts) < _ASIDE_FROM:
-                return await in_pool(partial(similar.worded, texts, without, analyze)), tasks
+
+    async def _words(self, tenant: str) -> tuple[Any, int]:
+        """As `_made`; of one tenant at a time."""
+        in_pool = partial(asyncio.get_running_loop().run_in_executor, self._pool)
+        async with self._wording:
+            async with self._sampling:
+                tasks, told = await in_pool(partial(self._for_words, tenant))
+            if len(told[0]) < _ASIDE_FROM and sum(map(len, told[0])) < _ASIDE_CHARS:
+                return await in_pool(partial(similar.worded, *told, analyze)), tasks
             async with self._fitting:
-                return await aside(similar.worded, texts, without, analyze), tasks
-        if kind != "model":
-            return await in_pool(partial(self._study, tenant, kind))
-        async with self._fitting:
-            tasks, given = await in_pool(partial(self._for_model, tenant))
-            if len(given[0].situations) < CLUSTERS_MIN:
-                return study.UNJUDGED, tasks
-            return await aside(study.model, *given, self._settings.boosting), tasks
+                return await aside(similar.worded, *told, analyze), tasks
 
-    def _for_words(self, tenant: str) -> tuple[int, list[str], list[bool]]:
-        """Tasks with vectors, texts of all, and which lack theirs."""
+    def _for_words(self, tenant: str) -> tuple[int, tuple[list[str], list[bytes], list[bool]]]:
+        """Tasks with vectors, texts of all, their keys, and which lack theirs."""
         of = sampled(self._rows, tenant, self._settings.study_runs)
-        return self._tasks(of), *similar.told(of)
+        return self._tasks(of), similar.told(of)
 
-    def _for_related(self, tenant: str) -> tuple[Sampled, dict[str, str]]:
-        """Runs, and what definitions of their procedures say."""
+    def _for_related(self, tenant: str) -> tuple[Sampled, dict[str, bytes], dict[bytes, str]]:
+        """Runs, and what definitions of their procedures say: its hash by procedure, the text by hash."""
         of = sampled(self._rows, tenant, self._settings.study_runs)
         found = {name: self._rows.definition(tenant, hashed(name)) for name in study.named(of)}
-        return of, {name: text for name, each in found.items() if each is not None and (text := each.text)}
+        said = {name: text for name, each in found.items() if each is not None and (text := each.text)}
+        return of, {name: hashed(text) for name, text in said.items()}, {hashed(text): text for text in said.values()}
 
-    async def _meanings(self, texts: Iterable[str], known: Mapping[str, Vectors]) -> dict[str, Vectors]:
+    async def _meanings(self, texts: Mapping[bytes, str], known: Mapping[bytes, Vectors]) -> dict[bytes, Vectors]:
         """Unit vectors of definitions; those that embed does not tell are absent, and asked for the next time."""
-        wanted = set(texts)
-        held = {text: vector for text, vector in known.items() if text in wanted}
-        lacking = sorted(wanted - held.keys())
+        held = {key: vector for key, vector in known.items() if key in texts}
+        lacking = sorted(texts.keys() - held.keys(), key=texts.__getitem__)
         for start in range(0, len(lacking), _ENCODED_AT_ONCE):
             some = lacking[start : start + _ENCODED_AT_ONCE]
-            made = await self._encode(some)
+            made = await self._encode([texts[key] for key in some])
             if made is None:
                 break
-            held |= {text: np.frombuffer(raw, dtype=np.float32) for text, raw in zip(some, made, strict=True) if raw}
+            held |= {key: np.frombuffer(raw, dtype=np.float32) for key, raw in zip(some, made, strict=True) if raw}
         return held
 
     def _study(self, tenant: str, kind: Kind) -> tuple[Any, int]:
@@ -318,17 +337,22 @@ class Studies:
             return study.recurring(of), tasks
         return study.told(of), tasks
 
-    def _for_model(self, tenant: str) -> tuple[int, tuple[Sample, list[str], dict[str, float]]]:
+    def _for_model(self, tenant: str) -> tuple[int, tuple[Sample, list[str], dict[str, float], Worths]]:
         """Tasks with vectors, and what a model is fitted to."""
         of = sampled(self._rows, tenant, self._settings.study_runs)
         sample, names = of.situations()
         standing = self._boards.get(tenant).standing(self._clock.now_ms())
         held = dict(zip(standing.names, rates(standing).tolist(), strict=True))
-        return self._tasks(of), (sample, names, held)
+        return self._tasks(of), (sample, names, held, repeats.worths(of.runs))
 
     def _tasks(self, of: Sampled) -> int:
         """Those with vectors; of a full sample more than can come: it does not grow, it moves on."""
         return len(of.vectors) if len(of.runs) < self._settings.study_runs else sys.maxsize
+
+
+def _size(found: Any) -> int:
+    size: int = getattr(found, "nbytes", _SMALL_BYTES)
+    return size
 
 
 def _be_nice() -> None:

@@ -5,8 +5,9 @@ The same sample gives the same, so that a start, another process and a forget th
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -21,7 +22,10 @@ from jetmem.domain.procedures.kernels import Vectors
 from jetmem.domain.procedures.patterns import Pattern, Steps
 from jetmem.domain.procedures.prediction import Fitted, Sample
 from jetmem.domain.procedures.relations import Edge, Together
+from jetmem.domain.procedures.repeats import Worths
+from jetmem.domain.procedures.run import Ran
 from jetmem.learn.core import pairs_of
+from jetmem.learn.rows import hashed
 from jetmem.learn.sample import Sampled
 
 #: Procedures of a graph, those that were run most: every two of them are compared.
@@ -30,19 +34,34 @@ RELATED_MAX: Final = 2_000
 TOGETHER_MAX: Final = 48
 #: Tasks that are looked at for near-equal ones: every two of them are compared.
 NEAR_EQUAL_MAX: Final = 3_000
-_NONE: Final[Mapping[str, Any]] = {}
+_NONE: Final[Mapping[Any, Any]] = {}
 #: Patterns that are kept, those that succeeded most.
 PATTERNS_MAX: Final = 5_000
+#: Rough cost in Python's objects of an edge, and of a pattern with its steps and latest runs.
+_EDGE_BYTES: Final = 150
+_PATTERN_BYTES: Final = 3_500
 
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """Procedures as a graph; `boosts` is empty unless contagion is on. `meanings`: vectors of definitions, by text."""
+    """Procedures as a graph: edges by where they lead from, in order, a bounded number of each.
 
-    graph: nx.DiGraph
-    edges: list[Edge]
+    `boosts` is empty unless contagion is on; `meanings` are vectors of definitions, by hash of their text.
+    """
+
+    leads: Mapping[str, Sequence[Edge]]
     boosts: Mapping[str, contagion.Boost] = field(default_factory=dict)
-    meanings: Mapping[str, Vectors] = field(default_factory=dict)
+    meanings: Mapping[bytes, Vectors] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory, about."""
+        return _EDGE_BYTES * sum(map(len, self.leads.values())) + sum(each.nbytes for each in self.meanings.values())
+
+    @property
+    def edges(self) -> list[Edge]:
+        """All of them."""
+        return [edge for each in self.leads.values() for edge in each]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +71,33 @@ class Recurring:
     rows: Mapping[Steps, Pattern]
     every: Pattern
 
+    @property
+    def nbytes(self) -> int:
+        """Memory, about."""
+        return _PATTERN_BYTES * len(self.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A fitted model, where each procedure is in its answers, and what their rates were when it was fitted."""
+    """A fitted model, where each procedure is in its answers, and what their rates were when it was fitted.
+
+    None of too few tasks to judge anything by. `worths` of runs at the very same task, and by the same agent.
+    """
 
     fitted: Fitted | None
     row: Mapping[str, int]
     rates: Mapping[str, float]
+    worths: Worths = field(default=Worths())
+
+    @property
+    def nbytes(self) -> int:
+        """Memory, about: as much as it is when it is sent."""
+        return len(pickle.dumps(self))
 
     @property
     def judged(self) -> bool:
         """Whether there was enough to compare candidates on what they had not seen."""
         return self.fitted is not None and bool(self.fitted.held.loss)
-
-
-#: Of too few tasks to judge anything by.
-UNJUDGED: Final = Model(None, {}, {})
 
 
 def named(of: Sampled) -> list[str]:
@@ -77,27 +106,29 @@ def named(of: Sampled) -> list[str]:
 
 
 def related(
-    of: Sampled, *, spread: bool, defined: Mapping[str, str] = _NONE, meanings: Mapping[str, Vectors] = _NONE
+    of: Sampled, *, spread: bool, defined: Mapping[str, bytes] = _NONE, meanings: Mapping[bytes, Vectors] = _NONE
 ) -> Related:
     """Relate procedures to each other.
 
     Args:
         of: Runs.
         spread: Whether success is catching.
-        defined: What definitions say, by procedure.
-        meanings: Unit vectors of what they say, by text; who has none is known by its mean task.
+        defined: Hashes of what definitions say, by procedure.
+        meanings: Unit vectors of what they say, by that hash; who has none is known by its mean task.
     """
     names = named(of)
     counted = Counter(run.procedure for run in of.runs)
     known = {name: counted[name] for name in names}
     vectors = of.means(names)
     for at, name in enumerate(names):
-        meaning = meanings.get(defined.get(name, ""))
+        meaning = meanings.get(defined.get(name, b""))
         if meaning is not None and len(meaning) == vectors.shape[1]:
             vectors[at] = meaning
     edges = relations.bounded([*relations.similar(names, vectors), *_together(of, known), *_follows(of, known)])
-    graph = relations.graph(edges)
-    return Related(graph, edges, _boosts(of, graph) if spread else {}, meanings)
+    leads: defaultdict[str, list[Edge]] = defaultdict(list)
+    for edge in edges:
+        leads[edge.source].append(edge)
+    return Related(dict(leads), _boosts(of, relations.graph(edges)) if spread else {}, meanings)
 
 
 def _most(counted: Mapping[str, int], most: int) -> list[str]:
@@ -107,13 +138,16 @@ def _most(counted: Mapping[str, int], most: int) -> list[str]:
 def _together(of: Sampled, counted: Mapping[str, int]) -> list[Edge]:
     """CONTEXT_RELATED: procedures that were tried, and succeeded, at the same or near-equal tasks, and contexts."""
     kind = _near_equal(of)
-    tried: defaultdict[str, dict[str, bool]] = defaultdict(dict)
-    for run in of.runs:
-        if run.procedure in counted:
-            for place in (
-                f"task {kind.get(run.task, run.task)}",
-                *(f"context {pair}" for pair in pairs_of(run.context)),
-            ):
+    runs = [run for run in of.runs if run.procedure in counted]
+    one: dict[bytes, str] = {}
+    several: set[bytes] = set()  # where others were tried, too: a context may have a value of its own for each run
+    for run in runs:
+        several.update(at for at in _places(run, kind, of) if one.setdefault(at, run.procedure) != run.procedure)
+    del one
+    tried: defaultdict[bytes, dict[str, bool]] = defaultdict(dict)
+    for run in runs:
+        for place in _places(run, kind, of):
+            if place in several:
                 tried[place][run.procedure] = tried[place].get(run.procedure, False) or run.success
     at: defaultdict[str, list[Mapping[str, bool]]] = defaultdict(list)
     for found in tried.values():
@@ -121,6 +155,12 @@ def _together(of: Sampled, counted: Mapping[str, int]) -> list[Edge]:
         for name in kept:
             at[name].append(kept)
     return [edge for name in sorted(at) for edge in relations.bounded(_beside(name, at[name]))]
+
+
+def _places(run: Ran, kind: Mapping[str, str], of: Sampled) -> list[bytes]:
+    """Keys of what two procedures may both have been tried at: the task, or one like it, and each context value."""
+    task = kind.get(run.task, run.task)
+    return [b"t" + of.keys.get(task, b""), *(b"c" + hashed(pair) for pair in pairs_of(run.context))]
 
 
 def _beside(name: str, places: Iterable[Mapping[str, bool]]) -> Iterator[Edge]:
@@ -204,14 +244,16 @@ def told(of: Sampled) -> list[Insight]:
     return insights.insights(sample.situations, sample.successes, sample.runs, names) if names else []
 
 
-def model(sample: Sample, names: list[str], rates: Mapping[str, float], boost: bool) -> Model:
+def model(sample: Sample, names: list[str], rates: Mapping[str, float], worths: Worths, boost: bool) -> Model:
     """Fit a model of success; whether it is used, its gate says.
 
     Args:
         sample: Outcomes, of these procedures.
         names: Procedures, in the order of the sample.
         rates: Of procedures, now.
+        worths: Of runs that came again.
         boost: Whether gradient boosting is a candidate.
     """
     fitted = prediction.fit(sample, boost=boost)
-    return Model(fitted, {name: at for at, name in enumerate(names)}, {n: rates[n] for n in names if n in rates})
+    row = {name: at for at, name in enumerate(names)}
+    return Model(fitted, row, {name: rates[name] for name in names if name in rates}, worths)

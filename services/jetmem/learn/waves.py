@@ -16,7 +16,7 @@ from jetmem.adapters.nats_shell import Shell
 from jetmem.learn.ports import News, Wave
 from jetmem.runtime import metrics
 from jetmem_schemas import subjects
-from jetmem_schemas.waves import WaveTold
+from jetmem_schemas.waves import Topic, WaveTold
 
 #: What arrived at the broker longer ago is no news: it comes by scan, or again.
 LIVE_S: Final = 15.0
@@ -35,7 +35,7 @@ class Waves:
     def __init__(self, shell: Shell, per_s: float) -> None:
         self._shell = shell
         self._per_s = per_s
-        self._waiting: deque[tuple[str, Wave]] = deque()
+        self._waiting: deque[tuple[str, Topic, WaveTold]] = deque()
         #: Per tenant, of crystals and of outcomes (which must not crowd them out): how many may be told, as of when.
         self._room: dict[tuple[str, bool], tuple[float, float]] = {}
 
@@ -47,7 +47,7 @@ class Waves:
                 continue
             crystal = wave.topic in ("crystallized", "dissolved")
             if len(self._waiting) < _WAITING_MAX and self._fits(tenant, crystal):
-                self._waiting.append((tenant, wave))
+                self._waiting.append((tenant, wave.topic, _told(wave)))
             else:
                 metrics.waves_dropped.inc()
 
@@ -71,14 +71,15 @@ class Waves:
                 await self._publish(*self._waiting.popleft())
             await asyncio.sleep(_LOOK_S)
 
-    async def _publish(self, tenant: str, wave: Wave) -> None:
-        run = wave.run
-        told = WaveTold(
-            procedure=run.procedure, agent=run.agent, strength=wave.strength, task=run.task[:_TASK_CHARS], run=run.id
-        )
+    async def _publish(self, tenant: str, topic: Topic, told: WaveTold) -> None:
         try:
-            await self._shell.nc.publish(subjects.notify(tenant, wave.topic), _encode(told))
+            await self._shell.nc.publish(subjects.notify(tenant, topic), _encode(told))
         except (nats.errors.Error, OSError) as error:
             self._shell.health.failed(error)
             return
-        metrics.waves.labels(wave.topic).inc()
+        metrics.waves.labels(topic).inc()
+
+
+def _told(wave: Wave) -> WaveTold:
+    run, task = wave.run, wave.run.task[:_TASK_CHARS]
+    return WaveTold(procedure=run.procedure, agent=run.agent, strength=wave.strength, task=task, run=run.id)

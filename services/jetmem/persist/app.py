@@ -19,6 +19,7 @@ from jetmem.adapters.nats_reader import Delivered, OrderedReader
 from jetmem.adapters.nats_shell import Endpoint, Shell
 from jetmem.adapters.nats_streams import ensure, stream_info
 from jetmem.persist import answers
+from jetmem.persist.expire import Expire
 from jetmem.persist.giving import Giver
 from jetmem.persist.handler import Applied, Recorder
 from jetmem.persist.letters import Letters
@@ -112,6 +113,8 @@ class Persist:
         others = Neighbours(shell, self.shares, self.mover)
         self.trim = Trim(shell, settings, self.recorder, self.in_writer, others)
         self.purge = Purge(shell, settings, self.recorder, *work, self.outbox, self.shares.keeps, self.mover.shares)
+        keeps, store_id, expire_s = self.shares.keeps, self.shares.store_id, settings.expire_every_s
+        self.expire = Expire(shell, expire_s, self.recorder, *work, keeps, self.reached, store_id)
         self.giver = Giver(shell, self.shares, self.mover, self.between, self.outbox, *work)
         self.letters = Letters(shell, store, self.in_writer, self.outbox.settled, self.shares.keeps)
         self._moved = asyncio.Event()
@@ -130,6 +133,8 @@ class Persist:
         shell.loop("dead letters", self._count_dead_letters)
         shell.loop("trim", self.trim.run)
         shell.loop("purge", self.purge.run)
+        if self.settings.expire_every_s:
+            shell.loop("expire", self.expire.run)
         shell.loop("partitions", self.mover.run)
         shell.loop("given away", self.mover.leave)
         shell.on_stop(self._close)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from jetmem.domain import keys
+from jetmem.persist.expiring import EXPIRES, LISTED
 from jetmem.persist.record import FAMILIES, due_row
 from jetmem.runtime.store import Store
 from jetmem_schemas import subjects
@@ -43,6 +44,7 @@ _SOURCES: Final = (
     *(_Source(family, b"") for family in FAMILIES if family not in (*_OF_TENANTS, "meta")),
     *(_Source("meta", before) for before in _META),
     _Source("purge", b""),
+    *(_Source("meta", before) for before in (EXPIRES, LISTED)),  # last: a copy that is under way goes on by number
 )
 
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from jetmem.domain import keys
-from jetmem.persist import nodes
+from jetmem.persist import expiring, nodes
 from jetmem.persist.core import IdRow
 from jetmem.persist.record import Record, Write, activity_key, copy_key, due, recent_key
 from jetmem_schemas.internal import Activity, Entry
@@ -83,6 +83,7 @@ def _unlist(write: Write, part: int, entry: Entry, known: IdRow | None) -> None:
     when = keys.time(entry.ts) + keys.u64(entry.rseq)
     batch.delete("time", prefix + when)
     batch.delete("sessions", activity_key(part, entry.tenant, entry.agent, entry.session) + when)
+    expiring.drop(batch, entry)
     _purge_repeats(write, entry.tenant, keys.under(prefix, entry.id))
 
 

@@ -14,7 +14,7 @@ from jetmem.persist import claiming
 from jetmem.persist.copying import of_part, slice_of
 from jetmem.persist.moving import Mover
 from jetmem.persist.outbox import Outbox
-from jetmem.persist.record import FORMAT, Trimming
+from jetmem.persist.record import COPIED, Trimming
 from jetmem.persist.shares import Shares
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import RequestFailed, Retryable
@@ -55,7 +55,7 @@ class Giver:
             RequestFailed: `unavailable`: it is not here, stays here, cannot be parked now, or is asked for otherwise.
         """
         self._check(part)
-        if request.format != FORMAT:
+        if request.format != COPIED:
             raise RequestFailed("unavailable", f"persist-{request.to} is of a version that keeps its record otherwise")
         if not request.token:
             await self._register(part, request.store)

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from jetmem.domain import keys
-from jetmem.persist import core, nodes
+from jetmem.persist import core, expiring, nodes
 from jetmem.persist.erase import chunks, erase
 from jetmem.persist.ports import Message
 from jetmem.persist.record import (
@@ -243,6 +243,7 @@ class Recorder:
         else:
             write.remember(candidate.tenant, candidate.id, core.IdRow(entry.rseq, candidate.hash))
             write.order(part, entry, candidate.summary)
+            expiring.put(write.batch, entry)
         metrics.persisted.labels(candidate.kind).inc()
         metrics.operations.labels("publish", "ok").inc()
 

@@ -24,7 +24,7 @@ from jetmem.persist import claiming
 from jetmem.persist.copying import BEGINNING, Place
 from jetmem.persist.handler import Recorder
 from jetmem.persist.places import Places
-from jetmem.persist.record import FORMAT, Checkpoint, Trimming
+from jetmem.persist.record import COPIED, Checkpoint, Trimming
 from jetmem.persist.shares import Copying, Shares
 from jetmem.runtime import metrics
 from jetmem.runtime.crashpoints import crashpoint
@@ -261,7 +261,7 @@ class Mover:
     async def _slice(self, part: int, copying: Copying | None) -> Copying | None:
         """One slice further; None if the owner's state is not the one that was begun with."""
         at = copying or Copying("", Checkpoint())
-        request = CopyRequest(self.me.shard, self.me.store, at.token, at.source, at.key, FORMAT)
+        request = CopyRequest(self.me.shard, self.me.store, at.token, at.source, at.key, COPIED)
         reply: CopyReply = await self._ask(part, "copy", request, CopyReply, _COPY_S)
         if reply.mismatch:
             await self._in_writer(partial(self._shares.forsake, part))

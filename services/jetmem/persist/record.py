@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from jetmem.domain import keys
+from jetmem.persist import expiring
 from jetmem.persist.core import IdRow, Summary
 from jetmem.runtime import limits
 from jetmem.runtime.store import Store, WriteSet
@@ -22,12 +23,14 @@ WHOLE: Final = 1
 SHARED: Final = 2
 #: Rows are the same in both. When rows change, all three become the next number: whoever reads those knows shards.
 FORMAT: Final = SHARED
+#: What is copied of a partition to another store: rises with the formats, and by 100 where more rows go along.
+COPIED: Final = FORMAT + 100
 #: log: entries by number · ids: IdRow by (tenant, id) · time, sessions: order of events · activity, agents: counters ·
 #: recent_*: latest first · outbox: what must still be published · unpurged: forgets whose words some file may hold ·
 #: forgets: all others · purge: messages of MEMORY to be erased, by sequence and broker time, and letters of DEAD ·
 #: repeats: further copies of a recorded id in MEMORY · nodes: the newest version of each node · versions: all of
 #: them · sources: the entries each was made from · meta: checkpoint, heads, each tenant's last forget, agents being
-#: recounted, how far MEMORY was trimmed.
+#: recounted, how far MEMORY was trimmed, which events expire when (`expiring`).
 FAMILIES: Final = (
     "log", "ids", "time", "sessions", "activity", "agents", "recent_sessions", "recent_agents",
     "outbox", "unpurged", "forgets", "purge", "repeats",
@@ -361,6 +364,9 @@ class Write:
         """Put heads and counters into the batch; returns what is to be announced once it is synced."""
         for part, head in self.heads.items():
             self.batch.put("meta", b"head:" + keys.partition(part), _encode(head))
+        for part, (first, _, _) in self.announced.items():
+            if expiring.listed(self.record.store, part) == first - 1:
+                expiring.note(self.batch, part, self.heads[part].rseq)
         for (family, key), (tenant, old, new) in self.counters.items():
             recent = "recent_sessions" if family == "activity" else "recent_agents"
             if old is not None and old.last != new.last:

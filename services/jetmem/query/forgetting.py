@@ -99,6 +99,9 @@ async def _state_of(
     covered = await stages.ask("persist", "cover", tenant, asked_at, CoverReply, patience.timeout_s(waiting=True))
     standing.seen("record", covered.checkpoint)
     if not covered.covered:  # persist cannot tell yet what it will find there
+        if await _beyond(stages, seq, patience):
+            message = "nothing was published with this sequence yet; the answer of a forget names its own, as seq"
+            raise RequestFailed("not_found", message, "seq")
         return _reply(standing, patience, "accepted", seq, 0, ["persist", *(stage.name for stage in projections)])
     known = await _known(stages, tenant, seq, patience.timeout_s())
     if not known.known:
@@ -110,6 +113,14 @@ async def _state_of(
     clean = [not waiting and await _rewritten(stages, stage, tenant, patience) for stage in projections if stage.store]
     state = "purged" if known.purged and all(clean) else "applied"
     return _reply(standing, patience, "accepted" if waiting else state, seq, known.erased, waiting)
+
+
+async def _beyond(stages: Stages, seq: int, patience: Patience) -> bool:
+    """Whether MEMORY ends before a sequence; not so long as the broker does not say."""
+    try:
+        return await stages.last_seq(patience.timeout_s()) < seq
+    except RequestFailed:
+        return False
 
 
 async def _applied_now(stages: Stages, stage: str, asked: AppliedRequest, patience: Patience) -> AppliedReply | None:

@@ -26,6 +26,9 @@ class Stages(Protocol):
     async def dead_letters(self, tenant: str, timeout_s: float) -> int:
         """How many dead letters of this tenant are stored."""
 
+    async def last_seq(self, timeout_s: float) -> int:
+        """The sequence of MEMORY's last message, of all tenants."""
+
     async def publish(self, subject: str, body: bytes, timeout_s: float) -> int:
         """Publish to MEMORY once; returns the sequence. A failure may still have stored it."""
 

@@ -144,7 +144,9 @@ class ProcedureAnswers:
         kind = Found[list[procedures.ProcedureItem]]
         found = await self._ask("procedures", tenant, asked, kind, rseq, standing, patience)
         page, cursor = _page(found.value or [], found.more, place)
-        return procedure_replies.ProceduresReply(**standing.common(patience.took_ms()), procedures=page, cursor=cursor)
+        return procedure_replies.ProceduresReply(
+            **standing.common(patience.took_ms()), procedures=page, left_out=found.left_out, cursor=cursor
+        )
 
     async def _related(
         self, tenant: str, request: procedures.Related, standing: Standing, patience: Patience

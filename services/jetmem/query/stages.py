@@ -45,6 +45,16 @@ class ShellStages:
             raise RequestFailed("unavailable", "dead letters cannot be counted now") from error
         return sum(int(count) for count in (info["state"].get("subjects") or {}).values())
 
+    async def last_seq(self, timeout_s: float) -> int:
+        """As the state of MEMORY says."""
+        try:
+            info = await api(
+                self._shell.nc, subjects.raw_stream_api("STREAM.INFO", subjects.MEMORY), timeout_s=timeout_s
+            )
+        except (ApiError, Retryable) as error:
+            raise RequestFailed("unavailable", "the broker does not say where MEMORY ends") from error
+        return int(info["state"]["last_seq"])
+
     async def publish(self, subject: str, body: bytes, timeout_s: float) -> int:
         """Publish through JetStream, without `Nats-Msg-Id`: the id is in the body (decision 0011)."""
         try:

@@ -16,6 +16,8 @@ POINTS: Final = (
     "persist:after-sync",
     "persist:after-announce",
     "persist:before-outbox-clear",
+    "expire:before-publish",
+    "expire:after-publish",
     "move:after-park",
     "move:after-slice",
     "move:after-whole",

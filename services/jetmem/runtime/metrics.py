@@ -20,6 +20,9 @@ received = Counter("jetmem_received_total", "messages taken from a stream", ["st
 emitted = Counter("jetmem_emitted_total", "messages published as a consequence", ["stage"], registry=REGISTRY)
 persisted = Counter("jetmem_persisted_total", "entries written to the record", ["kind"], registry=REGISTRY)
 duplicates = Counter("jetmem_duplicates_total", "messages recorded before, or forgotten", registry=REGISTRY)
+expired = Counter(
+    "jetmem_expired_total", "events forgotten because the time that they were to be kept is over", registry=REGISTRY
+)
 dead_letters = Counter("jetmem_dead_letters_total", "messages that cannot be recorded", ["code"], registry=REGISTRY)
 retried = Counter("jetmem_retried_total", "attempts after a failure", ["stage"], registry=REGISTRY)
 indexed = Counter("jetmem_indexed_total", "events searchable, by arm", ["arm"], registry=REGISTRY)
@@ -53,6 +56,10 @@ study_seconds = Histogram(
     buckets=_SECONDS,
     registry=REGISTRY,
 )
+procedures_left_out = Gauge(
+    "jetmem_procedures_left_out", "procedures that lists and recommendations leave out, of tenants that ask",
+    registry=REGISTRY,
+)  # fmt: skip
 models = Gauge(
     "jetmem_models", "tenants whose probabilities a model makes, by the richest that stood the test", ["model"],
     registry=REGISTRY,

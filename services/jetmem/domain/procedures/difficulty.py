@@ -75,6 +75,25 @@ class Smoother:
         """
         return np.asarray(self._root * (self._basis @ (self._seen / (self._values + noise))))
 
+    def own(self, noise: float, group: NDArray[np.intp]) -> Floats:
+        """How much each known situation's ease, smoothed, owes to its own group, (known,).
+
+        What it would be without them follows from the hat matrix (Cook and Weisberg, 1982, 2.2; for groups 3.6).
+
+        Args:
+            noise: As in `weights`.
+            group: Number of each situation's group, (known,).
+        """
+        share = self._values / (self._values + noise)
+        left: Floats = np.asarray(self._basis @ (self._seen * (1.0 - share)))
+        without = left / np.maximum(1.0 - np.square(self._basis) @ share, 1e-9)
+        sizes = np.bincount(group)
+        for each in np.flatnonzero(sizes > 1):
+            rows = np.flatnonzero(group == each)
+            some = self._basis[rows]
+            without[rows] = np.linalg.solve(np.eye(len(rows)) - (some * share) @ some.T, left[rows])
+        return np.where(self._root > 0, (without - left) / np.maximum(self._root, 1e-9), 0.0)
+
 
 def clusters(cosine: Floats, nearest: float) -> NDArray[np.intp]:
     """Number near-equal tasks alike: each joins the first leader at least `nearest` to it (Hartigan, 1975).

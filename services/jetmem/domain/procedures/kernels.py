@@ -60,12 +60,13 @@ class Contexts:
         for each in known:
             for pair in each.items():
                 self._pairs.setdefault(pair, len(self._pairs))
-        self._marks, self._sizes = self._marked(known)
+        marks, self._sizes = self._marked(known)
+        self._marks = marks.T.tocsr()
 
     def to(self, asked: Sequence[Context]) -> Floats:
         """Share of pairs in common (Jaccard), (asked, known); 0 where both are empty."""
         marks, sizes = self._marked(asked)
-        both = (marks @ self._marks.T).toarray()
+        both = (marks @ self._marks).toarray()
         return np.asarray(both / np.maximum(sizes[:, None] + self._sizes[None, :] - both, 1.0), dtype=np.float64)
 
     def _marked(self, contexts: Sequence[Context]) -> tuple[Any, Floats]:
@@ -89,20 +90,29 @@ class Kernel:
         self.known = known
         self._contexts = Contexts(known.contexts)
         self._words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-        self._texts: Any = self._words.fit_transform([each[:TEXT_CHARS_MAX] or "_" for each in known.texts])
+        texts: Any = self._words.fit_transform([each[:TEXT_CHARS_MAX] or "_" for each in known.texts])
+        self._texts: Any = texts.T.tocsr()  # by word, once: to turn it takes longer than to answer
         lengths = _lengths(known.texts)
         self._middle, self._spread = float(lengths.mean()), max(float(lengths.std()), 0.1)
         self._lengths = (lengths - self._middle) / self._spread
 
-    def to(self, asked: Situations) -> Floats:
-        """Likeness of each asked situation to each known one, (asked, known)."""
-        cosine = np.clip(asked.vectors @ self.known.vectors.T, -1.0, 1.0).astype(np.float64)
-        meaning = np.exp((cosine - 1.0) / REACH)
+    def to(self, asked: Situations, cosine: Floats | None = None, same: Floats | None = None) -> Floats:
+        """Likeness of each asked situation to each known one, (asked, known).
+
+        Args:
+            asked: Any.
+            cosine: Of their vectors to those of known ones, (asked, known); None to have it made.
+            same: Share of context in common, likewise.
+        """
+        if cosine is None:
+            cosine = (asked.vectors @ self.known.vectors.T).astype(np.float64)
+        if same is None:
+            same = self._contexts.to(asked.contexts)
+        meaning = np.exp((np.clip(cosine, -1.0, 1.0) - 1.0) / REACH)
         texts: Any = self._words.transform([each[:TEXT_CHARS_MAX] for each in asked.texts])
-        words = np.asarray((texts @ self._texts.T).toarray(), dtype=np.float64)
+        words = np.asarray((texts @ self._texts).toarray(), dtype=np.float64)
         lengths = (_lengths(asked.texts) - self._middle) / self._spread
         length = np.exp(-0.5 * np.square(lengths[:, None] - self._lengths[None, :]))
-        same = self._contexts.to(asked.contexts)
         within = SAME + SAME_MEANING * meaning + SAME_WORDS * words
         return np.asarray(MEANING * meaning + WORDS * words + LENGTH * length + same * within)
 

@@ -79,7 +79,9 @@ class Fitted:
         self.how, self.noise, self.held = how, noise, held
         self._weights, self._boosted = weights, boosted
         self._maker = Maker(sample, Kernel(sample.situations))
-        self._smooth = self._maker.smoother().weights(noise) if noise else None
+        smoother = self._maker.smoother() if noise else None
+        self._smooth = smoother.weights(noise) if smoother else None
+        self._own = smoother.own(noise, self._maker.group) if smoother else None
 
     @property
     def dimensions(self) -> int:
@@ -87,9 +89,12 @@ class Fitted:
         return int(self._maker.sample.situations.vectors.shape[1])
 
     def predict(self, asked: Situations, how: How | None = None) -> Floats:
-        """Probability of every procedure of the sample for each asked situation, (asked, procedures), clipped."""
+        """Probability of every procedure of the sample for each asked situation, (asked, procedures), clipped.
+
+        What came of runs at a very task that is asked about is left out: `repeats` tells what that is worth.
+        """
         how = how or self.how
-        parts = self._maker.parts(asked, self._smooth)
+        parts = self._maker.parts(asked, self._smooth, self._own)
         return estimate.clipped(answer(how, parts, self._weights, self._boosted))
 
 
@@ -99,6 +104,10 @@ class Maker:
     def __init__(self, sample: Sample, kernel: Kernel) -> None:
         self.sample, self.kernel = sample, kernel
         self._table = estimate.table(sample.successes, sample.runs)
+        numbers: dict[str, int] = {}
+        #: Situations of one task are a group.
+        self.group = np.array([numbers.setdefault(each, len(numbers)) for each in sample.situations.texts], np.intp)
+        self._numbers = numbers
         self._contexts = Contexts(sample.situations.contexts)
         self.rate = estimate.rates(sample.successes.sum(0), sample.runs.sum(0))
         self.ease = difficulty.ease(sample.successes, sample.runs, self.rate)
@@ -108,16 +117,24 @@ class Maker:
         """Of the known situations; `gram` if their likeness is known already."""
         return difficulty.Smoother(self.kernel.to(self.sample.situations) if gram is None else gram, self.ease)
 
-    def parts(self, asked: Situations, smooth: Floats | None, likeness: Floats | None = None) -> Parts:
-        """Rates, and ease of the asked situations by weights of `Smoother.weights`; None leaves ease out."""
-        known = self.sample
-        cosine = (asked.vectors @ known.situations.vectors.T).astype(np.float64)
+    def parts(self, asked: Situations, smooth: Floats | None, own: Floats | None = None) -> Parts:
+        """Rates, and ease of the asked situations.
+
+        Args:
+            asked: Any.
+            smooth: From `Smoother.weights`, of the sample's situations; None leaves ease out.
+            own: From `Smoother.own`, to leave out what the sample knows of the very tasks; None to count it.
+        """
+        cosine = (asked.vectors @ self.sample.situations.vectors.T).astype(np.float64)
         same = self._contexts.to(asked.contexts)
+        ease = np.zeros(len(asked)) if smooth is None else self.kernel.to(asked, cosine, same) @ smooth
+        for row, text in enumerate(asked.texts if own is not None else ()):
+            if own is not None and text in self._numbers:
+                known = np.flatnonzero(self.group == self._numbers[text])
+                here = known[same[row, known] == same[row, known].max()]
+                ease[row] -= float(own[here].mean())
+                cosine[row, known] = -1.0
         there, near = estimate.simple(self._table, self.rate, cosine, same)
-        if smooth is None:
-            ease = np.zeros(len(asked))
-        else:
-            ease = (self.kernel.to(asked) if likeness is None else likeness) @ smooth
         return Parts(np.tile(self.rate, (len(asked), 1)), there, near, self.eased(ease))
 
     def eased(self, ease: Floats) -> Floats:

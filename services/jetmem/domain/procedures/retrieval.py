@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, pairwise, repeat
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from jetmem.domain.procedures.kernels import TEXT_CHARS_MAX, Floats
@@ -37,7 +38,21 @@ STRETCH: Final = 2 / 3
 #: Characters that are looked at of all texts together, as many of each: words and pairs of words are held, some 100
 #: bytes a character.
 CHARS_MAX: Final = 2_000_000
+#: Measured: 529,105 words and pairs of words in a million cells are 128 MB.
+_CELL_BYTES: Final = 16
+_WORD_BYTES: Final = 220
 _WORD: Final = re.compile(r"\w+")
+
+
+class _Cells(NamedTuple):
+    """What a sparse matrix holds."""
+
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    values: Floats
+
+
+_NO_CELLS: Final = _Cells(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0))
 
 
 class Wording:
@@ -48,45 +63,65 @@ class Wording:
         self._analyze = analyze
         self._chars = min(TEXT_CHARS_MAX, CHARS_MAX // len(texts))
         said = [self._counts(text) for text in texts]
-        self._idf = tuple(_idf(each, len(texts)) for each in zip(*said, strict=True))
-        self._unknown = _rarity(0, len(texts))
-        stems, words = self._idf
-        self._at = [{word: at for at, word in enumerate(stems)}, {w: at + len(stems) for at, w in enumerate(words)}]
-        self.known: Any = self._rows(said)
+        seen = [Counter(chain.from_iterable(each)) for each in zip(*said, strict=True)]
+        columns = iter(range(sum(map(len, seen))))
+        self._at = [{word: next(columns) for word in sorted(each)} for each in seen]
+        rarity = [_rarity(of[word], len(texts)) for of, at in zip(seen, self._at, strict=True) for word in at]
+        self._rarity = np.array([*rarity, _rarity(0, len(texts))])  # of what they lack, whose column is -1, the last
+        self.known: Any = self._sparse(said)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory, about."""
+        return int(self.known.nnz) * _CELL_BYTES + len(self._rarity) * _WORD_BYTES
 
     def of(self, texts: Sequence[str]) -> Any:
         """Weights of words, a sparse row for each text; the product of two rows is `STEMS` + `WORDS` at most."""
-        return self._rows([self._counts(text) for text in texts])
+        return self._sparse([self._counts(text) for text in texts])
 
     def likeness(self, text: str) -> Floats:
         """Of a text to each known task, 0..1."""
         told = (self.known @ self.of([text]).T).toarray()[:, 0]
         return np.asarray(told / (STEMS + WORDS), dtype=np.float64)
 
+    def products(self, texts: Sequence[str], known: Sequence[int]) -> Floats:
+        """Products of every two rows of some texts and, after them, some known tasks: (both, both).
+
+        For few that are not many words: they are laid out as a table, in a fifth of the time of sparse rows.
+        """
+        rows, columns, values = self._cells([self._counts(text) for text in texts])
+        held = self.known[list(known)]
+        rows = np.r_[rows, np.repeat(np.arange(len(texts), len(texts) + len(known)), np.diff(held.indptr))]
+        used, places = np.unique(np.r_[columns, held.indices], return_inverse=True)
+        table = np.zeros((len(texts) + len(known), len(used)))
+        table[rows, places] = np.r_[values, held.data]
+        return table @ table.T
+
     def _counts(self, text: str) -> tuple[Counter[str], Counter[str]]:
         kept = text[: self._chars]
         words = _WORD.findall(kept.lower())
-        return Counter(self._analyze(kept)), Counter([*words, *(f"{a} {b}" for a, b in pairwise(words))])
+        return Counter(self._analyze(kept)), Counter([*words, *map(" ".join, pairwise(words))])
 
-    def _rows(self, said: Sequence[tuple[Counter[str], Counter[str]]]) -> Any:
-        cells = [(row, *cell) for row, each in enumerate(said) for cell in self._weights(each)]
-        rows, columns, values = (np.array(each) for each in zip(*cells, strict=True)) if cells else ((), (), ())
-        shape = len(said), sum(map(len, self._idf))
-        return csr_array((np.asarray(values, float), (np.asarray(rows, int), np.asarray(columns, int))), shape=shape)
+    def _sparse(self, said: Sequence[tuple[Counter[str], Counter[str]]]) -> Any:
+        rows, columns, values = self._cells(said)
+        return csr_array((values, (rows, columns)), shape=(len(said), len(self._rarity) - 1))
 
-    def _weights(self, said: tuple[Counter[str], Counter[str]]) -> Iterator[tuple[int, float]]:
-        """Of one text's words, each kind of unit length times the root of its weight."""
-        for counts, idf, at, worth in zip(said, self._idf, self._at, (STEMS, WORDS), strict=True):
-            held = {word: (1.0 + math.log(n)) * idf.get(word, self._unknown) for word, n in counts.items()}
-            length = math.sqrt(sum(each * each for each in held.values()))
-            for word, value in held.items():
-                if word in at:
-                    yield at[word], value / length * math.sqrt(worth)
+    def _cells(self, said: Sequence[tuple[Counter[str], Counter[str]]]) -> _Cells:
+        """Weights of the words of some texts."""
+        kinds = zip(zip(*said, strict=True), self._at, (STEMS, WORDS), strict=False)  # of no texts there are none
+        found = [self._weights(counted, at, worth) for counted, at, worth in kinds]
+        return _Cells(*map(np.concatenate, zip(*found, strict=True))) if found else _NO_CELLS
 
-
-def _idf(said: Sequence[Counter[str]], texts: int) -> dict[str, float]:
-    seen = Counter(word for each in said for word in each)
-    return {word: _rarity(seen[word], texts) for word in sorted(seen)}
+    def _weights(self, counted: Sequence[Counter[str]], at: Mapping[str, int], worth: float) -> _Cells:
+        """Of one kind of words, each text's of unit length times the root of what the kind is worth."""
+        words = list(chain.from_iterable(counted))
+        rows = np.repeat(np.arange(len(counted)), [len(each) for each in counted])
+        columns = np.fromiter(map(at.get, words, repeat(-1)), np.intp, len(words))
+        counts = np.fromiter(chain.from_iterable(each.values() for each in counted), np.float64, len(words))
+        values = (1.0 + np.log(counts)) * self._rarity[columns]
+        lengths = np.sqrt(np.bincount(rows, np.square(values), len(counted)))
+        known = columns >= 0
+        return _Cells(rows[known], columns[known], (values / lengths[rows] * math.sqrt(worth))[known])
 
 
 def _rarity(seen: int, texts: int) -> float:
