@@ -136,6 +136,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         how: The estimate that answered; `none`: nothing is known, the probability is the prior.
+        model: Version of the fitted model that answered, or chose to answer by plain rates: the number, in the log of
+            the tenant's partition, of the entry up to which it counts; 0 if none did.
         runs: Runs of the procedure.
         successes: Those that succeeded.
         in_context: Runs of it in this context.
@@ -146,6 +148,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     how: How
+    model: int = 0
     runs: int
     successes: int
     in_context: int = 0

@@ -86,7 +86,8 @@ class Found(msgspec.Struct, Generic[T], frozen=True):
     """What learn found, and up to where it has learnt.
 
     `value` is None where there is no such procedure; `more`: items follow the page. `degraded`: tasks were compared
-    without vectors, for they lack. `left_out`: of a list of procedures, those that it leaves out.
+    without vectors, for they lack. `left_out`: of a list of procedures, those that it leaves out. `fitting`: the model
+    of success is being fitted, and there is none yet.
     """
 
     value: T | None
@@ -94,6 +95,7 @@ class Found(msgspec.Struct, Generic[T], frozen=True):
     more: bool = False
     degraded: bool = False
     left_out: int = 0
+    fitting: bool = False
 
 
 class RecommendFound(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from harness.persist_process import PersistProcess
 from harness.pipeline import MODEL, FakeEmbed, Pipeline, quiet
 from harness.seeds import SEED
 from harness.waiting import until, until_async
+from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.index.settings import IndexSettings
 from jetmem.runtime.crashpoints import POINTS
 from jetmem_schemas import subjects
@@ -25,8 +26,14 @@ from jetmem_schemas.procedures_asked import Found, OneAsk, RecommendAsk, Recomme
 
 OWN_POINTS = [point for point in POINTS if point.startswith("learn:")]
 TENANTS = ("acme", "zoo")
+#: Nobody ran them: a model tells what they are like.
+NEW = ("quite another matter", "quite another matter hopeless")
 NAMES = ("plan", "code", "test", "guess")
-TASKS = tuple(f"{verb} the {thing}" for verb in ("fix", "write", "read") for thing in ("parser", "poem", "lexer"))
+#: Each quite another one, of which half are hard for everybody: so many that a model is fitted, and answers.
+TASKS = tuple(
+    " ".join(f"{word}{number}" for word in ("fix", "the", "old", "parser")) + " hopeless" * (number % 2)
+    for number in range(2 * CLUSTERS_MIN)
+)
 
 
 class Load:
@@ -54,11 +61,10 @@ class Load:
                     del self.held[tenant][id_]
 
     async def ran(self, tenant, id_):
-        name, success = self.random.choice(NAMES), self.random.random() < 0.6
+        name, task = self.random.choice(NAMES), self.random.choice(TASKS)
+        success = self.random.random() < (0.1 if "hopeless" in task else 0.9)
         self.held[tenant][id_] = (name, success)
-        task = self.random.choice(TASKS) + self.random.choice(
-            ["", "", f" of {id_}"]
-        )  # new ones go on asking for vectors
+        task += self.random.choice(["", "", f" of {id_}"])  # new ones go on asking for vectors
         body = {
             "task": task, "success": success, "procedure": name, "id": id_,
             "steps": [{"tool": tool} for tool in ("read", "edit")], "context": {"lang": self.random.choice("ab")},
@@ -84,40 +90,67 @@ async def caught_up(line, load):
         await until_async(done, f"{tenant} is learnt", 60)
 
 
+def still(told):
+    """What does not move with the clock."""
+    return msgspec.structs.replace(told, decayed_runs=0.0, decayed_successes=0.0, posterior=None)
+
+
 async def known(line, tenant):
-    """Everything that can be asked; of intervals and probabilities, what does not move with the clock."""
-    found = {}
+    """Everything that can be asked, but what moves with the clock; and probabilities, which hardly do."""
+    found, chances = {}, {}
     for name in NAMES:
         asked = OneAsk(tenant, ProcedureAsk(id=name))
         reply = await line.ask("learn", "procedure", asked, Found[ProcedureDetail], tenant=tenant)
-        shares = {each: [still(share) for share in getattr(reply.value, each)] for each in ("by_agent", "by_context")}
-        found[name] = msgspec.structs.replace(still(reply.value), **shares)
+        parts = {part: [still(each) for each in getattr(reply.value, part)] for part in ("by_agent", "by_context")}
+        found[name] = msgspec.structs.replace(still(reply.value), **parts)
     encoder = line.embed.encoder
-    for task in TASKS:
+    for task in (*TASKS, *NEW):
         vector = bytes(encoder.encode([task])[0].tobytes())
         asked = RecommendAsk(tenant, Recommend(task=task, context={"lang": "a"}, k=9), vector, MODEL)
         reply = await line.ask("learn", "recommend", asked, Found[RecommendFound], tenant=tenant)
-        assert not reply.degraded
+        assert not (reply.degraded or reply.fitting)
         found[task] = {each.id: (each.why, each.steps, each.failures) for each in reply.value.procedures}
-    return found
+        chances |= {(task, each.id): each.probability for each in reply.value.procedures}
+        assert task in TASKS or {each.why.how for each in reply.value.procedures} == {"difficulty"}
+    return found, chances
 
 
-def still(of):
-    return msgspec.structs.replace(of, decayed_runs=0.0, decayed_successes=0.0, posterior=None)
+async def modelled(line, tenant):
+    """Whether a model answers; who asks has it made."""
+    vector = bytes(line.embed.encoder.encode([NEW[0]])[0].tobytes())
+    asked = RecommendAsk(tenant, Recommend(task=NEW[0]), vector, MODEL)
+    reply = await line.ask("learn", "recommend", asked, Found[RecommendFound], tenant=tenant)
+    made = {each.why.model for each in reply.value.procedures} != {0}
+    assert made != reply.fitting, "an answer that lacks the model says so"
+    return made
 
 
-async def judged(line, load, again):
-    """Counts are those of the runs that were not forgotten; from nothing the same is learnt."""
-    await caught_up(line, load)
-    told = {tenant: await known(line, tenant) for tenant in TENANTS}
-    for tenant in TENANTS:
-        for name in NAMES:
-            mine = [success for which, success in load.held[tenant].values() if which == name]
-            assert (told[tenant][name].runs, told[tenant][name].successes) == (len(mine), sum(mine))
+async def killed_again(line, load, again, *, emptied=False):
+    """What is known after one more kill, by a model of all runs: of what was there at the start the first is made."""
+    if emptied:
+        again(emptied=True)
+        await caught_up(line, load)
     again()
     await caught_up(line, load)
     for tenant in TENANTS:
-        assert await known(line, tenant) == told[tenant]
+        await until_async(lambda tenant=tenant: modelled(line, tenant), "a model answers", 60)
+    return {tenant: await known(line, tenant) for tenant in TENANTS}
+
+
+async def judged(line, load, again):
+    """Counts are those of the runs that were not forgotten; killed again, and from nothing, the same is learnt."""
+    await caught_up(line, load)
+    told = await killed_again(line, load, again)
+    for tenant in TENANTS:
+        for name in NAMES:
+            mine = [success for which, success in load.held[tenant].values() if which == name]
+            found = told[tenant][0][name]
+            assert (found.runs, found.successes) == (len(mine), sum(mine))
+    for emptied in (False, True):
+        same = await killed_again(line, load, again, emptied=emptied)
+        for tenant in TENANTS:
+            assert same[tenant][0] == told[tenant][0]
+            assert same[tenant][1] == pytest.approx(told[tenant][1], abs=1e-5)
 
 
 def run(tmp_path, body):
@@ -133,9 +166,10 @@ def run(tmp_path, body):
                 started.append(PersistProcess(broker, line.data, stage="learn").start(**settings))
                 return started[-1]
 
-            def again():
+            def again(*, emptied=False):
                 started[-1].kill()
-                shutil.rmtree(line.data / "learn")
+                if emptied:
+                    shutil.rmtree(line.data / "learn")
                 learn()
 
             try:

@@ -35,18 +35,21 @@ class Record:
 
     entries: list[Entry] = field(default_factory=list)
 
-    def _add(self, kind: str, agent: str, session: str, name: str, ts: int, body: bytes, tenant: str) -> Entry:
+    def _add(
+        self, kind: str, agent: str, session: str, name: str, ts: int, body: bytes, tenant: str, came: int | None = None
+    ) -> Entry:
         number = len(self.entries) + 1
-        entry = Entry(number, number * 10, ts, kind, tenant, agent, session, name or f"r{number}", ts, body)
+        at = ts if came is None else came
+        entry = Entry(number, number * 10, at, kind, tenant, agent, session, name or f"r{number}", ts, body)
         self.entries.append(entry)
         return entry
 
     def ran(
         self, procedure: str, success: bool, task: str = "fix it", *, agent="alice", session="s1", id_="", ts=START,
-        tenant=TENANT, **fields: Any,
+        tenant=TENANT, came: int | None = None, **fields: Any,
     ) -> Entry:  # fmt: skip
         body = msgspec.json.encode({"task": task, "success": success, "procedure": procedure, **fields})
-        return self._add("run", agent, session, id_, ts, body, tenant)
+        return self._add("run", agent, session, id_, ts, body, tenant, came)
 
     def defined(self, name: str, *, tenant=TENANT, id_="", ts=START, **fields: Any) -> Entry:
         return self._add("procedure", "alice", name, id_, ts, msgspec.json.encode(fields), tenant)

@@ -42,12 +42,14 @@ class Taught(FakeStages):
     Attributes:
         at: Up to where it has learnt.
         blind: The tasks it knows lack their vectors.
+        fitting: It has no model of success yet.
         sees_after: Times it is asked whether it is as far, until they have them; 0: that does not change.
         padding: Words that make each item long.
     """
 
     at = Head(3, 3)
     blind = False
+    fitting = False
     sees_after = 0
     padding = ""
 
@@ -65,7 +67,7 @@ class Taught(FakeStages):
         return AppliedReply({"procedures": self.at, "tasks": Head() if self.blind else self.at}, [])
 
     def _found(self, value: Any, *, more: bool = False) -> ask.Found[Any]:
-        return ask.Found(value, self.at, more, self.blind)
+        return ask.Found(value, self.at, more, self.blind, fitting=self.fitting)
 
     def recommend(self, stage: str, tenant: str, asked: ask.RecommendAsk) -> ask.Found[ask.RecommendFound]:
         assert (asked.vector == VECTOR) == (asked.model == "model") == (asked.vector != b"")

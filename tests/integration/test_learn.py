@@ -1,12 +1,14 @@
 """learn as other stages meet it: broker, persist and learn, all real but embed."""
 
 import asyncio
+import random
 
 import msgspec
 
 from harness.files import grep
 from harness.pipeline import MODEL, FakeEmbed, pipeline
 from harness.waiting import until_async
+from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.learn.recounting import AT_ONCE
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import AppliedReply, AppliedRequest, EncodeReply, EncodeRequest, Head, StageStatus
@@ -72,14 +74,14 @@ class Learnt:
         reply = await self.line.ask("learn", "applied", request, AppliedReply, tenant=tenant)
         assert (set(reply.at), reply.late) == ({"procedures", "tasks"}, [])
 
-    async def embedded(self):
+    async def embedded(self, tenant="acme"):
         async def done():
-            return not (await self.status()).counts["pending_tasks"]
+            return not (await self.status(tenant)).counts["pending_tasks"]
 
         await until_async(done, "every task has its vector")
 
-    async def status(self):
-        return await self.line.ask("learn", "status", {"tenant": "acme"}, StageStatus)
+    async def status(self, tenant="acme"):
+        return await self.line.ask("learn", "status", {"tenant": tenant}, StageStatus, tenant=tenant)
 
     def vector(self, task):
         return bytes(self.line.embed.encoder.encode([task])[0].tobytes())
@@ -314,6 +316,48 @@ def test_without_vectors_it_answers_by_what_is_known_and_says_so(tmp_path):
         await it.embedded()
         assert not (await it.recommend(PLAIN)).degraded
         assert (await it.recommend(PLAIN, model="")).degraded
+
+    run(body, tmp_path)
+
+
+def test_until_its_first_model_is_made_it_says_that_one_lacks(tmp_path):
+    async def body(it):
+        async def fitting(tenant):
+            found = await it.recommend(PLAIN, tenant=tenant, context={"lang": "python"}, k=9)
+            return found.fitting, {each.id: (each.probability, each.why.how, each.why.model) for each in
+                                   found.value.procedures}  # fmt: skip
+
+        async def modelled():
+            lacks, told = await fitting("acme")
+            if lacks:
+                assert not any(version for _, _, version in told.values())
+            return not lacks and told
+
+        chance = random.Random(7)
+        for n in range(3 * CLUSTERS_MIN):
+            words = " ".join(f"w{chance.randrange(10**6)}" for _ in range(6))
+            for name, skill in (("good", 0.9), ("fair", 0.6)):
+                for each in range(3):
+                    success = chance.random() < skill * (1.0 if n % 2 else 0.1)
+                    seq = await it.ran(name, success, words, id=f"{name}{n}-{each}", context={"hard": n % 2})
+        await it.applied(seq)
+        await it.applied(await it.ran("good", True, PLAIN, tenant="few"), tenant="few")
+        await it.embedded()
+        await it.embedded("few")
+        assert not (await fitting("few"))[0], "too few for any model"
+        for _ in range(2):
+            await it.line.stop("learn")
+            await it.line.start("learn")
+            await it.applied(seq)
+            assert (await fitting("acme"))[0], "the first question finds none"
+            assert not (await fitting("few"))[0]
+            told = await until_async(modelled, "a model answers", 60)
+            assert {how for _, how, _ in told.values()} == {"difficulty"}
+            assert {version for *_, version in told.values()} == {await it.line.covered(seq, tenant="acme")}
+        gone = await it.line.forget(ids=["good0-0"])
+        await it.applied(gone)
+        again = await until_async(modelled, "one answers that does not hold what is erased", 60)
+        assert {version for *_, version in again.values()} == {await it.line.covered(gone, tenant="acme")}
 
     run(body, tmp_path)
 

@@ -5,10 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binomtest
+from sklearn.feature_extraction.text import CountVectorizer
 
 from jetmem.domain.procedures import contagion, crystals, decay, federation, patterns, relations, sketch, statistics
 from jetmem.domain.procedures.federation import Export, Merged, Shared
 from jetmem.domain.procedures.run import Ran
+from jetmem.learn import study
+from jetmem.learn.sample import Sampled
 
 DAY = int(decay.DAY_MS)
 NAMES = st.sampled_from(["plan", "code", "test", "ship"])
@@ -177,6 +180,36 @@ def test_patterns_are_the_same_in_any_order(runs, data):
         other = by_steps[each.steps]
         assert (each.successes, each.failures, each.shared) == (other.successes, other.failures, other.shared)
         assert (each.rate, each.lift) == pytest.approx((other.rate, other.lift), rel=1e-9)
+
+
+def mined(documents):
+    """Steps in a row are n-grams of words: how many documents hold each, as scikit-learn counts them."""
+    if len(documents) < patterns.SUCCESSES_MIN:
+        return {}
+    miner = CountVectorizer(
+        tokenizer=list, preprocessor=tuple, token_pattern=None, ngram_range=(patterns.SHORTEST, patterns.LONGEST),
+        binary=True, min_df=patterns.SUCCESSES_MIN,
+    )  # fmt: skip
+    try:
+        held = miner.fit_transform([steps[: patterns.STEPS_MAX] for steps in documents]).sum(axis=0)
+    except ValueError as error:  # nothing is that frequent
+        assert "no terms remain" in str(error) or "empty vocabulary" in str(error)
+        return {}
+    return {tuple(name.split()): int(held[0, at]) for name, at in miner.vocabulary_.items()}
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.booleans(), st.lists(NAMES, max_size=60)), min_size=3, max_size=30))
+def test_patterns_are_those_that_a_maintained_miner_finds_with_the_same_counts(told):
+    runs = [
+        Ran(id=f"r{n}", seq=n, at_ms=n, procedure="p", success=success, agent="a", steps=tuple(steps))
+        for n, (success, steps) in enumerate(told, 1)
+    ]
+    theirs = mined([run.steps for run in runs if run.success])
+    assert len(theirs) < study.PATTERNS_MAX
+    assert patterns.often([run.steps for run in runs if run.success], study.PATTERNS_MAX) == theirs.keys()
+    found = study.recurring(Sampled(runs, {}))
+    assert {steps: row.successes for steps, row in found.rows.items()} == theirs
 
 
 COUNTS = st.dictionaries(NAMES, st.builds(lambda n, s: Shared(n, n * s), st.floats(0, 300), st.floats(0, 1)))

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from jetmem.evaluation import procedures as command
 from jetmem.evaluation import procedures_cold, procedures_data, procedures_folds, procedures_retrieval
+from jetmem.evaluation import show as screen
 from jetmem.evaluation.locomo import Missing
-from jetmem.evaluation.procedures_scores import calibration, figure, picked, score
+from jetmem.evaluation.procedures_scores import BINS, RESAMPLES, Figure, auc, calibration, figure, picked, score
 
 GROUP = np.arange(4)
 
@@ -18,10 +20,11 @@ def test_scores_of_a_known_table():
     successes, runs = np.array([[1.0, 0], [0, 1], [1, 0], [1, 1]]), np.ones((4, 2))
     sure = score(successes, successes, runs, GROUP)
     assert sure.pick.value == 1.0
-    assert sure.auc == 1.0
+    assert sure.auc == Figure(1.0, 1.0, 1.0)
     assert sure.log_loss is not None
     assert sure.log_loss.value == pytest.approx(-np.log(0.98) * 2 / 2)
-    assert sure.brier == pytest.approx(0.02**2)
+    assert sure.brier is not None
+    assert sure.brier.value == pytest.approx(0.02**2)
     half = score(np.full((4, 2), 0.5), successes, runs, GROUP)
     assert half.log_loss is not None
     assert half.log_loss.value == pytest.approx(np.log(2))
@@ -34,15 +37,66 @@ def test_what_was_not_run_is_not_picked():
 
 
 def test_calibration_and_resampling():
-    assert calibration(np.array([0.25, 0.25]), np.array([0.0, 1.0])) == pytest.approx(0.25)
+    assert calibration(np.array([0.25, 0.25]), np.array([0.0, 1.0]), np.arange(2)).value == pytest.approx(0.25)
     found = figure(np.array([1.0, 0, 0, 1]), np.ones(4), np.array([0, 0, 1, 1]))
     assert found.value == 0.5
     assert found.low <= 0.5 <= found.high
 
 
+def test_intervals_are_those_of_resamples_made_one_by_one():
+    rng = np.random.default_rng(2)
+    group = rng.integers(0, 12, 40)
+    group[:12] = np.arange(12)
+    runs = rng.integers(0, 4, (40, 5)) * 1.0
+    successes = np.minimum(runs, rng.integers(0, 4, (40, 5)))
+    said = np.round(rng.uniform(0.1, 0.9, (40, 5)), 1)
+    found = score(said, successes, runs, group)
+
+    def plain(rows):
+        s, n, p = successes[rows], runs[rows], said[rows]
+        had = n > 0
+        rate, bins = s[had] / n[had], np.minimum((p[had] * BINS).astype(int), BINS - 1)
+        gaps = [abs((p[had] - rate)[bins == each].sum()) for each in range(BINS)]
+        return (
+            -(s * np.log(p) + (n - s) * np.log(1 - p)).sum() / n.sum(),
+            np.average(np.square(p[had] - rate), weights=n[had]),
+            roc_auc_score(rate > 0.5, p[had]),
+            sum(gaps) / had.sum(),
+        )
+
+    drawn = np.random.default_rng(5).integers(0, 12, (RESAMPLES, 12))
+    resampled = [plain(np.concatenate([np.flatnonzero(group == each) for each in draws])) for draws in drawn]
+    bounds = np.quantile(resampled, (0.025, 0.975), axis=0).T
+    shown = (found.log_loss, found.brier, found.auc, found.calibration)
+    for each, value, (low, high) in zip(shown, plain(np.arange(40)), bounds, strict=True):
+        assert (each.value, each.low, each.high) == pytest.approx((value, low, high))
+
+
+def test_outcomes_that_are_all_alike_have_no_area():
+    assert auc(np.array([0.2, 0.8]), np.array([True, True]), np.arange(2)) is None
+    few = auc(np.array([0.2, 0.8]), np.array([False, True]), np.arange(2))
+    assert few == Figure(1.0, 1.0, 1.0), "resamples of one kind alone tell nothing"
+
+
 def test_missing_data_is_said(tmp_path):
     with pytest.raises(Missing, match=r"tasks\.jsonl"):
         procedures_data.load(tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--plot", "--json"])
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.setattr(command, "measure", lambda *_, **__: pytest.fail("it began to measure"))
+    (tmp_path / "file").write_text("not a folder")
+    wanted = tmp_path / "file" / "figures"
+    monkeypatch.setattr("sys.argv", ["eval-procedures", option, str(wanted)])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"jetmem eval-procedures: {wanted} cannot be written (")
+    assert "Traceback" not in told
+    screen.writable(tmp_path / "new" / "figures", None)
+    assert [*(tmp_path / "new").iterdir()] == [], "the folder is made, and no file left in it"
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +129,10 @@ def test_vectors_that_mean_nothing_do_no_harm(bash):
     assert ours.value <= plain.value + command.HARM_MAX
     assert found.ways["oracle"].pick.value == pytest.approx(0.66)
     assert "reached" in command.judged(found)
-    assert len(command.folds_table(found).rows) == len(found.ways)
+    first, second = command.folds_tables(found)
+    assert (len(first.rows), len(second.rows)) == (len(found.ways), len(found.ways) - 2), "two give no probability"
+    console = screen.console()
+    assert max(console.measure(each).maximum for each in (first, second)) <= 100
     assert procedures_retrieval.measure(bash) is None
 
 

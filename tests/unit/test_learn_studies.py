@@ -22,10 +22,12 @@ from jetmem.learn.rows import hashed
 from jetmem.learn.sample import sampled
 from jetmem.learn.settings import LearnSettings
 from jetmem.learn.waves import Waves
+from jetmem_schemas.events import rfc3339
 from jetmem_schemas.internal import Head
 from jetmem_schemas.procedures import Insights, Patterns, Related
 
 DAY = 86_400_000
+HOUR = 3_600_000
 
 
 def learnt(record, **settings):
@@ -195,14 +197,15 @@ def test_a_model_is_used_as_its_gate_says():
     assert model.fitted.how == "factors"
     plain = {each.id: each for each in stage.recommend("new w1 hopeless", context={"kind": "True"}).procedures}
     asked = stage.answers.recommend(
-        TENANT, _recommend("new w1 hopeless", {"kind": "True"}), stage.vector("new w1 hopeless"), "", Learnt(model)
-    )
+        TENANT, _recommend("new w1 hopeless", {"kind": "True"}), stage.vector("new w1 hopeless"), "",
+        Learnt(model, version=77),
+    )  # fmt: skip
     fitted = {each.id: each for each in asked.procedures}
-    assert {each.why.how for each in fitted.values()} == {"difficulty"}
+    assert {(each.why.how, each.why.model) for each in fitted.values()} == {("difficulty", 77)}
     assert fitted["good"].probability < 0.5
-    assert plain["good"].why.how != "difficulty"
-    blind = stage.answers.recommend(TENANT, _recommend("x", {}), b"", "", Learnt(model))
-    assert {each.why.how for each in blind.procedures} == {"rate"}
+    assert (plain["good"].why.how, plain["good"].why.model) == ("neighbours", 0)
+    blind = stage.answers.recommend(TENANT, _recommend("x", {}), b"", "", Learnt(model, version=77))
+    assert {(each.why.how, each.why.model) for each in blind.procedures} == {("rate", 0)}, "no vector, no model"
 
 
 def test_a_fitted_answer_moves_on_with_the_rate():
@@ -391,6 +394,35 @@ def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
     asyncio.run(body())
 
 
+def test_the_first_one_is_told_apart_from_those_that_are_made_again():
+    async def body():
+        record = hard_and_easy()
+        stage = learnt(record, study_every_s=30.0)
+        at = stage.it.at[PART]
+
+        def first():
+            stage.studies.ask(TENANT, "patterns", stage.it.at[PART])
+            return stage.studies.first(TENANT, "patterns"), bool(stage.studies._making)
+
+        assert not stage.studies.first(TENANT, "patterns"), "nobody asked"
+        assert first() == (True, True)
+        assert (await stage.study("patterns")).at == at
+        record.ran("good", True, "one more")
+        stage.settle()
+        stage.clock.now += 31
+        assert first() == (False, True), "the one before answers"
+        await stage.study("patterns")
+        record.forget({"r1"})
+        stage.settle()
+        assert first() == (True, True), "what was made of the erased answers no more"
+        await stage.studies.close()
+        assert stage.rows.varied(TENANT, CLUSTERS_MIN)
+        assert not stage.rows.varied(TENANT, 3 * CLUSTERS_MIN + 2)
+        assert not stage.rows.varied("nobody", 1)
+
+    asyncio.run(body())
+
+
 def test_a_model_is_due_unasked_once_nothing_new_comes():
     stage = Stage(hard_and_easy())
     stage.read()
@@ -460,6 +492,25 @@ def test_a_procedure_crystallises_and_dissolves_and_says_so_once():
     assert stage.recommend("t1").procedures[0].why.crystal == 0
     stage.it.apply(PART, record.entries)
     assert len(stage.waves) == 62
+
+
+@pytest.mark.parametrize("odd", [None, 19, 23])
+def test_a_run_that_says_to_be_of_tomorrow_blinds_no_change_detector(odd):
+    """Two days ahead is accepted; what comes until then must count as later than what came before."""
+    record = Record()
+    for n in range(24):
+        at = START + n * 1_000
+        ahead = 47 * HOUR if n == odd else 0
+        record.ran("p", True, f"t{n}", agent=f"a{n % 3}", ts=at + ahead, came=at)
+    stage = learnt(record)
+    assert stage.procedure("p").state == "crystalline"
+    for n in range(24, 40):
+        record.ran("p", n % 3 == 0, f"t{n}", agent="a1", ts=START + n * 1_000, came=START + n * 1_000)
+    stage.settle()
+    detail = stage.procedure("p")
+    assert (detail.state, detail.crystal_why) == ("fluid", "its rate has fallen")
+    assert detail.crystal == 1
+    assert detail.crystal_since < detail.last == rfc3339(START + 39 * 1_000)
 
 
 def test_every_threshold_of_crystals_is_a_setting():

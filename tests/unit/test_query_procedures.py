@@ -59,6 +59,16 @@ def test_tasks_that_lack_their_vectors_are_said(stages):
     assert ask(stages, "recommend", task="t")["degraded"] == ["vector"]
 
 
+@pytest.mark.parametrize("verb", ["recommend", "predict"])
+def test_a_model_that_is_being_fitted_is_said_but_no_run_is_missing(stages, verb):
+    stages.fitting = True
+    early = ask(stages, verb, after=3, **QUESTIONS[verb])
+    assert (early["degraded"], early["stale"]) == (["model"], False)
+    stages.down.add("embed")
+    blind = ask(stages, verb, after=3, **QUESTIONS[verb])
+    assert (blind["degraded"], blind["stale"]) == (["vector", "model"], True)
+
+
 def test_a_chance_is_told_for_known_and_unknown_procedures(stages):
     known = ask(stages, "predict", task="t", procedure="alpha")
     assert (known["probability"], known["cold"], known["why"]["runs"]) == (0.8, False, 10)

@@ -346,7 +346,8 @@ def command(
     plan = Plan(only=wanted, data=data, events=events)
     console = screen.console()
     bench = Bench(quick(plan) if short else plan, console, Told(screen.console(stderr=True)))
-    with told(_NAME):
+    with told(_NAME, (screen.Unwritable,)):
+        screen.writable(json_file)
         report = run(bench.run())
     show_targets(console, report.sections)
     console.print(f"{report.seconds:.0f} s in all", markup=False)

@@ -99,10 +99,6 @@ def _shown(figure: Figure | None) -> str:
     return f"{figure.value:.3f} ({figure.low:.3f}–{figure.high:.3f})" if figure else "–"
 
 
-def _plain(value: float | None) -> str:
-    return f"{value:.3f}" if value is not None else "–"
-
-
 def _table(title: str, *columns: str) -> Table:
     made = Table(title=title, title_justify="left")
     for name in columns:
@@ -110,14 +106,16 @@ def _table(title: str, *columns: str) -> Table:
     return made
 
 
-def folds_table(found: Folds) -> Table:
-    """Ways beside each other."""
+def folds_tables(found: Folds) -> list[Table]:
+    """Ways beside each other; in two tables, for each figure has its interval."""
     title = f"{found.data}: {found.tasks} tasks, {found.procedures} procedures, {found.runs} runs"
-    made = _table(title, "", "log-loss", "pick", "Brier", "AUC", "calibration error")
+    first = _table(title, "", "log-loss", "pick")
+    second = _table(f"{found.data}: the same probabilities", "", "Brier", "AUC", "calibration error")
     for name, each in found.ways.items():
-        row = (_plain(each.brier), _plain(each.auc), _plain(each.calibration))
-        made.add_row(name, _shown(each.log_loss), _shown(each.pick), *row)
-    return made
+        first.add_row(name, _shown(each.log_loss), _shown(each.pick))
+        if each.log_loss:
+            second.add_row(name, _shown(each.brier), _shown(each.auc), _shown(each.calibration))
+    return [first, second]
 
 
 def judged(found: Folds) -> str:
@@ -198,7 +196,7 @@ def show(console: Console, report: Report) -> None:
     """Print everything."""
     console.print(facts(report.conditions))
     for each in report.folds:
-        console.print(folds_table(each))
+        console.print(*folds_tables(each))
         console.print(judged(each), markup=False)
         latency = report.recommend.get(each.data)
         if latency:
@@ -233,9 +231,8 @@ def command(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here, too.")] = None,
 ) -> None:
     """Measure how well runs tell which procedure works for a task."""
-    with told(_NAME, (locomo.Missing,)):
-        if plot:
-            plot.parent.mkdir(parents=True, exist_ok=True)  # told before what takes long
+    with told(_NAME, (locomo.Missing, screen.Unwritable)):
+        screen.writable(plot, json_file)
         report = measure(
             data or [*procedures_data.FOLDERS], seeds, Told(screen.console(stderr=True)), cold=cold, piped=piped
         )

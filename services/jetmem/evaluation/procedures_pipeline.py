@@ -75,7 +75,7 @@ async def measure(data: Data, say: Told) -> Piped:
                 for number, fold in enumerate(folds):
                     for row in np.flatnonzero(data.fold == number):
                         began = time.perf_counter()
-                        reply = await _ask(fold, data, int(row))
+                        reply = await _ask(fold, data, int(row), say)
                         spent.append(time.perf_counter() - began)
                         probability[row] = _row(reply, data.procedures)
                         step()
@@ -95,7 +95,7 @@ async def _found(solved: Client, data: Data, say: Told) -> Found | None:
     ranked = []
     with progress(say, f"{data.name}: looking for {len(asked)} paraphrases", len(asked)) as step:
         for row in asked:
-            reply = await _ask(solved, data, int(row))
+            reply = await _ask(solved, data, int(row), say)
             ranked.append([place[each.task] for each in reply.similar])
             step()
     return found(data, asked, ranked)
@@ -135,12 +135,13 @@ async def _learnt(fold: Client, say: Told) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
-async def _ask(fold: Client, data: Data, row: int) -> RecommendReply:
+async def _ask(fold: Client, data: Data, row: int, say: Told) -> RecommendReply:
     task, context = data.situations.texts[row], data.situations.contexts[row]
     for _ in range(_TRIES):
         reply = await fold.recommend(task, context=context, k=len(data.procedures))
         if not reply.degraded and not reply.stale:
             return reply
+        await _learnt(fold, say)  # a model takes seconds, and may have been put away
     raise Broken(f"answers about {data.tasks[row].task_id} stay degraded: {reply.degraded}, stale {reply.stale}")
 
 

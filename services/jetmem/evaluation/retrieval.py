@@ -224,7 +224,9 @@ def command(
     if not wanted or set(wanted) - set(MODES):
         fail(_NAME, f"--modes must be of {', '.join(MODES)}, not {modes!r}", 2)
     console = screen.console()
-    with told(_NAME, (locomo.Missing, locomo.BadFile)), tempfile.TemporaryDirectory(prefix="jetmem-locomo-") as scratch:
+    usage = (locomo.Missing, locomo.BadFile, screen.Unwritable)
+    with told(_NAME, usage), tempfile.TemporaryDirectory(prefix="jetmem-locomo-") as scratch:
+        screen.writable(json_file)
         folder = _converted(locomo_file, Path(scratch), console) if locomo_file else data
         work = Work(data=folder, modes=wanted, limit=limit, concurrency=concurrency)
         report = run(measure(work, Told(screen.console(stderr=True))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -20,6 +21,27 @@ _STILL_S: Final = 10.0
 _STUCK_S: Final = 120.0
 #: Where no terminal says how wide it is.
 _WIDTH: Final = 112
+
+
+class Unwritable(Exception):
+    """A file that a report goes into cannot be written; the message says which and why."""
+
+
+def writable(*paths: Path | None) -> None:
+    """Make the folders of files that are written at the end; known before what takes long.
+
+    Raises:
+        Unwritable: One of them cannot be written.
+    """
+    for path in filter(None, paths):
+        there = path.exists()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("ab").close()
+        except OSError as error:
+            raise Unwritable(f"{path} cannot be written ({error.strerror}); name another file") from error
+        if not there:
+            path.unlink()
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -304,7 +304,8 @@ def command(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here, too.")] = None,
 ) -> None:
     """Measure how much of LoCoMo's evidence a walk down the table of contents reaches."""
-    with told(_NAME, (locomo.Missing, locomo.BadFile)):
+    with told(_NAME, (locomo.Missing, locomo.BadFile, screen.Unwritable)):
+        screen.writable(json_file)
         report = run(measure(data, limit, Told(screen.console(stderr=True))))
         show(screen.console(), report)
         if json_file:

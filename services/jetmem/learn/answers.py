@@ -124,6 +124,7 @@ class Answers:
         standing = found.standing
         return Why(
             how=found.how(at),
+            model=found.model(at),
             runs=int(standing.all_runs[row]),
             successes=int(standing.all_won[row]),
             in_context=int(found.context_runs[at]),

@@ -18,6 +18,7 @@ from jetmem.adapters.projection_process import ProjectionProcess
 from jetmem.adapters.rocks import Memory
 from jetmem.domain.procedures import contagion
 from jetmem.domain.procedures.crystals import Rules
+from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.learn import shown
 from jetmem.learn.answers import Answers
 from jetmem.learn.boards import Boards
@@ -189,21 +190,17 @@ class Learn:
 
     async def _recommend(self, part: int, asked: RecommendAsk) -> Found[RecommendFound]:
         at = self._at(asked.tenant)
-        degraded = self._degraded(asked.tenant, asked.vector, asked.model)
-        vector = asked.vector if asked.model == self.rows.model() else b""
-        learnt = await self._learnt(asked.tenant, vector)
-        work = partial(self.answers.recommend, asked.tenant, asked.ask, vector, str(at.rseq), learnt)
-        found, whole = await self.process.in_reader(partial(self._compared, asked.tenant, work))
-        return Found(found, at, degraded=degraded or not whole)
+
+        def answer(vector: bytes, learnt: Learnt) -> RecommendFound:
+            return self.answers.recommend(asked.tenant, asked.ask, vector, str(at.rseq), learnt)
+
+        return await self._compared(asked, at, answer)
 
     async def _predict(self, part: int, asked: PredictAsk) -> Found[PredictFound]:
-        at = self._at(asked.tenant)
-        degraded = self._degraded(asked.tenant, asked.vector, asked.model)
-        vector = asked.vector if asked.model == self.rows.model() else b""
-        learnt = await self._learnt(asked.tenant, vector)
-        work = partial(self.answers.predict, asked.tenant, asked.ask, vector, learnt)
-        found, whole = await self.process.in_reader(partial(self._compared, asked.tenant, work))
-        return Found(found, at, degraded=degraded or not whole)
+        def answer(vector: bytes, learnt: Learnt) -> PredictFound:
+            return self.answers.predict(asked.tenant, asked.ask, vector, learnt)
+
+        return await self._compared(asked, self._at(asked.tenant), answer)
 
     async def _procedure(self, part: int, asked: OneAsk) -> Found[ProcedureDetail]:
         at = self._at(asked.tenant)
@@ -250,10 +247,22 @@ class Learn:
             raise RequestFailed("unavailable", "this is being made of the latest runs; ask again in a few seconds")
         return study
 
-    def _compared(self, tenant: str, work: Callable[[], T]) -> tuple[T, bool]:
-        """An answer, and whether all tasks had been loaded before it was made."""
-        whole = self.boards.compared(tenant).complete
-        return work(), whole
+    async def _compared(
+        self, asked: RecommendAsk | PredictAsk, at: Head, answer: Callable[[bytes, Learnt], T]
+    ) -> Found[T]:
+        """An answer for a task, from its vector and what was found so far, and what of that was missing."""
+        tenant = asked.tenant
+        degraded = self._degraded(tenant, asked.vector, asked.model)
+        vector = asked.vector if asked.model == self.rows.model() else b""
+        learnt = await self._learnt(tenant, vector)
+        first = self.studies.first(tenant, "model")
+
+        def compared() -> Found[T]:
+            whole = self.boards.compared(tenant).complete  # before it is answered
+            fitting = first and self.rows.varied(tenant, CLUSTERS_MIN)  # of fewer tasks no model is fitted
+            return Found(answer(vector, learnt), at, degraded=degraded or not whole, fitting=fitting)
+
+        return await self.process.in_reader(compared)
 
     async def _learnt(self, tenant: str, vector: bytes) -> Learnt:
         """What was found so far; what is old is being made again meanwhile. Who has no vector waits for words."""
@@ -261,7 +270,8 @@ class Learn:
         words = self.studies.ask(tenant, "words", at) if vector else await self.studies.get(tenant, "words", at)
         lacking = tenant in self.learner.vectors.pending
         model = self.studies.ask(tenant, "model", self._whole(tenant), lacking=lacking)
-        return Learnt(model.found if model else None, self._boosts(tenant), words.found if words else None)
+        version = model.at.rseq if model else 0
+        return Learnt(model.found if model else None, self._boosts(tenant), words.found if words else None, version)
 
     def _left_out(self, tenant: str) -> int:
         """Procedures that are not on the tenant's board, loaded or not."""

@@ -86,7 +86,7 @@ def run_of(entry: Entry) -> Ran:
     return Ran(
         id=entry.id,
         seq=entry.rseq,
-        at_ms=entry.ts,
+        at_ms=min(entry.ts, entry.at),  # nothing that comes soon would be later than one that says to be of tomorrow
         arrived_ms=entry.at,
         procedure=said.procedure,
         success=said.success,

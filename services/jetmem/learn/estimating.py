@@ -48,12 +48,13 @@ class Learnt(NamedTuple):
     """What was found in many runs at once.
 
     `model`: its gate says whether it is used. `boosts`: what neighbours' runs move priors by; empty unless contagion is
-    on. `words`: of tasks; without them only vectors are compared.
+    on. `words`: of tasks; without them only vectors are compared. `version`: up to which `rseq` the model counts.
     """
 
     model: Model | None = None
     boosts: Mapping[str, Boost] = NO_BOOSTS
     words: Worded | None = None
+    version: int = 0
 
 
 NOTHING: Final = Learnt()
@@ -81,6 +82,7 @@ class Estimates:
         seen: Runs at the nearest tasks, by row, the nearest first.
         boosts: As of `Learnt`.
         hows: At places of `rows` that a model answered for, which one.
+        version: Of the model.
     """
 
     standing: Standing
@@ -92,6 +94,11 @@ class Estimates:
     seen: Mapping[int, Sequence[Seen]]
     hows: Mapping[int, How]
     boosts: Mapping[str, Boost]
+    version: int = 0
+
+    def model(self, at: int) -> int:
+        """Version of the model that answered for a place of `rows`; 0 if none did."""
+        return self.version if at in self.hows else 0
 
     def boost(self, at: int) -> float:
         """What waves of related procedures move the prior of one by."""
@@ -172,7 +179,8 @@ def estimated(
     if asked.context:
         own = in_context + np.minimum(np.maximum(0.0, own - in_context), estimate.CONTEXT_RUNS)
     own = own + near_runs
-    return Estimates(standing, weighed, probability, own, near_runs, context_runs, near.seen, hows, learnt.boosts)
+    rest = (near.seen, hows, learnt.boosts, learnt.version)
+    return Estimates(standing, weighed, probability, own, near_runs, context_runs, *rest)
 
 
 def rates(standing: Standing, boosts: Mapping[str, Boost] = NO_BOOSTS) -> Floats:

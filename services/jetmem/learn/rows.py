@@ -314,6 +314,10 @@ class Rows:
         for _, task in self.store.scan("arrivals", prefix(tenant), back=True):
             yield task
 
+    def varied(self, tenant: str, least: int) -> bool:
+        """Whether a tenant's runs are of so many tasks."""
+        return sum(1 for _ in islice(self.arrivals(tenant), least)) == least
+
     def vectors(self, tenant: str, tasks: Sequence[bytes]) -> list[bytes | None]:
         """Stored vectors with their marks, in the order asked."""
         return self.store.get_many("vectors", [prefix(tenant) + task for task in tasks])

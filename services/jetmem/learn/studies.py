@@ -158,6 +158,10 @@ class Studies:
             task.add_done_callback(lambda _: self._making.pop((tenant, kind), None))
         return kept
 
+    def first(self, tenant: str, kind: Kind) -> bool:
+        """Whether one is being made while none is found: since the start, a forget, or the last one was put away."""
+        return self._now(tenant, kind) is None and (tenant, kind) in self._making
+
     def behind(self, tenant: str, kind: Kind, at: Head) -> int:
         """Entries of the partition that came after what is found; all of them if nothing is."""
         kept = self._now(tenant, kind)

@@ -235,14 +235,16 @@ class Standing:
         """An arm is at least this fresh."""
         self.fresh[arm] = max(seq, self.fresh.get(arm, 0))
 
-    def without(self, arms: Iterable[str]) -> None:
-        """Arms that this answer should have had."""
-        self.degraded = list(dict.fromkeys([*self.degraded, *arms]))
+    def without(self, arms: Iterable[str], *, covered: bool = False) -> None:
+        """Arms that this answer should have had; `covered`: what they would cover is in it all the same."""
+        lacking = list(arms)
+        self.degraded = list(dict.fromkeys([*self.degraded, *lacking]))
+        # else an arm that did not run does not cover `after` either
+        self.stale = self.stale or bool(self.after and lacking and not covered)
 
     def late(self, arms: Sequence[str]) -> None:
         """Arms that did not reach `after` in time."""
         self.without(arms)
-        self.stale = self.stale or bool(arms and self.after)
 
     def arm_at(self, arm: str, seq: int, *, late: bool) -> None:
         """A projection's arm applied up to `seq`.
@@ -264,8 +266,7 @@ class Standing:
         """The fields of every reply."""
         place = {arm: number for number, arm in enumerate(flow.arms())}
         self.degraded.sort(key=lambda arm: (place.get(arm, len(place)), arm))
-        stale = self.stale or bool(self.after and self.degraded)  # an arm that did not run does not cover it either
-        told = {"fresh": self.fresh, "degraded": self.degraded, "stale": stale, "took_ms": round(took_ms, 3)}
+        told = {"fresh": self.fresh, "degraded": self.degraded, "stale": self.stale, "took_ms": round(took_ms, 3)}
         return told | {"timezone": self.timezone}
 
 

@@ -1,6 +1,7 @@
 """`recommend`, `predict` and the other questions about procedures, which learn alone can answer: with it down, nobody.
 
-Without embed or the vectors of tasks, tasks are compared by words: such an answer says that `vector` is degraded.
+Without embed or the vectors of tasks, tasks are compared by words: such an answer says that `vector` is degraded. One
+that is given while the first model of success is being fitted says so of `model`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from jetmem_schemas.procedures_asked import Found
 LEARN: Final = "learn"
 ARM: Final = "procedures"
 _VECTOR: Final = "vector"
+_MODEL: Final = "model"
 #: Of a task that could not be encoded.
 _NO_VECTOR: Final = EncodeReply("", [b""])
 T = TypeVar("T")
@@ -71,6 +73,8 @@ class ProcedureAnswers:
         standing.answered(ARM, found.at, rseq)
         if found.degraded:
             standing.without([_VECTOR])
+        if found.fitting:
+            standing.without([_MODEL], covered=True)  # counts hold all runs; what a model was fitted to is always older
         return found
 
     async def _awaited(self, tenant: str, standing: Standing, patience: Patience) -> int:

@@ -10,8 +10,8 @@ import msgspec
 class Ran(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One recorded run.
 
-    `seq` is its number in the partition's log, `at_ms` its time in epoch milliseconds, `arrived_ms` the broker's
-    when it came, 0 where that is not known.
+    `seq` is its number in the partition's log, `at_ms` its time in epoch milliseconds, not later than it came,
+    `arrived_ms` the broker's when it came, 0 where that is not known.
     """
 
     id: str
