@@ -208,7 +208,7 @@ def test_patterns_are_those_that_a_maintained_miner_finds_with_the_same_counts(t
     theirs = mined([run.steps for run in runs if run.success])
     assert len(theirs) < study.PATTERNS_MAX
     assert patterns.often([run.steps for run in runs if run.success], study.PATTERNS_MAX) == theirs.keys()
-    found = study.recurring(Sampled(runs, {}))
+    found = study.recurring(Sampled(runs, {}, {}))
     assert {steps: row.successes for steps, row in found.rows.items()} == theirs
 
 
