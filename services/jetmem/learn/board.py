@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from jetmem.domain.procedures import estimate
 from jetmem.domain.procedures.kernels import Floats
 from jetmem.domain.procedures.statistics import HALF_LIFE_MS
 from jetmem.learn.kept_shares import KeptShares
@@ -40,6 +41,7 @@ _STANDS_MS: Final = 1_000
 class Standing(NamedTuple):
     """Procedures at one moment, arrays (procedures,): runs and successes as they count now, and plain; `last` use, ms.
 
+    `rate` is shrunk to what procedures are like in general (`estimate.rates`): here, since each question needs all of it.
     `names` and `keys` may have more rows than the arrays; "" is a place that is free.
     """
 
@@ -53,6 +55,7 @@ class Standing(NamedTuple):
     last_ms: Floats
     crystalline: NDArray[np.bool_]
     there: NDArray[np.bool_]
+    rate: Floats
     now_ms: int
 
     def beside(self, found: Sequence[tuple[bytes, Brief]]) -> Standing:
@@ -60,17 +63,20 @@ class Standing(NamedTuple):
         size, counts = len(self.runs), [each.counts for _, each in found]
         held = [(of.decayed_successes, of.decayed_runs) for of in counts]
         sums = np.array([(won.value, won.at_ms, runs.value, runs.at_ms) for won, runs in held]).reshape(-1, 4)
+        won = np.r_[self.won, as_of(sums[:, 0], sums[:, 1], self.now_ms)]
+        runs = np.r_[self.runs, as_of(sums[:, 2], sums[:, 3], self.now_ms)]
         return Standing(
             [*self.names[:size], *(each.name for _, each in found)],
             [*self.keys[:size], *(key for key, _ in found)],
             self.row | {key: size + at for at, (key, _) in enumerate(found)},
-            np.r_[self.won, as_of(sums[:, 0], sums[:, 1], self.now_ms)],
-            np.r_[self.runs, as_of(sums[:, 2], sums[:, 3], self.now_ms)],
+            won,
+            runs,
             np.r_[self.all_won, [float(of.successes) for of in counts]],
             np.r_[self.all_runs, [float(of.runs) for of in counts]],
             np.r_[self.last_ms, [float(of.last_ms) for of in counts]],
             np.r_[self.crystalline, np.array([each.crystal.state == "crystalline" for _, each in found], dtype=bool)],
             np.r_[self.there, np.ones(len(found), dtype=bool)],
+            estimate.rates(won, runs),
             self.now_ms,
         )
 
@@ -202,7 +208,8 @@ class Board:
             won, runs = (as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
             plain = (held["all_won"], held["all"], held["last_ms"])
             crystalline, there = held["crystal"] > 0, held["there"] > 0
-            self._stood = Standing(names, keys, row, won, runs, *plain, crystalline, there, now_ms)
+            rate = estimate.rates(won, runs)
+            self._stood = Standing(names, keys, row, won, runs, *plain, crystalline, there, rate, now_ms)
             return self._stood
 
     def near(self, vector: Vectors, count: int, least: float) -> Near:
