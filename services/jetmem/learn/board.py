@@ -41,7 +41,7 @@ _STANDS_MS: Final = 1_000
 class Standing(NamedTuple):
     """Procedures at one moment, arrays (procedures,): runs and successes as they count now, and plain; `last` use, ms.
 
-    `rate` is shrunk to what procedures are like in general (`estimate.rates`): here, since each question needs all of it.
+    `rate` is shrunk to what procedures are like in general (`estimate.rates`): each question needs all of it.
     `names` and `keys` may have more rows than the arrays; "" is a place that is free.
     """
 
