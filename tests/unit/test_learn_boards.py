@@ -200,6 +200,15 @@ def test_shares_that_are_too_many_are_read_anew(monkeypatch):
     assert it.of(b"os", [b"a", b"c"], lambda keys: [Tally(runs=2)] * len(keys)) == [Tally(runs=2), Tally(runs=1)]
 
 
+def test_contexts_that_never_come_again_leave_nothing_behind():
+    it = KeptShares()
+    for each in range(100):  # tickets, sessions: each is asked about once, and then run in
+        it.of(b"%d" % each, [b"a"], lambda keys: [None] * len(keys))
+        it.changed([b"a"])
+    assert not it._held
+    assert not it._kept
+
+
 def test_how_procedures_stand_is_told_anew_when_one_changed_or_after_a_second():
     stage = stage_of("a")
     board = Boards(stage.rows, stage.settings).get(TENANT)

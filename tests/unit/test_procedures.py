@@ -70,6 +70,11 @@ def test_what_seldom_fails_tells_its_failures_too():
     assert timeouts == pytest.approx(750, abs=200)
 
 
+def test_a_lesson_that_one_run_tells_twice_is_of_one_run():
+    row = statistics.recomputed([ran(1, True, lessons=("ask", "ask", "look")), ran(2, True, lessons=("look",))])
+    assert statistics.lessons(row) == [("look", 2), ("ask", 1)]
+
+
 def test_many_agents_are_estimated():
     row = statistics.recomputed([ran(n, True, agent=f"agent-{n}") for n in range(1, 1_001)])
     assert len(row.agents) == statistics.AGENTS_MAX

@@ -14,6 +14,7 @@ from jetmem.domain.procedures.prediction import Sample
 from jetmem.domain.procedures.repeats import AGENT_RUNS, LEAST, MOST, TASK_RUNS
 from jetmem.domain.procedures.run import Ran
 from jetmem.learn.estimating import Learnt
+from jetmem.learn.sample import sampled
 from jetmem_schemas.procedures import Recommend
 
 
@@ -146,6 +147,30 @@ def test_an_answer_follows_what_happened_at_the_very_task_though_rates_do_best_e
     assert best.id == "bad" and best.probability > 0.9 and best.why.how == "neighbours"
     assert asked(stage, model, "something else").procedures[0].id == "good"
     assert model.worths.task < 1.0
+
+
+def _long(number):
+    return f"chore {number} number {number * 7} " * 400
+
+
+def test_a_long_task_is_known_to_a_model_by_the_name_that_it_was_studied_under(monkeypatch):
+    """Else what came of it counts twice: in the model, and as runs at the very same task."""
+    record = Record()
+    for n in range(200):
+        record.ran(("good", "bad")[n % 2], n % 2 == 0 or n % 4 == 1, _long(n // 4))
+    stage = Stage(record)
+    stage.settle()
+    model, heard = studied(stage), []
+
+    def predict(it, situations, how=None):
+        heard.extend(situations.texts)
+        return np.full((1, 2), 0.5)
+
+    monkeypatch.setattr(prediction.Fitted, "predict", predict)
+    model.fitted.how = "factors"
+    asked(stage, model, _long(7))
+    assert set(heard) <= {run.task for run in sampled(stage.rows, TENANT, 1_000).runs}
+    assert heard
 
 
 def test_a_chance_is_of_the_agent_that_asks():

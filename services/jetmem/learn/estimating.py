@@ -24,6 +24,7 @@ from jetmem.learn import ranks, similar
 from jetmem.learn.board import Board, Near, Standing, as_of
 from jetmem.learn.core import Latest, Tally, pairs_of
 from jetmem.learn.rows import AGENT, CONTEXT, Brief, Rows, hashed
+from jetmem.learn.sample import as_studied
 from jetmem.learn.similar import Worded
 from jetmem.learn.study import Model
 from jetmem_schemas.procedures import How
@@ -217,7 +218,8 @@ def _chosen(
     dimensions = model.fitted.dimensions
     if len(asked.vector) != dimensions:
         return simple, {}
-    told = model.fitted.predict(Situations([asked.text], asked.vector.reshape(1, -1), [asked.context]))[0]
+    text = as_studied(asked.task, asked.text)  # else it is none of those that the model knows
+    told = model.fitted.predict(Situations([text], asked.vector.reshape(1, -1), [asked.context]))[0]
     how = "boosted" if model.fitted.how == "boosted" else "difficulty"
     names = [standing.names[row] for row in weighed]
     at = [place for place, name in enumerate(names) if name in model.row and name in model.rates]

@@ -23,6 +23,7 @@ class KeptShares:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        #: By procedure, then by share: a write drops what it changed without a look at what else was asked about.
         self._held: dict[bytes, dict[bytes, Tally | None]] = {}
         self._kept = 0
         self._changes = 0
@@ -30,8 +31,8 @@ class KeptShares:
     def of(self, share: bytes, procedures: Sequence[bytes], read: Read) -> list[Tally | None]:
         """Of procedures those by one agent, or in one context value, in the order asked; `read` tells what lacks."""
         with self._lock:
-            known = self._held.get(share, {})
-            found = {each: known[each] for each in procedures if each in known}
+            known = {each: held for each in procedures if (held := self._held.get(each)) is not None}
+            found = {each: held[share] for each, held in known.items() if share in held}
             changes = self._changes
         lacking = [each for each in procedures if each not in found]
         if lacking:
@@ -44,11 +45,8 @@ class KeptShares:
         """A write changed these procedures, and what was read while it was made may be older."""
         with self._lock:
             self._changes += 1
-            for held in self._held.values():
-                for each in procedures:
-                    if each in held:
-                        del held[each]
-                        self._kept -= 1
+            for each in procedures:
+                self._kept -= len(self._held.pop(each, ()))
 
     def _keep(self, share: bytes, fresh: dict[bytes, Tally | None], changes: int) -> None:
         with self._lock:
@@ -56,7 +54,7 @@ class KeptShares:
                 return
             if self._kept + len(fresh) > KEPT_MAX:
                 self._held, self._kept = {}, 0
-            held = self._held.setdefault(share, {})
-            before = len(held)
-            held |= fresh
-            self._kept += len(held) - before
+            for each, tally in fresh.items():
+                held = self._held.setdefault(each, {})
+                self._kept += share not in held
+                held[share] = tally

@@ -99,7 +99,7 @@ def sampled(rows: Rows, tenant: str, most: int) -> Sampled:
         fresh = sorted({row.task for _, _, row in chunk} - texts.keys())
         told = zip(fresh, rows.tasks(tenant, fresh), rows.vectors(tenant, fresh), strict=True)
         for task, held, raw in told:
-            texts[task] = text = _named(task, held.text if held is not None else "")
+            texts[task] = text = as_studied(task, held.text if held is not None else "")
             if raw and raw.startswith(VECTOR_MARK) and text:
                 vectors[text] = vector_of(raw)
         found += [(rseq, name, replace(row, failure="", lessons=())) for rseq, name, row in chunk]
@@ -110,7 +110,7 @@ def sampled(rows: Rows, tenant: str, most: int) -> Sampled:
     return Sampled(runs, vectors, {text: task for task, text in texts.items() if text})
 
 
-def _named(task: bytes, text: str) -> str:
+def as_studied(task: bytes, text: str) -> str:
     """A task's text, no longer than any study looks at; what was cut is told apart by its hash."""
     return text if len(text) <= TEXT_CHARS_MAX else f"{text[:TEXT_CHARS_MAX]} {task.hex()}"
 

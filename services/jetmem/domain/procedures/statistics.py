@@ -208,7 +208,7 @@ def _common(row: Statistics, texts: Callable[[Told], Iterable[str]], most: int) 
     runs = {True: row.successes, False: row.runs - row.successes}
     found: defaultdict[str, float] = defaultdict(float)
     for each in row.told:
-        for text in filter(None, texts(each)):
+        for text in set(filter(None, texts(each))):  # one that a run tells twice is of one run
             found[text] += runs[each.success] / sampled[each.success]
     first = sorted(found.items(), key=lambda each: (-round(each[1]), each[0]))[:most]
     return [(text, round(count)) for text, count in first]
