@@ -318,6 +318,10 @@ def test_what_was_asked_last_is_kept(monkeypatch, much):
         for tenant in ("a", "b", "a", "c"):
             assert await it.get(tenant, "words", at)
         assert [tenant for tenant, _ in it._kept] == ["a", "c"]
+        # asked in turn, three are not made again for every question, and who goes without is told
+        assert it.ask("b", "words", at) is None and it.first("b", "words") and not it._making
+        stage.clock.now += 31
+        assert await it.get("b", "words", at)
         await it.close()
 
     asyncio.run(body())

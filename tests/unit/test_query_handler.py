@@ -519,7 +519,7 @@ def test_the_state_of_what_nobody_has_published_is_not_found() -> None:
     stages = stages_with()
     error = refused(stages, "forget", seq=stages.reached + 1)
     assert (error.code, error.field) == ("not_found", "seq")
-    assert "nothing was published with this sequence yet" in error.message
+    assert "the stream has no message of this sequence" in error.message
     stages.memory_end = stages.reached + 1
     assert ask(stages, "forget", seq=stages.memory_end)["state"] == "accepted"
     assert refused(stages, "forget", seq=stages.memory_end + 1).code == "not_found"

@@ -43,10 +43,16 @@ Kind: TypeAlias = Literal["related", "patterns", "insights", "words", "model"]
 Encode: TypeAlias = Callable[[list[str]], Awaitable[Sequence[bytes] | None]]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 #: Found of so many tenants at once, those that asked last, …
-_KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 64, "words": 16, "model": 6}
+_KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 64, "words": 64, "model": 64}
 #: … and in so many bytes of all tenants and kinds, or the last alone. Of one tenant, words are 130 MB at most, a model
 #: 100, patterns and relations 18 each.
 BYTES_MAX: Final = 160_000_000
+#: Of those that answers rest on beside much else: where more tenants ask in turn than can be held, each would be made
+#: again for every question.
+_RESTING: Final[tuple[Kind, ...]] = ("words", "model")
+_AWAY_MAX: Final = 10_000
+#: Models of so many tenants are made unasked.
+_UNASKED_MAX: Final = 6
 #: Of insights.
 _SMALL_BYTES: Final = 500_000
 #: Samples of runs in memory at once (`sample.BYTES_MAX`).
@@ -119,6 +125,8 @@ class Studies:
         self._came: Counter[str] = Counter()
         #: What could not be made is not tried again before then.
         self._rests: dict[tuple[str, Kind], float] = {}
+        #: What was put away rests likewise.
+        self._away: dict[tuple[str, Kind], float] = {}
         self._told: dict[str, float] = {}
         self._lacking: dict[str, float] = {}
         self._fitting = asyncio.Semaphore(1)
@@ -159,8 +167,9 @@ class Studies:
         return kept
 
     def first(self, tenant: str, kind: Kind) -> bool:
-        """Whether one is being made while none is found: since the start, a forget, or the last one was put away."""
-        return self._now(tenant, kind) is None and (tenant, kind) in self._making
+        """Whether one is being made, or rests, while none is found: since the start, a forget, or it was put away."""
+        key = (tenant, kind)
+        return self._now(tenant, kind) is None and (key in self._making or self._rests_away(key))
 
     def behind(self, tenant: str, kind: Kind, at: Head) -> int:
         """Entries of the partition that came after what is found; all of them if nothing is."""
@@ -171,7 +180,7 @@ class Studies:
         """What was found is void when something was erased."""
         with self._lock:
             self._came[tenant] += sum(raw is not None for raw in news.tasks.values())
-            if tenant in self._told or len(self._told) < _KEPT_MAX["model"]:
+            if tenant in self._told or len(self._told) < _UNASKED_MAX:
                 self._told[tenant] = self._clock.monotonic()
             if news.erased:
                 self._voids[tenant] = self._voids.get(tenant, 0) + 1
@@ -196,7 +205,7 @@ class Studies:
             for tenant in still:
                 del self._told[tenant]
             held = {tenant for tenant, kind in self._kept if kind == "model"}
-        room = _KEPT_MAX["model"] - len(held)
+        room = _UNASKED_MAX - len(held)
         new = [tenant for tenant in still if tenant not in held]
         return [tenant for tenant in still if tenant in held or tenant in new[: max(0, room)]]
 
@@ -232,14 +241,14 @@ class Studies:
         return now - self._lacking.setdefault(tenant, now) < VECTORS_S
 
     def _is_old(self, tenant: str, kind: Kind, kept: Study | None, at: Head, lacking: bool) -> bool:
-        if self._clock.monotonic() < self._rests.get((tenant, kind), 0.0):
+        if self._clock.monotonic() < self._rests.get((tenant, kind), 0.0) or self._rests_away((tenant, kind)):
             return False
         if kept is None:
             return True
         if kind != "patterns" and self._came[tenant] - kept.came > GROWN * kept.tasks:
             return True
         whole = kept.lacked and not lacking  # it was made without all vectors, which are there now
-        rest_s = self._settings.study_every_s if whole else max(self._settings.study_every_s, _TIMES * kept.took_s)
+        rest_s = self._settings.study_every_s if whole else self._rest_s(kept)
         return kept.at.rseq < at.rseq and self._clock.monotonic() - kept.made_s >= rest_s
 
     async def _make(self, tenant: str, kind: Kind, at: Head, lacked: bool) -> None:
@@ -252,6 +261,7 @@ class Studies:
             self._rests[tenant, kind] = self._clock.monotonic() + self._settings.study_every_s
             return
         self._rests.pop((tenant, kind), None)
+        self._away.pop((tenant, kind), None)
         now = self._clock.monotonic()
         metrics.study_seconds.labels(kind).observe(now - began)
         with self._lock:
@@ -264,12 +274,24 @@ class Studies:
     def _put_away(self, kind: Kind) -> None:
         """Those that nobody asked for the longest, where they are too many or too much."""
         same = [key for key in self._kept if key[1] == kind]
-        for key in same[: max(0, len(same) - _KEPT_MAX[kind])]:
-            del self._kept[key]
+        gone = {key: self._kept.pop(key) for key in same[: max(0, len(same) - _KEPT_MAX[kind])]}
         size = sum(each.size for each in self._kept.values())
         while size > BYTES_MAX and len(self._kept) > 1:
-            _, first = self._kept.popitem(last=False)
+            key, first = self._kept.popitem(last=False)
+            gone[key] = first
             size -= first.size
+        now = self._clock.monotonic()
+        for key, each in gone.items():
+            if key[1] in _RESTING:
+                self._away[key] = now + self._rest_s(each)
+        if len(self._away) > _AWAY_MAX:
+            self._away = {key: until for key, until in self._away.items() if until > now}
+
+    def _rests_away(self, key: tuple[str, Kind]) -> bool:
+        return self._clock.monotonic() < self._away.get(key, 0.0)
+
+    def _rest_s(self, kept: Study) -> float:
+        return max(self._settings.study_every_s, _TIMES * kept.took_s)
 
     def _since(self, tenant: str) -> tuple[int, int]:
         return self._voids.get(tenant, 0), self._cleared

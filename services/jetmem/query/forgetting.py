@@ -100,7 +100,7 @@ async def _state_of(
     standing.seen("record", covered.checkpoint)
     if not covered.covered:  # persist cannot tell yet what it will find there
         if await _beyond(stages, seq, patience):
-            message = "nothing was published with this sequence yet; the answer of a forget names its own, as seq"
+            message = "the stream has no message of this sequence; the answer of a forget names its own, as seq"
             raise RequestFailed("not_found", message, "seq")
         return _reply(standing, patience, "accepted", seq, 0, ["persist", *(stage.name for stage in projections)])
     known = await _known(stages, tenant, seq, patience.timeout_s())
