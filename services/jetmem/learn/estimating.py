@@ -233,14 +233,14 @@ def unknown(rows: Rows, board: Board, now_ms: int) -> Prior:
 
 
 def _like(board: Board, asked: Asked, words: Worded | None) -> Near:
-    """Tasks like this one, by words where vectors lack; the very same counts also while it has no vector."""
+    """The very same task first, whether it has a vector or not, then those like it, by words where vectors lack."""
     near = board.near(asked.vector, NEAR_TASKS, COSINE_MIN) if len(asked.vector) else Near([], np.zeros(0))
     if words is not None:
         more = words.like(asked.text, NEAR_TASKS, every=not len(asked.vector))
         near = similar.together(near, more, NEAR_TASKS) if more.tasks else near
-    if asked.task in near.tasks:
-        return near
-    return Near([asked.task, *near.tasks], np.r_[1.0, near.cosine])
+    others = [at for at, task in enumerate(near.tasks) if task != asked.task]
+    # encoded beside other texts, the same words are a cosine of 0.99 away
+    return Near([asked.task, *(near.tasks[at] for at in others)], np.r_[1.0, near.cosine[others]])
 
 
 def _left_out(rows: Rows, tenant: str, standing: Standing, near: Near, only: bytes | None) -> list[tuple[bytes, Brief]]:
@@ -286,7 +286,7 @@ def _near(rows: Rows, asked: Asked, standing: Standing, near: Near, worths: Wort
             seen.setdefault(place, []).append(Seen(row.latest, task, cosine))
     won, runs = decayed(tallies, asked.now_ms)
     whose = np.array(of, dtype=np.intp)
-    same = whose == near.tasks.index(asked.task)
+    same = whose == 0
     weight = np.where(same, 0.0, worths.near * estimate.near(near.cosine)[whose])
     places, size = np.array(at, dtype=np.intp), len(standing.runs)
     summed = partial(_summed, places, size=size)
