@@ -180,7 +180,7 @@ def test_cares_are_found_with_runs_missing():
 def test_a_ridge_logistic_without_penalty_is_the_rate():
     x, n = np.ones((4, 1)), np.ones(4)
     weights = stacking.ridge_logistic(x, np.array([1.0, 0, 0, 0]), n, np.zeros(1), np.full(1, 1e-9))
-    assert float(stacking.sigmoid(weights)[0]) == pytest.approx(0.25, abs=1e-6)
+    assert float(estimate.sigmoid(weights)[0]) == pytest.approx(0.25, abs=1e-6)
 
 
 def test_likeness_is_symmetric_and_highest_to_itself():

@@ -221,8 +221,7 @@ def _chosen(
     answered = told[[model.row[names[place]] for place in at]]
     then = np.array([model.rates[names[place]] for place in at])
     probability = simple.copy()
-    odds = estimate.logit(answered) + estimate.logit(rate[at]) - estimate.logit(then)
-    probability[at] = 1.0 / (1.0 + np.exp(-odds))
+    probability[at] = estimate.sigmoid(estimate.logit(answered) + estimate.logit(rate[at]) - estimate.logit(then))
     return estimate.clipped(probability), dict.fromkeys(at, how)
 
 

@@ -142,6 +142,11 @@ def logit(rate: Floats) -> Floats:
     return np.asarray(np.log(kept / (1.0 - kept)))
 
 
+def sigmoid(x: Floats) -> Floats:
+    """Probabilities of log odds, the inverse of `logit`; log odds beyond ±30 as those."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -30.0, 30.0))))
+
+
 def clipped(probability: Floats) -> Floats:
     """No answer surer than `LEAST` from 0 or 1."""
     return np.clip(probability, LEAST, 1.0 - LEAST)
