@@ -21,7 +21,7 @@ from jetmem.domain.procedures.estimate import Prior
 from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
 from jetmem.domain.procedures.repeats import Worths
 from jetmem.learn import ranks, similar
-from jetmem.learn.board import Board, Near, Standing, as_of
+from jetmem.learn.board import Board, Near, Standing, decayed
 from jetmem.learn.core import Latest, Tally, pairs_of
 from jetmem.learn.rows import AGENT, CONTEXT, Brief, Rows, hashed
 from jetmem.learn.similar import Worded
@@ -345,13 +345,6 @@ def _by_agent(rows: Rows, board: Board, asked: Asked, keys: list[bytes]) -> tupl
 
 def _summed(places: NDArray[np.intp], amounts: Floats, size: int) -> Floats:
     return np.bincount(places, weights=amounts, minlength=size).astype(np.float64)
-
-
-def decayed(tallies: Sequence[Tally], now_ms: int) -> tuple[Floats, Floats]:
-    """Successes and runs of each as they count now."""
-    sums = [(t.decayed_successes, t.decayed_runs) for t in tallies]
-    held = np.array([(won.value, won.at_ms, runs.value, runs.at_ms) for won, runs in sums]).reshape(-1, 4)
-    return as_of(held[:, 0], held[:, 1], now_ms), as_of(held[:, 2], held[:, 3], now_ms)
 
 
 def asked_of(tenant: str, task: str, vector: Vectors, context: dict[str, str], agent: str | None, now_ms: int) -> Asked:
