@@ -173,6 +173,7 @@ def estimated(
         probability = repeats.with_agent(probability, rate[weighed], won, runs, worths.agent)
     same_won, same_runs = near.same_won[weighed], near.same_runs[weighed]
     probability = estimate.clipped(repeats.with_task(probability, same_won, same_runs, worths.task))
+    # where runs at the very same task weigh more than all else, they answered and no model did
     hows = {at: how for at, how in hows.items() if same_runs[at] < worths.task}
     near_runs = near_runs + same_runs * max(1.0, estimate.NEAR_RUNS * worths.near)
     own = standing.runs[weighed]
