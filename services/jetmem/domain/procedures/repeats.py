@@ -38,7 +38,7 @@ class Worths(msgspec.Struct, frozen=True):
 
     @property
     def near(self) -> float:
-        """What a run at a task like this one counts, of `estimate.near`, 0..1: where not even the same task tells."""
+        """Share of `estimate.near` that a run at a like task counts, 0..1; small where even the same tells little."""
         return min(1.0, TASK_RUNS / self.task)
 
 
