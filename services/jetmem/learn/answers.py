@@ -146,12 +146,13 @@ class Answers:
     def _similar(self, asked: Asked, found: Estimates, order: Order) -> list[Neighbour]:
         """Of each task most like this one the latest success, or else the latest run, of any procedure."""
         best: dict[bytes, tuple[Evidence, str]] = {}
+        told = set(sorted(order, key=order.__getitem__)[:SIMILAR])  # of the hundreds of others nothing is compared
         for row, seen in found.seen.items():
-            for each, run in _runs(seen):
+            for each, run in _runs(each for each in seen if each.task in told):
                 held = best.get(each.task)
                 if held is None or (run.success, run.at_ms, run.id) > (held[0][1].success, *held[0][1][:2]):
                     best[each.task] = (each, run), found.standing.names[row]
-        first = sorted(best.values(), key=lambda each: order[each[0][0].task])[:SIMILAR]
+        first = sorted(best.values(), key=lambda each: order[each[0][0].task])
         return self._neighbours(asked, [each for each, _ in first], [name for _, name in first])
 
     def _neighbours(self, asked: Asked, seen: Sequence[Evidence], names: Sequence[str] = ()) -> list[Neighbour]:

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jetmem.domain.procedures import estimate
 from jetmem.domain.procedures.kernels import Floats, Vectors
 from jetmem.domain.procedures.statistics import HALF_LIFE_MS
 from jetmem.learn.core import Tally
@@ -40,6 +41,7 @@ _STANDS_MS: Final = 1_000
 class Standing(NamedTuple):
     """Procedures at one moment, arrays (procedures,): runs and successes as they count now, and plain; `last` use, ms.
 
+    `rate` is shrunk to what procedures are like in general (`estimate.rates`): each question needs all of it.
     `names` and `keys` may have more rows than the arrays; "" is a place that is free.
     """
 
@@ -53,23 +55,26 @@ class Standing(NamedTuple):
     last_ms: Floats
     crystalline: NDArray[np.bool_]
     there: NDArray[np.bool_]
+    rate: Floats
     now_ms: int
 
     def beside(self, found: Sequence[tuple[bytes, Brief]]) -> Standing:
         """With procedures that are not on the board."""
         size, counts = len(self.runs), [each.counts for _, each in found]
-        won, runs = decayed(counts, self.now_ms)
+        more_won, more_runs = decayed(counts, self.now_ms)
+        won, runs = np.r_[self.won, more_won], np.r_[self.runs, more_runs]
         return Standing(
             [*self.names[:size], *(each.name for _, each in found)],
             [*self.keys[:size], *(key for key, _ in found)],
             self.row | {key: size + at for at, (key, _) in enumerate(found)},
-            np.r_[self.won, won],
-            np.r_[self.runs, runs],
+            won,
+            runs,
             np.r_[self.all_won, [float(of.successes) for of in counts]],
             np.r_[self.all_runs, [float(of.runs) for of in counts]],
             np.r_[self.last_ms, [float(of.last_ms) for of in counts]],
             np.r_[self.crystalline, np.array([each.crystal.state == "crystalline" for _, each in found], dtype=bool)],
             np.r_[self.there, np.ones(len(found), dtype=bool)],
+            estimate.rates(won, runs),
             self.now_ms,
         )
 
@@ -201,7 +206,8 @@ class Board:
             won, runs = (_as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
             plain = (held["all_won"], held["all"], held["last_ms"])
             crystalline, there = held["crystal"] > 0, held["there"] > 0
-            self._stood = Standing(names, keys, row, won, runs, *plain, crystalline, there, now_ms)
+            rate = estimate.rates(won, runs)
+            self._stood = Standing(names, keys, row, won, runs, *plain, crystalline, there, rate, now_ms)
             return self._stood
 
     def near(self, vector: Vectors, count: int, least: float) -> Near:
