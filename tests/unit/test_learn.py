@@ -112,6 +112,14 @@ def test_many_procedures_are_weighed_within_bounds():
     assert told.why.neighbours[0].similarity == pytest.approx(1.0)
 
 
+def test_the_very_same_task_is_alike_to_one_though_its_vector_is_a_little_off():
+    stage = learnt(("p", True, {"task": "mend the build"}), ("p", True, {"task": "paint the fence"}))
+    vector = np.frombuffer(stage.vector("mend the build"), dtype=np.float32)
+    off = vector + 0.1 * np.frombuffer(stage.vector("paint the fence"), dtype=np.float32)
+    told = stage.recommend("mend the build", vector=(off / np.linalg.norm(off)).astype(np.float32).tobytes())
+    assert (told.similar[0].task, told.similar[0].similarity) == ("mend the build", 1.0)
+
+
 def test_a_definition_is_known_before_anybody_ran_it_and_its_newest_version_counts():
     record = Record()
     first = record.defined("plan", description="one", steps=[{"tool": "think"}], version=1)

@@ -92,25 +92,24 @@ def test_a_sketch_is_bounded_and_takes_what_is_no_number():
 
 
 def test_estimates_go_from_general_to_near():
-    counts, general = estimate.Counts, estimate.Prior(0.5, 4.0)
-    nothing = counts()
-    assert estimate.one(general, nothing, nothing, nothing) == pytest.approx(0.5)
-    better = estimate.one(general, counts(100, 90), nothing, nothing)
-    assert 0.85 < better < 0.9
-    worse_here = estimate.one(general, counts(100, 90), counts(50, 5), nothing)
-    assert worse_here < 0.3
-    assert estimate.one(general, counts(100, 90), counts(50, 5), counts(40, 40)) > 0.8
+    rate = estimate.shrunk(np.array([90.0]), np.array([100.0]), np.array([0.5]), 4.0)
+    assert 0.85 < rate[0] < 0.9
+    known = estimate.table(np.array([[5.0], [2.0]]), np.array([[50.0], [2.0]]))  # in this context, at such a task
+    there, near = estimate.simple(known, rate, np.array([[-1.0, 1.0]]), np.array([[1.0, 0.0]]))
+    assert there[0, 0] < 0.3
+    assert near[0, 0] > 0.8
 
 
-def test_one_estimate_equals_the_table():
+def test_the_table_tells_what_the_chain_tells_of_one():
     won, had = np.array([[3.0], [0.0]]), np.array([[4.0], [2.0]])
     cosine, same = np.array([[0.9, 0.1]]), np.array([[1.0, 0.0]])
     general = estimate.prior(won.sum(0), had.sum(0))
     _, near = estimate.simple(estimate.table(won, had), estimate.rates(won.sum(0), had.sum(0)), cosine, same)
     weight = estimate.near(cosine)[0]
-    counts = estimate.Counts
-    neighbours = counts(float(weight @ had[:, 0]), float(weight @ won[:, 0]))
-    assert estimate.one(general, counts(6, 3), counts(4, 3), neighbours) == pytest.approx(float(near[0, 0]), rel=1e-6)
+    rate = (3 + general.runs * general.mean) / (6 + general.runs)
+    there = (3 + estimate.CONTEXT_RUNS * rate) / (4 + estimate.CONTEXT_RUNS)
+    told = (weight @ won[:, 0] + estimate.NEAR_PRIOR * there) / (weight @ had[:, 0] + estimate.NEAR_PRIOR)
+    assert near[0, 0] == pytest.approx(told, rel=1e-6)
 
 
 def test_the_prior_is_strong_where_procedures_are_alike():
@@ -185,7 +184,7 @@ def test_cares_are_found_with_runs_missing():
 def test_a_ridge_logistic_without_penalty_is_the_rate():
     x, n = np.ones((4, 1)), np.ones(4)
     weights = stacking.ridge_logistic(x, np.array([1.0, 0, 0, 0]), n, np.zeros(1), np.full(1, 1e-9))
-    assert float(stacking.sigmoid(weights)[0]) == pytest.approx(0.25, abs=1e-6)
+    assert float(estimate.sigmoid(weights)[0]) == pytest.approx(0.25, abs=1e-6)
 
 
 def test_likeness_is_symmetric_and_highest_to_itself():

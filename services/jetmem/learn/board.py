@@ -10,21 +10,21 @@ import heapq
 import sys
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetmem.domain.procedures import estimate
-from jetmem.domain.procedures.kernels import Floats
+from jetmem.domain.procedures.kernels import Floats, Vectors
 from jetmem.domain.procedures.statistics import HALF_LIFE_MS
+from jetmem.learn.core import Tally
 from jetmem.learn.kept_shares import KeptShares
 from jetmem.learn.ports import News
 from jetmem.learn.ranks import place_of, procedure_of
-from jetmem.learn.rows import Brief, ProcedureRow, Totals
+from jetmem.learn.rows import Brief, BriefCounts, ProcedureRow, Totals
 from jetmem.learn.scan import Scan
 
-Vectors: TypeAlias = NDArray[np.float32]
 _FIRST: Final = 256
 #: Of a procedure: runs and successes, decayed and as of when, and plain; last use; whether it is crystalline; whether
 #: the place is taken.
@@ -61,10 +61,8 @@ class Standing(NamedTuple):
     def beside(self, found: Sequence[tuple[bytes, Brief]]) -> Standing:
         """With procedures that are not on the board."""
         size, counts = len(self.runs), [each.counts for _, each in found]
-        held = [(of.decayed_successes, of.decayed_runs) for of in counts]
-        sums = np.array([(won.value, won.at_ms, runs.value, runs.at_ms) for won, runs in held]).reshape(-1, 4)
-        won = np.r_[self.won, as_of(sums[:, 0], sums[:, 1], self.now_ms)]
-        runs = np.r_[self.runs, as_of(sums[:, 2], sums[:, 3], self.now_ms)]
+        more_won, more_runs = decayed(counts, self.now_ms)
+        won, runs = np.r_[self.won, more_won], np.r_[self.runs, more_runs]
         return Standing(
             [*self.names[:size], *(each.name for _, each in found)],
             [*self.keys[:size], *(key for key, _ in found)],
@@ -205,7 +203,7 @@ class Board:
             count = len(self._names)
             held = {name: column[:count].copy() for name, column in self._columns.items()}
             names, keys, row = list(self._names), list(self._keys), dict(self._row)
-            won, runs = (as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
+            won, runs = (_as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
             plain = (held["all_won"], held["all"], held["last_ms"])
             crystalline, there = held["crystal"] > 0, held["there"] > 0
             rate = estimate.rates(won, runs)
@@ -336,6 +334,13 @@ class Board:
             self._tasks_free.append(row)
 
 
-def as_of(value: Floats, at_ms: Floats, now_ms: int) -> Floats:
+def decayed(counts: Sequence[Tally | BriefCounts], now_ms: int) -> tuple[Floats, Floats]:
+    """Successes and runs of each as they count now."""
+    sums = [(each.decayed_successes, each.decayed_runs) for each in counts]
+    held = np.array([(won.value, won.at_ms, runs.value, runs.at_ms) for won, runs in sums]).reshape(-1, 4)
+    return _as_of(held[:, 0], held[:, 1], now_ms), _as_of(held[:, 2], held[:, 3], now_ms)
+
+
+def _as_of(value: Floats, at_ms: Floats, now_ms: int) -> Floats:
     """What sums that stood at `at_ms` count at `now_ms` (`decay.value`)."""
     return np.asarray(value * np.exp2(-np.maximum(0.0, now_ms - at_ms) / HALF_LIFE_MS))

@@ -16,8 +16,9 @@ from typing import Final
 
 import numpy as np
 
+from jetmem.domain.procedures.kernels import Vectors
 from jetmem.learn import ranks
-from jetmem.learn.board import Board, Vectors
+from jetmem.learn.board import Board
 from jetmem.learn.ports import News
 from jetmem.learn.rows import Rows
 from jetmem.learn.settings import LearnSettings

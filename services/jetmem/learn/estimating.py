@@ -21,7 +21,7 @@ from jetmem.domain.procedures.estimate import Prior
 from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
 from jetmem.domain.procedures.repeats import Worths
 from jetmem.learn import ranks, similar
-from jetmem.learn.board import Board, Near, Standing, as_of
+from jetmem.learn.board import Board, Near, Standing, decayed
 from jetmem.learn.core import Latest, Tally, pairs_of
 from jetmem.learn.rows import AGENT, CONTEXT, Brief, Rows, hashed
 from jetmem.learn.sample import as_studied
@@ -175,6 +175,7 @@ def estimated(
         probability = repeats.with_agent(probability, rate[weighed], won, runs, worths.agent)
     same_won, same_runs = near.same_won[weighed], near.same_runs[weighed]
     probability = estimate.clipped(repeats.with_task(probability, same_won, same_runs, worths.task))
+    # where runs at the very same task weigh more than all else, they answered and no model did
     hows = {at: how for at, how in hows.items() if same_runs[at] < worths.task}
     near_runs = near_runs + same_runs * max(1.0, estimate.NEAR_RUNS * worths.near)
     own = standing.runs[weighed]
@@ -226,8 +227,7 @@ def _chosen(
     answered = told[[model.row[names[place]] for place in at]]
     then = np.array([model.rates[names[place]] for place in at])
     probability = simple.copy()
-    odds = estimate.logit(answered) + estimate.logit(rate[at]) - estimate.logit(then)
-    probability[at] = 1.0 / (1.0 + np.exp(-odds))
+    probability[at] = estimate.sigmoid(estimate.logit(answered) + estimate.logit(rate[at]) - estimate.logit(then))
     return estimate.clipped(probability), dict.fromkeys(at, how)
 
 
@@ -238,14 +238,14 @@ def unknown(rows: Rows, board: Board, now_ms: int) -> Prior:
 
 
 def _like(board: Board, asked: Asked, words: Worded | None) -> Near:
-    """Tasks like this one, by words where vectors lack; the very same counts also while it has no vector."""
+    """The very same task first, whether it has a vector or not, then those like it, by words where vectors lack."""
     near = board.near(asked.vector, NEAR_TASKS, COSINE_MIN) if len(asked.vector) else Near([], np.zeros(0))
     if words is not None:
         more = words.like(asked.text, NEAR_TASKS, every=not len(asked.vector))
         near = similar.together(near, more, NEAR_TASKS) if more.tasks else near
-    if asked.task in near.tasks:
-        return near
-    return Near([asked.task, *near.tasks], np.r_[1.0, near.cosine])
+    others = [at for at, task in enumerate(near.tasks) if task != asked.task]
+    # encoded beside other texts, the same words are a cosine of 0.99 away
+    return Near([asked.task, *(near.tasks[at] for at in others)], np.r_[1.0, near.cosine[others]])
 
 
 def _left_out(rows: Rows, tenant: str, standing: Standing, near: Near, only: bytes | None) -> list[tuple[bytes, Brief]]:
@@ -291,7 +291,7 @@ def _near(rows: Rows, asked: Asked, standing: Standing, near: Near, worths: Wort
             seen.setdefault(place, []).append(Seen(row.latest, task, cosine))
     won, runs = decayed(tallies, asked.now_ms)
     whose = np.array(of, dtype=np.intp)
-    same = whose == near.tasks.index(asked.task)
+    same = whose == 0
     weight = np.where(same, 0.0, worths.near * estimate.near(near.cosine)[whose])
     places, size = np.array(at, dtype=np.intp), len(standing.runs)
     summed = partial(_summed, places, size=size)
@@ -351,13 +351,6 @@ def _by_agent(rows: Rows, board: Board, asked: Asked, keys: list[bytes]) -> tupl
 
 def _summed(places: NDArray[np.intp], amounts: Floats, size: int) -> Floats:
     return np.bincount(places, weights=amounts, minlength=size).astype(np.float64)
-
-
-def decayed(tallies: Sequence[Tally], now_ms: int) -> tuple[Floats, Floats]:
-    """Successes and runs of each as they count now."""
-    sums = [(t.decayed_successes, t.decayed_runs) for t in tallies]
-    held = np.array([(won.value, won.at_ms, runs.value, runs.at_ms) for won, runs in sums]).reshape(-1, 4)
-    return as_of(held[:, 0], held[:, 1], now_ms), as_of(held[:, 2], held[:, 3], now_ms)
 
 
 def asked_of(tenant: str, task: str, vector: Vectors, context: dict[str, str], agent: str | None, now_ms: int) -> Asked:

@@ -80,7 +80,9 @@ class ProcedureRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return Grown(self.counts, self.crystal, self.before, self.step)
 
 
-class _BriefCounts(msgspec.Struct, frozen=True, gc=False):
+class BriefCounts(msgspec.Struct, frozen=True, gc=False):
+    """Of all runs of a procedure, plain and with a half-life of 30 days; last use in epoch milliseconds."""
+
     runs: int = 0
     successes: int = 0
     decayed_runs: Decayed = Decayed()
@@ -96,7 +98,7 @@ class Brief(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a board holds of a `ProcedureRow`: read from the same bytes in a fifth of the time."""
 
     name: str
-    counts: _BriefCounts = _BriefCounts()
+    counts: BriefCounts = BriefCounts()
     crystal: _BriefCrystal = _BriefCrystal()
 
 

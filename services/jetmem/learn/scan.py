@@ -8,12 +8,13 @@ candidates, whose cosines are then exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors: TypeAlias = NDArray[np.float32]
+from jetmem.domain.procedures.kernels import Vectors
+
 _FIRST: Final = 256
 #: Places from which on a part is looked at first; below, everything is compared in 2 ms.
 PARTS_FROM: Final = 16_384

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from jetmem.domain.procedures.estimate import logit
+from jetmem.domain.procedures.estimate import logit, sigmoid
 from jetmem.domain.procedures.kernels import Floats
-from jetmem.domain.procedures.stacking import Parts, ridge_logistic, sigmoid
+from jetmem.domain.procedures.stacking import Parts, ridge_logistic
 
 _TREES: Final = 60
 _LEAVES: Final = 6

@@ -28,7 +28,7 @@ KNOWN_MIN: Final = 5
 #: Pseudo-runs by which a rate in one context is drawn to the procedure's. On random splits of intercode-sql-dev
 #: 5: 0.463, 10: 0.460, 20: 0.461, 40: 0.464 in log-loss.
 CONTEXT_RUNS: Final = 10.0
-#: A run of the same task counts as so many runs, and e times less for each `REACH` of cosine distance.
+#: A run at a task of cosine 1 counts as so many runs, and e times less for each `REACH` of cosine distance.
 NEAR_RUNS: Final = 20.0
 NEAR_REACH: Final = 0.1
 #: Pseudo-runs by which the neighbours' rate is drawn to that of the context.
@@ -37,13 +37,6 @@ NEAR_PRIOR: Final = 6.0
 SPARSE: Final = 0.1
 #: Where an answer is not to be trusted more than this, whatever it was made of.
 LEAST: Final = 0.02
-
-
-class Counts(msgspec.Struct, frozen=True):
-    """Runs and successes; fractions where runs are weighted."""
-
-    runs: float = 0.0
-    successes: float = 0.0
 
 
 def shrunk(successes: Floats, runs: Floats, mean: Floats, worth: float) -> Floats:
@@ -119,27 +112,15 @@ def simple(known: Any, rate: Floats, cosine: Floats, same: Floats) -> tuple[Floa
     return there, shrunk(sums[asked:, :procedures], sums[asked:, procedures:], there, NEAR_PRIOR)
 
 
-def one(general: Prior, own: Counts, context: Counts, neighbours: Counts) -> float:
-    """Estimate one procedure for one task from the counts that a store keeps.
-
-    Args:
-        general: As from `prior`, over the tenant's procedures.
-        own: The procedure's.
-        context: The procedure's in this context; empty if it has none.
-        neighbours: The procedure's near the task, each run counted by `near`.
-    """
-    rate = _shrunk(own, general.mean, general.runs)
-    return _shrunk(neighbours, _shrunk(context, rate, CONTEXT_RUNS), NEAR_PRIOR)
-
-
-def _shrunk(counts: Counts, mean: float, worth: float) -> float:
-    return (counts.successes + worth * mean) / (counts.runs + worth)
-
-
 def logit(rate: Floats) -> Floats:
     """Log odds, of rates kept within 0.001..0.999."""
     kept = np.clip(rate, 0.001, 0.999)
     return np.asarray(np.log(kept / (1.0 - kept)))
+
+
+def sigmoid(x: Floats) -> Floats:
+    """Probabilities of log odds, the inverse of `logit`; log odds beyond ±30 as those."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -30.0, 30.0))))
 
 
 def clipped(probability: Floats) -> Floats:

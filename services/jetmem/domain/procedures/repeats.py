@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from jetmem.domain.procedures.estimate import logit, shrunk
+from jetmem.domain.procedures.estimate import logit, shrunk, sigmoid
 from jetmem.domain.procedures.kernels import Floats
 from jetmem.domain.procedures.run import Ran
 
@@ -38,7 +38,7 @@ class Worths(msgspec.Struct, frozen=True):
 
     @property
     def near(self) -> float:
-        """What a run at a task like this one counts, of `estimate.near`, 0..1: where not even the same task tells."""
+        """Share of `estimate.near` that a run at a like task counts, 0..1; small where even the same tells little."""
         return min(1.0, TASK_RUNS / self.task)
 
 
@@ -72,7 +72,7 @@ def with_task(probability: Floats, successes: Floats, runs: Floats, worth: float
 def with_agent(probability: Floats, rate: Floats, successes: Floats, runs: Floats, worth: float) -> Floats:
     """Probabilities for one agent: moved by the log odds by which its runs of each procedure differ from its rate."""
     moved = logit(shrunk(successes, runs, rate, worth)) - logit(rate)
-    return np.asarray(np.where(moved == 0.0, probability, 1.0 / (1.0 + np.exp(-(logit(probability) + moved)))))
+    return np.asarray(np.where(moved == 0.0, probability, sigmoid(logit(probability) + moved)))
 
 
 class _Pairs:

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jetmem.domain.procedures.estimate import logit
+from jetmem.domain.procedures.estimate import logit, sigmoid
 from jetmem.domain.procedures.kernels import Floats
 
 _STEPS: Final = 15
@@ -76,11 +76,6 @@ def ridge_logistic(x: Floats, successes: Floats, runs: Floats, prior: Floats, pe
         if float(np.abs(step).max()) < 1e-6:
             break
     return weights
-
-
-def sigmoid(x: Floats) -> Floats:
-    """Inverse of the logit."""
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -30.0, 30.0))))
 
 
 def fit(parts: Parts, successes: Floats, runs: Floats) -> Weights:
