@@ -252,7 +252,7 @@ def test_what_is_not_ones_own_is_refused_at_once(place, name):
 def test_a_stage_is_refused_what_another_does(place):
     """A stage that is broken into is no more than that stage."""
     said = [subjects.memory(ACME, kind, "alice", "s1") for kind in subjects.KINDS]
-    own = {"summarize": {said[-1]}, "query": {said[3]}}
+    own = {"summarize": {said[-1]}, "query": {said[3]}, "persist": {said[3]}}  # what has expired is forgotten
     told = {name: [subjects.raw_stream_api("STREAM.DELETE", subjects.MEMORY), subjects.query(ACME, "forget"),
                    *(subject for subject in said if subject not in own.get(name, ())),
                    *([subjects.raw_stream_api("STREAM.PURGE", subjects.MEMORY), subjects.record(1),
