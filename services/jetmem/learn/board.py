@@ -34,8 +34,8 @@ _LEFT: Final = 3
 #: Rough cost of a task, and of a procedure, in Python's objects; measured of 400,000 procedures: 324 MB.
 _TASK_BYTES: Final = 400
 _PROCEDURE_BYTES: Final = 730
-#: What counts now counts so long, while nothing changes: a half-life is 30 days.
-_STANDS_MS: Final = 1_000
+#: What counts now counts so long, while nothing changes, within two in 100,000: a half-life is 30 days.
+_STANDS_MS: Final = 60_000
 
 
 class Standing(NamedTuple):
