@@ -13,7 +13,7 @@ from jetmem.domain.procedures.kernels import Situations
 from jetmem.domain.procedures.prediction import Sample
 from jetmem.domain.procedures.repeats import AGENT_RUNS, LEAST, MOST, TASK_RUNS
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn.estimating import Learnt
+from jetmem.learn.estimating import WEIGHED_MAX, Learnt
 from jetmem.learn.sample import sampled
 from jetmem_schemas.procedures import Recommend
 
@@ -184,3 +184,17 @@ def test_a_chance_is_of_the_agent_that_asks():
     strong, weak, new, nobody = (asked(stage, model, "chore", agent=a).procedures[0].probability for a in agents)
     assert strong > 0.9 > 0.2 > weak
     assert new == nobody == pytest.approx(0.55, abs=0.2)
+
+
+def test_what_was_tried_at_the_very_task_alone_is_weighed_among_many_that_do_better_elsewhere():
+    record = Record()
+    for n in range(WEIGHED_MAX + 20):
+        for success in (True, True, False):
+            record.ran(f"fine {n}", success, f"chore {n} number {n * 7}")
+    for n in range(5):
+        record.ran("seldom", False, f"something else {n}")
+    for _ in range(3):
+        record.ran("seldom", True, "rotate the keys")
+    stage = Stage(record)
+    stage.settle()
+    assert asked(stage, None, "rotate the keys").procedures[0].id == "seldom"

@@ -165,10 +165,10 @@ def estimated(
     rate = rates(standing, learnt.boosts)
     worths = learnt.model.worths if learnt.model is not None else Worths()
     near = _near(rows, asked, standing, like, worths)
-    weighed = _weighed(standing, rate, near.runs, only)
+    counted = near.runs + near.same_runs * max(1.0, estimate.NEAR_RUNS * worths.near)
+    weighed = _weighed(standing, rate, counted, only)
     there, in_context, context_runs = _in_context(rows, board, asked, standing, weighed, rate[weighed])
-    near_won, near_runs = near.won[weighed], near.runs[weighed]
-    simple = estimate.clipped(estimate.shrunk(near_won, near_runs, there, estimate.NEAR_PRIOR))
+    simple = estimate.clipped(estimate.shrunk(near.won[weighed], near.runs[weighed], there, estimate.NEAR_PRIOR))
     probability, hows = _chosen(asked, standing, weighed, rate[weighed], simple, learnt.model)
     if asked.agent is not None:
         won, runs = _by_agent(rows, board, asked, [standing.keys[row] for row in weighed])
@@ -177,8 +177,7 @@ def estimated(
     probability = estimate.clipped(repeats.with_task(probability, same_won, same_runs, worths.task))
     # where runs at the very same task weigh more than all else, they answered and no model did
     hows = {at: how for at, how in hows.items() if same_runs[at] < worths.task}
-    near_runs = near_runs + same_runs * max(1.0, estimate.NEAR_RUNS * worths.near)
-    own = standing.runs[weighed]
+    near_runs, own = counted[weighed], standing.runs[weighed]
     if asked.context:
         own = in_context + np.minimum(np.maximum(0.0, own - in_context), estimate.CONTEXT_RUNS)
     own = own + near_runs
