@@ -198,3 +198,16 @@ def test_what_was_tried_at_the_very_task_alone_is_weighed_among_many_that_do_bet
     stage = Stage(record)
     stage.settle()
     assert asked(stage, None, "rotate the keys").procedures[0].id == "seldom"
+
+
+def test_who_made_all_the_runs_is_told_what_nobody_in_particular_is():
+    record = Record()
+    for n in range(3):
+        record.ran("p", True, f"chore {n}", agent="alice")
+    for n in range(20):
+        record.ran("q", n % 2 == 0, f"errand {n}", agent="alice")
+    stage = Stage(record)
+    stage.settle()
+    told = [asked(stage, None, "another", agent=agent).procedures for agent in ("alice", None)]
+    assert [each.id for each in told[0]] == [each.id for each in told[1]]
+    assert [each.probability for each in told[0]] == pytest.approx([each.probability for each in told[1]], abs=1e-6)

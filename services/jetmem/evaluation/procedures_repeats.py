@@ -82,12 +82,14 @@ def _counted(
 
 def _answers(of: Literal["task", "agent"], told: repeats.Worths, won: Floats, runs: Floats) -> dict[str, Floats]:
     rate = np.tile(estimate.rates(won.sum(0), runs.sum(0)), (len(runs), 1))
+    plain = np.tile(won.sum(0) / runs.sum(0), (len(runs), 1))
     if of == "task":
+        # what a run at the same task counts in `estimate.simple`, against its prior
         fixed = repeats.with_task(rate, won, runs, NEAR_PRIOR / NEAR_RUNS)
         learnt = repeats.with_task(rate, won, runs, told.task)
     else:
-        fixed = repeats.with_agent(rate, rate, won, runs, repeats.AGENT_RUNS)
-        learnt = repeats.with_agent(rate, rate, won, runs, told.agent)
+        fixed = repeats.with_agent(rate, plain, won, runs, repeats.AGENT_RUNS)
+        learnt = repeats.with_agent(rate, plain, won, runs, told.agent)
     return {
         "the rate alone": rate,
         "a fixed worth": estimate.clipped(fixed),

@@ -172,7 +172,8 @@ def estimated(
     probability, hows = _chosen(asked, standing, weighed, rate[weighed], simple, learnt.model)
     if asked.agent is not None:
         won, runs = _by_agent(rows, board, asked, [standing.keys[row] for row in weighed])
-        probability = repeats.with_agent(probability, rate[weighed], won, runs, worths.agent)
+        plain = (standing.won / np.maximum(standing.runs, 1e-9))[weighed]
+        probability = repeats.with_agent(probability, plain, won, runs, worths.agent)
     same_won, same_runs = near.same_won[weighed], near.same_runs[weighed]
     probability = estimate.clipped(repeats.with_task(probability, same_won, same_runs, worths.task))
     # where runs at the very same task weigh more than all else, they answered and no model did
