@@ -341,16 +341,21 @@ def test_until_its_first_model_is_made_it_says_that_one_lacks(tmp_path):
                     success = chance.random() < skill * (1.0 if n % 2 else 0.1)
                     seq = await it.ran(name, success, words, id=f"{name}{n}-{each}", context={"hard": n % 2})
         await it.applied(seq)
-        await it.applied(await it.ran("good", True, PLAIN, tenant="few"), tenant="few")
+        for n in range(20):  # each task is a coin that is tossed again
+            last = await it.ran("good", n % 2 == 0, (PLAIN, "another")[n // 2 % 2], tenant="few")
+        await it.applied(last, tenant="few")
         await it.embedded()
         await it.embedded("few")
-        assert not (await fitting("few"))[0], "too few for any model"
+        lacks, few = await fitting("few")
+        assert not lacks, "too few for any model"
         for _ in range(2):
             await it.line.stop("learn")
             await it.line.start("learn")
             await it.applied(seq)
             assert (await fitting("acme"))[0], "the first question finds none"
-            assert not (await fitting("few"))[0]
+            lacks, first = await fitting("few")
+            assert not lacks
+            assert abs(first["good"][0] - few["good"][0]) < 1e-5, "what repeats tell is there at once"
             told = await until_async(modelled, "a model answers", 60)
             assert {how for _, how, _ in told.values()} == {"difficulty"}
             assert {version for *_, version in told.values()} == {await it.line.covered(seq, tenant="acme")}

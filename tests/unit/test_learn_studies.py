@@ -225,6 +225,32 @@ def test_too_few_tasks_are_not_judged():
     record.ran("p", True, "a")
     assert not studied(learnt(record), "model").found.judged
     assert not studied(learnt(Record()), "model").found.judged
+    nameless = Record()
+    for n in range(2 * CLUSTERS_MIN):
+        nameless.ran("", True, f"task {n}")
+    assert not studied(learnt(nameless), "model").found.judged
+
+
+def test_who_has_too_few_tasks_for_a_model_waits_for_nobody_elses(monkeypatch):
+    async def body():
+        record = hard_and_easy()
+        record.ran("p", True, "a", tenant="few")
+        stage = learnt(record)
+        fits = asyncio.Event()
+
+        async def fitted(*_):
+            fits.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(studies, "aside", fitted)
+        at = stage.it.at[PART]
+        assert stage.studies.ask(TENANT, "model", at) is None
+        await fits.wait()
+        assert await stage.studies.get("few", "model", at)
+        assert stage.studies.first(TENANT, "model"), "still being fitted"
+        await stage.studies.close()
+
+    asyncio.run(body())
 
 
 def _recommend(task, context):

@@ -18,7 +18,6 @@ from jetmem.adapters.projection_process import ProjectionProcess
 from jetmem.adapters.rocks import Memory
 from jetmem.domain.procedures import contagion
 from jetmem.domain.procedures.crystals import Rules
-from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.learn import shown
 from jetmem.learn.answers import Answers
 from jetmem.learn.boards import Boards
@@ -259,17 +258,23 @@ class Learn:
 
         def compared() -> Found[T]:
             whole = self.boards.compared(tenant).complete  # before it is answered
-            fitting = first and self.rows.varied(tenant, CLUSTERS_MIN)  # of fewer tasks no model is fitted
+            fitting = first and self.rows.varied(tenant, 1)  # of no run there is nothing to be found
             return Found(answer(vector, learnt), at, degraded=degraded or not whole, fitting=fitting)
 
         return await self.process.in_reader(compared)
 
     async def _learnt(self, tenant: str, vector: bytes) -> Learnt:
-        """What was found so far; what is old is being made again meanwhile. Who has no vector waits for words."""
+        """What was found so far; what is old is being made again meanwhile.
+
+        Who has no vector waits for words, and who has too few tasks for a model waits for what repeated runs tell: that
+        takes milliseconds.
+        """
         at = self._at(tenant)
         words = self.studies.ask(tenant, "words", at) if vector else await self.studies.get(tenant, "words", at)
         lacking = tenant in self.learner.vectors.pending
         model = self.studies.ask(tenant, "model", self._whole(tenant), lacking=lacking)
+        if model is None and not lacking and await self.process.in_reader(partial(self.studies.few, tenant)):
+            model = await self.studies.get(tenant, "model", self._whole(tenant))
         version = model.at.rseq if model else 0
         return Learnt(model.found if model else None, self._boosts(tenant), words.found if words else None, version)
 

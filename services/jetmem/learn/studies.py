@@ -171,6 +171,10 @@ class Studies:
         key = (tenant, kind)
         return self._now(tenant, kind) is None and (key in self._making or self._rests_away(key))
 
+    def few(self, tenant: str) -> bool:
+        """Whether a tenant has too few tasks for a model to be fitted; reads the store."""
+        return not self._rows.varied(tenant, CLUSTERS_MIN)
+
     def behind(self, tenant: str, kind: Kind, at: Head) -> int:
         """Entries of the partition that came after what is found; all of them if nothing is."""
         kept = self._now(tenant, kind)
@@ -302,12 +306,7 @@ class Studies:
         if kind == "words":
             return await self._words(tenant)
         if kind == "model":
-            async with self._fitting:
-                async with self._sampling:
-                    tasks, given = await in_pool(partial(self._for_model, tenant))
-                if len(given[0].situations) < CLUSTERS_MIN:
-                    return Model(None, {}, {}, given[3]), tasks
-                return await aside(study.model, *given, self._settings.boosting), tasks
+            return await self._model(tenant)
         async with self._sampling:
             if kind != "related":
                 return await in_pool(partial(self._study, tenant, kind))
@@ -316,6 +315,20 @@ class Studies:
             meanings = await self._meanings(said, known.found.meanings if known else {})
             work = partial(study.related, of, spread=self._settings.contagion, defined=defined, meanings=meanings)
             return await in_pool(work), self._tasks(of)
+
+    async def _model(self, tenant: str) -> tuple[Model, int]:
+        """As `_made`; fitted of one tenant at a time. Who has too few tasks waits for nobody's."""
+        in_pool = partial(asyncio.get_running_loop().run_in_executor, self._pool)
+        if await in_pool(partial(self.few, tenant)):
+            async with self._sampling:
+                tasks, (*_, worths) = await in_pool(partial(self._for_model, tenant))
+            return Model(None, {}, {}, worths), tasks
+        async with self._fitting:
+            async with self._sampling:
+                tasks, given = await in_pool(partial(self._for_model, tenant))
+            if len(given[0].situations) < CLUSTERS_MIN:  # runs may name no procedure
+                return Model(None, {}, {}, given[3]), tasks
+            return await aside(study.model, *given, self._settings.boosting), tasks
 
     async def _words(self, tenant: str) -> tuple[Any, int]:
         """As `_made`; of one tenant at a time."""

@@ -72,8 +72,8 @@ def with_task(probability: Floats, successes: Floats, runs: Floats, worth: float
 def with_agent(probability: Floats, rate: Floats, successes: Floats, runs: Floats, worth: float) -> Floats:
     """Probabilities for one agent: moved by the log odds by which its runs of each procedure differ from all of them.
 
-    `rate` is of all runs as they are, the agent's among them, not shrunk: who made them all differs from nobody, and none
-    counts twice. `worth` as `Worths.agent`.
+    `rate` is of all runs as they are, the agent's among them, not shrunk: who made them all differs from nobody, and no
+    run counts twice. `worth` as `Worths.agent`.
     """
     moved = logit(shrunk(successes, runs, rate, worth)) - logit(rate)
     return np.where(runs > 0, sigmoid(logit(probability) + moved), probability)
