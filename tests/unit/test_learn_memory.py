@@ -6,11 +6,15 @@ import string
 import tracemalloc
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness.learn_record import START, TENANT, Record, Stage
+from jetmem.domain.procedures.decay import Decayed
 from jetmem.domain.procedures.kernels import TEXT_CHARS_MAX
 from jetmem.learn import app, counting, sample, shares, similar, studies, study
+from jetmem.learn.board import Board
+from jetmem.learn.core import Tally
 from jetmem.learn.rows import hashed
 from jetmem.learn.sample import sampled
 from jetmem.learn.settings import LearnSettings
@@ -134,3 +138,22 @@ def test_rows_of_a_procedure_do_not_grow_with_what_runs_say(kind):
             stage = settled(record)
             sizes.append(sum(map(len, stage.held()["procedures"].values())))
     assert sizes[1] < 1.05 * sizes[0] < 120_000
+
+
+@pytest.mark.parametrize("asked", [1, 16])
+def test_shares_that_were_asked_about_count_as_much_as_they_take(asked):
+    procedures = [b"%016d" % n for n in range(2_000)]
+    tally = Tally(10**9, 2_000, 1_000, Decayed(0.5, 10**12), Decayed(0.25, 10**12), 10**12, 10**12)
+    used = msgspec.json.encode(tally)
+
+    def stored(keys):
+        return [msgspec.json.decode(used, type=Tally) for _ in keys]
+
+    board = Board(10)
+    empty = board.size
+    tracemalloc.start()
+    for n in range(asked):
+        board.shares.of(b"%016d" % n, procedures, stored)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.8 * taken < board.size - empty < 1.25 * taken

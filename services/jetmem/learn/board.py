@@ -243,7 +243,7 @@ class Board:
     @property
     def size(self) -> int:
         """Memory, about, in bytes."""
-        held = sum(column.nbytes for column in self._columns.values()) + self._scan.nbytes
+        held = sum(column.nbytes for column in self._columns.values()) + self._scan.nbytes + self.shares.nbytes
         return held + _PROCEDURE_BYTES * len(self._names) + _TASK_BYTES * len(self._tasks)
 
     def _put(self, key: bytes, of: ProcedureRow | Brief) -> None:
