@@ -182,8 +182,10 @@ def estimated(
     if asked.context:
         own = in_context + np.minimum(np.maximum(0.0, own - in_context), estimate.CONTEXT_RUNS)
     own = own + near_runs
-    rest = (near.seen, hows, learnt.boosts, learnt.version)
-    return Estimates(standing, weighed, probability, own, near_runs, context_runs, *rest)
+    return Estimates(
+        standing, weighed, probability, evidence=own, near_runs=near_runs, context_runs=context_runs,
+        seen=near.seen, hows=hows, boosts=learnt.boosts, version=learnt.version,
+    )  # fmt: skip
 
 
 def rates(standing: Standing, boosts: Mapping[str, Boost] = NO_BOOSTS) -> Floats:

@@ -8,7 +8,7 @@ was asked still lives; else its row is held until the file went with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -23,6 +23,7 @@ from jetmem.persist.handler import Recorder
 from jetmem.persist.moments import go_epoch_ms
 from jetmem.persist.record import Due, Trimming, due_row, is_letter
 from jetmem.runtime.errors import Retryable
+from jetmem.runtime.store import Work
 from jetmem_schemas import subjects
 
 _CHUNK: Final = 200
@@ -57,8 +58,8 @@ class Copies:
         self,
         shell: Shell,
         recorder: Recorder,
-        in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
-        in_reader: Callable[[Callable[[], Any]], Awaitable[Any]],
+        in_writer: Work,
+        in_reader: Work,
         outbox_silent: Callable[[], AbstractAsyncContextManager[Any]],
         keeps: Callable[[str], bool] = lambda _: True,
     ) -> None:

@@ -12,7 +12,7 @@ import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import nats.errors
@@ -27,6 +27,7 @@ from jetmem.persist.moments import go_epoch_ms
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import Retryable
+from jetmem.runtime.store import Work
 from jetmem_schemas import subjects
 from jetmem_schemas.events import Forget
 from jetmem_schemas.internal import decode_entry
@@ -63,8 +64,8 @@ class Expire:
         shell: Shell,
         every_s: float,
         recorder: Recorder,
-        in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
-        in_reader: Callable[[Callable[[], Any]], Awaitable[Any]],
+        in_writer: Work,
+        in_reader: Work,
         keeps: Callable[[str], bool],
         reached: Callable[[int, float], Awaitable[bool]],
         salt: str,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -18,6 +17,7 @@ from jetmem.persist.record import COPIED, Trimming
 from jetmem.persist.shares import Shares
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import RequestFailed, Retryable
+from jetmem.runtime.store import Work
 from jetmem_schemas import subjects
 from jetmem_schemas.owning import CopyReply, CopyRequest, Released, ReleaseRequest, SafeReply, SafeRequest
 
@@ -37,8 +37,8 @@ class Giver:
         mover: Mover,
         between: asyncio.Lock,
         outbox: Outbox,
-        in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
-        in_reader: Callable[[Callable[[], Any]], Awaitable[Any]],
+        in_writer: Work,
+        in_reader: Work,
     ) -> None:
         self._shell = shell
         self._shares = shares

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -12,7 +12,7 @@ from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.nats_streams import next_message, overwrite, stream_info
 from jetmem.persist.record import Due, copy_key, due, letter_key
 from jetmem.runtime.errors import RequestFailed
-from jetmem.runtime.store import Store
+from jetmem.runtime.store import Store, Work
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import DropLetter, LetterDropped
 
@@ -52,7 +52,7 @@ class Letters:
         self,
         shell: Shell,
         store: Store,
-        in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
+        in_writer: Work,
         outbox_settled: Callable[[], Awaitable[None]],
         keeps: Callable[[str], bool],
     ) -> None:

@@ -9,7 +9,6 @@ in its store and in the table how far it was (decision 0025).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -30,6 +29,7 @@ from jetmem.runtime import metrics
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import Broken, RequestFailed, Retryable
 from jetmem.runtime.scraping import at_scrape
+from jetmem.runtime.store import Work
 from jetmem_schemas import subjects
 from jetmem_schemas.owning import NOBODY, CopyReply, CopyRequest, Owners, Released, ReleaseRequest
 
@@ -70,7 +70,7 @@ class Mover:
         shell: Shell,
         shares: Shares,
         between: asyncio.Lock,
-        in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
+        in_writer: Work,
         places: Places,
         reading: Reading,
         *,

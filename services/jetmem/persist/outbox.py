@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from jetmem.persist.record import OutboxRow
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import Broken, Retryable
-from jetmem.runtime.store import Store
+from jetmem.runtime.store import Store, Work
 from jetmem_schemas import subjects
 
 Row = tuple[bytes, OutboxRow]
@@ -42,8 +42,8 @@ class Outbox:
         self,
         shell: Shell,
         store: Store,
-        in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
-        in_reader: Callable[[Callable[[], Any]], Awaitable[Any]],
+        in_writer: Work,
+        in_reader: Work,
     ) -> None:
         self.stuck = 0
         self._shell = shell

@@ -8,7 +8,7 @@ its body, under `forgets` for ever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
@@ -26,6 +26,7 @@ from jetmem.persist.outbox import Outbox
 from jetmem.persist.record import Due, ForgetRow, due, forget_row, letter_key
 from jetmem.persist.settings import PersistSettings
 from jetmem.runtime.errors import Retryable
+from jetmem.runtime.store import Work
 from jetmem_schemas import subjects
 from jetmem_schemas.events import Forget
 from jetmem_schemas.internal import Activity, ForgetState
@@ -55,8 +56,8 @@ class Purge:
         shell: Shell,
         settings: PersistSettings,
         recorder: Recorder,
-        in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
-        in_reader: Callable[[Callable[[], Any]], Awaitable[Any]],
+        in_writer: Work,
+        in_reader: Work,
         outbox: Outbox,
         keeps: Callable[[str], bool] = _every,
         shared: Callable[[str], bool] = _none,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from jetmem.persist.handler import Recorder
 from jetmem.persist.moments import go_epoch_ms
 from jetmem.persist.settings import PersistSettings
 from jetmem.runtime.errors import Broken, Retryable
+from jetmem.runtime.store import Work
 from jetmem_schemas import subjects
 
 _ADVICE = "restore both from the same time, or start with JETMEM_PERSIST_ACCEPT_GAP=true if the loss is known"
@@ -26,7 +27,7 @@ class Source:
         shell: Shell,
         settings: PersistSettings,
         recorder: Recorder,
-        in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
+        in_writer: Work,
         owns: Callable[[], bool] = lambda: True,
     ) -> None:
         self._shell = shell

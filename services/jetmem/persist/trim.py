@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -18,6 +17,7 @@ from jetmem.persist.record import TRIMMED, TRIMMING, Trimming
 from jetmem.persist.settings import PersistSettings
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.errors import Retryable
+from jetmem.runtime.store import Work
 from jetmem_schemas import subjects
 
 _HOUR_MS = 3_600_000
@@ -60,7 +60,7 @@ class Trim:
         shell: Shell,
         settings: PersistSettings,
         recorder: Recorder,
-        in_writer: Callable[[Callable[[], Any]], Awaitable[Any]],
+        in_writer: Work,
         shards: OtherShards,
     ) -> None:
         self._shell = shell

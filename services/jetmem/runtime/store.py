@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
+
+#: Does some work with a store on a thread that may, its writer's or a reader's, and gives back what it returns.
+Work: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 class WriteSet(Protocol):

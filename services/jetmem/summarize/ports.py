@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetmem.adapters.chat_endpoint import Reply
 from jetmem_schemas.internal import EntryVectorsReply
-
-#: Does some work on a thread of the process, and gives back what it returns.
-Work: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 class Analyzer(Protocol):

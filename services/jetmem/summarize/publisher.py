@@ -11,8 +11,9 @@ from jetmem.adapters.nats_shell import Shell
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import Retryable
+from jetmem.runtime.store import Work
 from jetmem.summarize.handler import Summarizer
-from jetmem.summarize.ports import Publish, Work
+from jetmem.summarize.ports import Publish
 from jetmem.summarize.rows import tenant_of
 from jetmem_schemas.toc import derived_subject
 

@@ -16,11 +16,12 @@ from typing import Final, NamedTuple
 from jetmem.adapters.chat_endpoint import BadReply, EndpointBusy, EndpointRefused, Reply
 from jetmem.adapters.nats_shell import Shell
 from jetmem.runtime import limits, metrics
+from jetmem.runtime.store import Work
 from jetmem.summarize import better, telling
 from jetmem.summarize.better import Better, Told
 from jetmem.summarize.budget import Budget
 from jetmem.summarize.handler import Summarizer
-from jetmem.summarize.ports import Chat, Work
+from jetmem.summarize.ports import Chat
 from jetmem.summarize.rows import Untold, decode_untold, node_of, prefix, session_of, tenant_of
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem.summarize.telling import Source

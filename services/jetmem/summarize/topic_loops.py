@@ -16,8 +16,9 @@ from jetmem.adapters.nats_shell import Shell
 from jetmem.domain import topics as rules
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.errors import RequestFailed, Retryable
+from jetmem.runtime.store import Work
 from jetmem.summarize.index_vectors import fetched
-from jetmem.summarize.ports import EntryVectors, Group, Work
+from jetmem.summarize.ports import EntryVectors, Group
 from jetmem.summarize.topics import GROUPED_MAX, Found, Snapshot, Topics, Unplaced
 
 #: With nothing to do they look again after so long.

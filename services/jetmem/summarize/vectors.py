@@ -16,10 +16,11 @@ from jetmem.domain.lanes import Item
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
+from jetmem.runtime.store import Work
 from jetmem.summarize.better import Better
 from jetmem.summarize.index_vectors import fetched
 from jetmem.summarize.nodes import Maker
-from jetmem.summarize.ports import EntryVectors, Work
+from jetmem.summarize.ports import EntryVectors
 from jetmem.summarize.rows import Lacking, Rows, decode_lacking, tenant_of
 
 #: Rows looked at in one read.

@@ -128,14 +128,19 @@ class Maker:
         cosine = (asked.vectors @ self.sample.situations.vectors.T).astype(np.float64)
         same = self._contexts.to(asked.contexts)
         ease = np.zeros(len(asked)) if smooth is None else self.kernel.to(asked, cosine, same) @ smooth
-        for row, text in enumerate(asked.texts if own is not None else ()):
-            if own is not None and text in self._numbers:
+        if own is not None:
+            self._leave_out(asked, same, own, ease, cosine)
+        there, near = estimate.simple(self._table, self.rate, cosine, same)
+        return Parts(np.tile(self.rate, (len(asked), 1)), there, near, self.eased(ease))
+
+    def _leave_out(self, asked: Situations, same: Floats, own: Floats, ease: Floats, cosine: Floats) -> None:
+        """Take what is known of the very tasks from `ease` and `cosine`."""
+        for row, text in enumerate(asked.texts):
+            if text in self._numbers:
                 known = np.flatnonzero(self.group == self._numbers[text])
                 here = known[same[row, known] == same[row, known].max()]
                 ease[row] -= float(own[here].mean())
                 cosine[row, known] = -1.0
-        there, near = estimate.simple(self._table, self.rate, cosine, same)
-        return Parts(np.tile(self.rate, (len(asked), 1)), there, near, self.eased(ease))
 
     def eased(self, ease: Floats) -> Floats:
         """Ease in probability to every procedure's logit, by its care and the slope of the logit at its rate."""
