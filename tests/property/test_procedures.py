@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binomtest
 from sklearn.feature_extraction.text import CountVectorizer
 
-from jetmem.domain.procedures import contagion, crystals, decay, federation, patterns, relations, sketch, statistics
+from jetmem.domain.procedures import (
+    contagion,
+    crystals,
+    decay,
+    estimate,
+    federation,
+    patterns,
+    relations,
+    sketch,
+    statistics,
+)
 from jetmem.domain.procedures.federation import Export, Merged, Shared
 from jetmem.domain.procedures.run import Ran
 from jetmem.learn import study
@@ -151,11 +161,11 @@ def test_contagion_is_bounded_and_replay_changes_nothing(runs, again):
 
 @given(st.integers(0, 500), st.floats(-5, 5), st.floats(0, 1))
 def test_a_boost_fades_with_evidence(runs, boost, prior):
-    won = runs // 2
-    moved = contagion.boosted(won, runs, prior, boost)
+    rate = estimate.shrunk(runs // 2, runs, prior, 4.0)
+    moved = contagion.moved(rate, runs, boost)
     assert 0 <= moved <= 1
-    still = contagion.boosted(won, runs, prior, 0.0)
-    assert abs(moved - still) <= contagion.PRIOR_RUNS / (runs + contagion.PRIOR_RUNS) + 1e-9
+    assert abs(moved - rate) <= abs(boost) * contagion.PRIOR_RUNS / (runs + contagion.PRIOR_RUNS) + 1e-9
+    assert contagion.moved(rate, runs, 0.0) == pytest.approx(rate, abs=1e-12)
 
 
 @given(histories(40), st.data())

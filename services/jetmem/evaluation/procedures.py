@@ -143,8 +143,7 @@ def cold_table(found: Cold) -> Table:
     runs = procedures_cold.RUNS
     made = _table(f"{found.data}: each procedure in turn seen in {runs} runs only", "", "log-loss", "by contagion")
     for name, each in found.ways.items():
-        kind, _, prior = name.rpartition(" ")
-        changed = found.contagion.get(f"m = {prior}") if kind == "contagion" else None
+        changed = found.contagion.get(name)
         made.add_row(
             name, _shown(each), f"{changed.value:+.4f} ({changed.low:+.4f} to {changed.high:+.4f})" if changed else ""
         )

@@ -20,12 +20,15 @@ from jetmem.evaluation.procedures_data import FOLDS, Data
 from jetmem.evaluation.procedures_scores import Figure, difference, figure
 
 RUNS: Final = 3
-PRIORS: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
+#: The procedure's rate, drawn to procedures in general by as much as they are alike.
+RATE: Final = "global rate, prior from the spread"
+#: That, moved by boosts that are worth m runs.
+BOOSTED: Final = {f"contagion, m = {m:g}": m for m in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)}
 _SEED: Final = 17
 
 
 class Cold(msgspec.Struct, frozen=True):
-    """Log-loss by way; what contagion changes at each weight of the prior, below 0 is better."""
+    """Log-loss by way; what those of `BOOSTED` change of that of `RATE`, below 0 is better."""
 
     data: str
     ways: dict[str, Figure]
@@ -51,10 +54,7 @@ def measure(data: Data) -> Cold:
                 answers.setdefault(name, np.zeros(runs.shape))[out, which] = p
     lost = {name: losses(p, successes, runs).sum(1) for name, p in answers.items()}
     weight = runs.sum(1)
-    changed = {
-        f"m = {prior:g}": difference(lost[f"contagion {prior:g}"], lost[f"prior {prior:g}"], weight, data.group)
-        for prior in PRIORS
-    }
+    changed = {name: difference(lost[name], lost[RATE], weight, data.group) for name in BOOSTED}
     return Cold(
         data.name,
         {name: figure(each, weight, data.group) for name, each in lost.items()},
@@ -81,14 +81,12 @@ def _cold(
     won, had = sample.successes.sum(0), sample.runs.sum(0)
     every = float((won.sum() + 1) / (had.sum() + 2))
     boost = _boost(data, sample, kept, which, every)
-    s, n = float(won[which]), float(had[which])
     kin = [i for i, agent in enumerate(data.agents) if agent == data.agents[which] and i != which]
     family = (won[kin].sum() + 4 * every) / (had[kin].sum() + 4)
-    rates = {f"prior {m:g}": contagion.boosted(s, n, every, 0.0, m) for m in PRIORS}
-    rates |= {f"contagion {m:g}": contagion.boosted(s, n, every, boost, m) for m in PRIORS}
-    rates |= {f"agent's other procedures {m:g}": contagion.boosted(s, n, float(family), 0.0, m) for m in (2.0, 4.0)}
+    known, n = estimate.rates(won, had)[which], had[which]
+    rates = {RATE: known} | {name: contagion.moved(known, n, np.array(boost), m) for name, m in BOOSTED.items()}
+    rates |= {f"agent's other procedures {m:g}": estimate.shrunk(won[which], n, family, m) for m in (2.0, 4.0)}
     answers = {name: np.full(len(out), rate) for name, rate in rates.items()}
-    answers["global rate, prior from the spread"] = np.full(len(out), estimate.rates(won, had)[which])
     fitted = prediction.fit(sample)
     asked = data.situations.take(out)
     answers["neighbours"] = fitted.predict(asked, "simple")[:, which]

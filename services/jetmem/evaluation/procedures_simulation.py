@@ -149,11 +149,10 @@ class Memory:
         return int((choosing.drawn_rates(rate, evidence, rng) if policy.explore else rate).argmax())
 
     def _rates(self, won: Floats, had: Floats) -> Floats:
+        rate = estimate.rates(won, had)
         if not self._policy.contagion:
-            return estimate.rates(won, had)
-        general = estimate.prior(won, had)
-        prior = np.clip(general.mean + np.clip(self._boost, -contagion.BOOST_MAX, contagion.BOOST_MAX), 0, 1)
-        return estimate.shrunk(won, had, prior, general.runs)
+            return rate
+        return contagion.moved(rate, had, np.clip(self._boost, -contagion.BOOST_MAX, contagion.BOOST_MAX))
 
     def learn(self, agent: int, kind: int, picked: int, success: bool) -> None:
         """Take the outcome in."""

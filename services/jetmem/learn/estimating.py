@@ -196,13 +196,12 @@ def rates(standing: Standing, boosts: Mapping[str, Boost] = NO_BOOSTS) -> Floats
     """
     if not boosts:
         return standing.rate
-    general = estimate.prior(standing.won, standing.runs)
-    mean = np.full(standing.runs.shape, general.mean)
+    moves = np.zeros(standing.runs.shape)
     for name, boost in boosts.items():
         at = standing.row.get(hashed(name))
-        if at is not None and at < len(mean):
-            mean[at] = min(1.0, max(0.0, general.mean + contagion.value(boost, standing.now_ms)))
-    return estimate.shrunk(standing.won, standing.runs, mean, general.runs)
+        if at is not None and at < len(moves):
+            moves[at] = contagion.value(boost, standing.now_ms)
+    return contagion.moved(standing.rate, standing.runs, moves)
 
 
 def _chosen(
