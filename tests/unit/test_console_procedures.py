@@ -72,6 +72,9 @@ def test_procedures_are_a_table_with_a_spark_line(stages):
     all_in(text, "procedure", "alpha", "0.80", "0.50–0.90", "1.14", "▁██", "fluid", "2026-01-06", "more: --cursor")
     empty = msgspec.structs.replace(reply, procedures=[])
     all_in(shown(procedure_tables.show_procedures, empty), "no procedure is known")
+    proved = msgspec.structs.replace(reply.procedures[0], id="search-then-edit-test", runs=12_345, state="crystalline")
+    narrow = shown(procedure_tables.show_procedures, msgspec.structs.replace(reply, procedures=[proved]), 80)
+    assert re.search(r"^search-then-edit-test +12,345 .* crystalline +2026-01-06 *$", narrow, re.MULTILINE), narrow
 
 
 def test_one_procedure_is_told_whole(stages):

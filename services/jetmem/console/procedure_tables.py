@@ -30,6 +30,10 @@ _TEXT_CHARS: Final = 160
 _GLANCE_CHARS: Final = 40
 #: Outcomes in a table: of more no row would have room in 80 columns.
 _GLANCE_RUNS: Final = 10
+_COLUMNS: Final = (">runs", ">rate", "95 %", ">lift", "last ten", ">agents", "state", "last used")
+#: In a terminal of fewer columns these would break names and numbers.
+_WIDE: Final = 100
+_IF_WIDE: Final = frozenset({"95 %", ">agents"})
 _NO_PROCEDURES: Final = "no procedure is known; runs that name one teach them: jetmem runs load, or report_run"
 _NO_PATTERNS: Final = "no pattern fits; steps in a row become one after three successful runs"
 _NO_INSIGHTS: Final = "no cluster of tasks yet"
@@ -79,14 +83,22 @@ def show_predicted(name: str, console: Console, reply: PredictReply) -> None:
 
 
 def show_procedures(console: Console, reply: ProceduresReply) -> None:
-    """A page of procedures."""
-    table = tables.lines("procedure", ">runs", ">rate", "95 %", ">lift", "last ten", ">agents", "state", "last used")
-    zone = zone_named(reply.timezone)
+    """A page of procedures; what has no room beside their names is told of each by `show_procedure`."""
+    wide = console.width >= _WIDE
+    columns = [each for each in _COLUMNS if wide or each not in _IF_WIDE]
+    table, zone = tables.lines("procedure", *columns), zone_named(reply.timezone)
     for each in reply.procedures:
-        last = when(each.last, zone)[:10] if each.last else ""
-        bounds = f"{each.interval.low:.2f}–{each.interval.high:.2f}"
-        rate = f"{each.rate:.2f}", bounds, f"{each.lift:.2f}", spark(each.recent[-_GLANCE_RUNS:])
-        table.add_row(_line(each.id), f"{each.runs:,}", *rate, f"{each.agents:,}", each.state, last)
+        told = {
+            ">runs": f"{each.runs:,}",
+            ">rate": f"{each.rate:.2f}",
+            "95 %": f"{each.interval.low:.2f}–{each.interval.high:.2f}",
+            ">lift": f"{each.lift:.2f}",
+            "last ten": spark(each.recent[-_GLANCE_RUNS:]),
+            ">agents": f"{each.agents:,}",
+            "state": each.state,
+            "last used": when(each.last, zone)[:10] if each.last else "",
+        }
+        table.add_row(_line(each.id), *(told[column] for column in columns))
     console.print(table if reply.procedures else _NO_PROCEDURES)
     if reply.left_out:
         console.print(
