@@ -236,7 +236,8 @@ def _check_selector(chosen: dict[str, Any]) -> None:
 def _erased(chosen: dict[str, Any]) -> str:
     """What a forget selects, as one says it."""
     if "ids" in chosen:
-        return f"event {', '.join(chosen['ids'])}" if len(chosen["ids"]) == 1 else f"{len(chosen['ids'])} events"
+        ids = chosen["ids"]
+        return f"event or run {ids[0]}" if len(ids) == 1 else f"{len(ids)} events or runs"
     if "agent" in chosen:
         session = f" in session {chosen['session']}" if "session" in chosen else ""
         return f"everything of agent {chosen['agent']}{session}"
