@@ -1,6 +1,7 @@
 """What runs at the very same task, and by the same agent, tell of the next one."""
 
 import asyncio
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from harness.learn_record import START, TENANT, Record, Stage
 from jetmem.domain.procedures import difficulty, prediction, repeats
 from jetmem.domain.procedures.kernels import Situations
 from jetmem.domain.procedures.prediction import Sample
-from jetmem.domain.procedures.repeats import AGENT_RUNS, LEAST, MOST, TASK_RUNS
+from jetmem.domain.procedures.repeats import AGENT_RUNS, BELIEVED, LEAST, MOST, TASK_RUNS, Worths
 from jetmem.domain.procedures.run import Ran
 from jetmem.learn.estimating import WEIGHED_MAX, Learnt
 from jetmem.learn.sample import sampled
+from jetmem.learn.study import Model
 from jetmem_schemas.procedures import Recommend
 
 
@@ -92,10 +94,80 @@ def test_worths_are_bounded_and_the_same_for_every_order(rows):
     assert (turned.task, turned.agent) == pytest.approx((told.task, told.agent))
 
 
+def one_by_one(runs, alike, other, believed):
+    """The worth of what is alike in every two runs of a procedure, with the other alike and with it apart."""
+    within, between = BELIEVED / 2 * believed / (1 + believed), BELIEVED / 2
+    for name in {run.procedure for run in runs} - {""}:
+        its = [run for run in runs if run.procedure == name]
+        again = len(its) - len({getattr(run, alike) for run in its})
+        pairs = {(same, with_other): [] for same in (True, False) for with_other in (True, False)}
+        for one, two in combinations(its, 2):
+            cell = tuple(getattr(one, what) == getattr(two, what) for what in (alike, other))
+            pairs[cell].append(one.success != two.success)
+        every = sum(len(pairs[True, with_other]) for with_other in (True, False))
+        for with_other in (True, False):
+            same, apart = pairs[True, with_other], pairs[False, with_other]
+            if same and apart:
+                within += again * len(same) / every * np.mean(same)
+                between += again * len(same) / every * np.mean(apart)
+    ratio = within / between
+    return MOST if ratio >= 1 else min(MOST, max(LEAST, ratio / (1 - ratio)))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["p", "q", ""]), st.sampled_from("tuvw"), st.sampled_from("abc"), st.booleans()))
+)
+def test_worths_are_those_of_every_two_runs_looked_at_one_by_one(rows):
+    runs = [ran(n, *row) for n, row in enumerate(rows)]
+    told = repeats.worths(runs)
+    assert told.task == pytest.approx(one_by_one(runs, "task", "agent", TASK_RUNS))
+    assert told.agent == pytest.approx(one_by_one(runs, "agent", "task", AGENT_RUNS))
+
+
+def test_what_agents_are_worth_is_told_where_no_task_comes_again():
+    told = repeats.worths(many(lambda p, t, a: float(a % 2), tasks=10**9))
+    assert told.agent == LEAST and told.task == TASK_RUNS
+
+
+def test_an_agent_that_repeats_its_tasks_is_not_taken_for_better():
+    """Tasks always come out alike, and whoever runs one runs it often: agents do not matter."""
+    runs = many(lambda p, t, a: float(t * 7 % 5 < 2), agents=3)
+    own = [f"t{(int(r.agent[1:]) * 11 + int(r.task[1:]) % 3 * 13) % 40}" for r in runs]
+    runs = [
+        ran(n, r.procedure, t, r.agent, int(t[1:]) * 7 % 5 < 2) for n, (r, t) in enumerate(zip(runs, own, strict=True))
+    ]
+    assert repeats.worths(runs).task == LEAST
+
+
+def test_the_worth_of_coins_ends_at_the_most():
+    """Every second pair disagrees, at one task as elsewhere; by the formula a task would weigh 67 runs."""
+    runs = [ran(n, "p", f"t{n // 2}", f"a{n}", n % 8 in (0, 2, 3, 4)) for n in range(400)]
+    assert repeats.worths(runs).task == MOST
+
+
+def test_runs_at_like_tasks_count_the_less_the_less_the_very_same_tells():
+    assert [Worths(task=worth).near for worth in (LEAST, TASK_RUNS, 4.0, MOST)] == [1.0, 1.0, 0.25, 0.02]
+    record = Record()
+    for n in range(30):
+        record.ran("p", True, f"quite another thing {n * 7919}")
+    for n in range(6):
+        record.ran("p", False, f"rotate the keys of the vault {n}")
+    stage = Stage(record)
+    stage.settle()
+    models = [Model(None, {}, {}, Worths(task=worth)) for worth in (TASK_RUNS, MOST)]
+    told = [asked(stage, model, "rotate the keys of the vault").procedures[0].probability for model in models]
+    assert told[0] < told[1] - 0.1
+
+
 def test_an_agent_moves_a_chance_by_how_its_runs_differ_from_the_rate():
     chance, rate = np.array([0.5, 0.5, 0.98]), np.array([0.5, 0.5, 0.9])
     told = repeats.with_agent(chance, rate, np.array([0.0, 10.0, 0.0]), np.array([0.0, 10.0, 0.0]), 1.0)
     assert told[0] == 0.5 and told[1] > 0.9 and told[2] == 0.98
+
+
+def test_an_agent_that_ran_nothing_moves_nothing_however_sure_an_answer_is():
+    chance, none = np.array([0.00005, 0.3, 0.99995]), np.zeros(3)
+    assert repeats.with_agent(chance, np.array([0.0, 0.4, 1.0]), none, none, 1.0).tolist() == chance.tolist()
 
 
 def test_what_a_task_owes_to_itself_is_what_a_fit_without_it_lacks():
