@@ -200,6 +200,20 @@ def test_shares_that_are_too_many_are_read_anew(monkeypatch):
     assert it.of(b"os", [b"a", b"c"], lambda keys: [Tally(runs=2)] * len(keys)) == [Tally(runs=2), Tally(runs=1)]
 
 
+def test_a_share_that_two_read_at_once_counts_once():
+    it = KeptShares()
+
+    def other(keys):
+        return [None for _ in it.of(b"os", keys, lambda _: [Tally(runs=1)])]
+
+    it.of(b"os", [b"a"], other)
+    alone = KeptShares()
+    alone.of(b"os", [b"a"], lambda _: [Tally(runs=1)])
+    assert it.nbytes == alone.nbytes > 0
+    it.changed([b"a"])
+    assert it.nbytes == 0
+
+
 def test_contexts_that_never_come_again_leave_nothing_behind():
     it = KeptShares()
     for each in range(100):  # tickets, sessions: each is asked about once, and then run in
