@@ -1,6 +1,7 @@
 """What learn finds in many runs at once: relations, patterns, insights, the model, and crystals with their waves."""
 
 import asyncio
+import threading
 from itertools import pairwise
 
 import msgspec
@@ -265,19 +266,51 @@ def _predict(task, name):
     return Predict(task=task, procedure=name)
 
 
-def test_a_forget_makes_void_what_was_found_and_what_is_being_found():
+def test_a_forget_makes_void_what_was_found():
     async def body():
         record = Record()
         for n in range(5):
             record.ran("p", True, f"t{n}", steps=steps("secret", "word"), id_=f"x{n}")
         stage = learnt(record)
         assert (await stage.study("patterns")).found.rows
-        stage.studies.ask(TENANT, "insights", stage.it.at[PART])  # being made
         record.forget({f"x{n}" for n in range(5)})
         stage.settle()
         assert stage.studies.ask(TENANT, "patterns", stage.it.at[PART]) is None
         assert (await stage.study("patterns")).found.rows == {}
         assert (await stage.study("insights")).found == []
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("void", ["forgotten", "cleared"])
+def test_what_was_read_before_a_forget_is_void_though_it_is_found_after_it(monkeypatch, void):
+    async def body():
+        record = Record()
+        for n in range(5):
+            record.ran("p", True, f"t{n}", steps=steps("secret", "word"), id_=f"x{n}")
+        stage = learnt(record)
+        reads, goes_on, recurring = threading.Event(), threading.Event(), study.recurring
+
+        def slow(of):
+            reads.set()
+            assert goes_on.wait(60)
+            return recurring(of)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(study, "recurring", slow)
+            stage.studies.ask(TENANT, "patterns", stage.it.at[PART])
+            await asyncio.to_thread(reads.wait, 60)
+            if void == "forgotten":
+                record.forget({f"x{n}" for n in range(5)})
+                stage.settle()
+            else:
+                stage.studies.clear()
+            (making,) = stage.studies._making.values()
+            goes_on.set()
+            await making
+        assert stage.studies.ask(TENANT, "patterns", stage.it.at[PART]) is None
+        assert bool((await stage.study("patterns")).found.rows) is (void == "cleared")
         await stage.studies.close()
 
     asyncio.run(body())
@@ -349,6 +382,20 @@ def test_what_was_asked_last_is_kept(monkeypatch, much):
         stage.clock.now += 31
         assert await it.get("b", "words", at)
         await it.close()
+
+    asyncio.run(body())
+
+
+def test_what_is_larger_than_all_may_be_is_kept_alone(monkeypatch):
+    monkeypatch.setattr(studies, "BYTES_MAX", 4)
+    monkeypatch.setattr(studies, "_size", lambda _: 9)
+    stage = learnt(hard_and_easy(5))
+
+    async def body():
+        for kind in ("patterns", "insights"):
+            assert await stage.studies.get(TENANT, kind, stage.it.at[PART])
+            assert [held for _, held in stage.studies._kept] == [kind]
+        await stage.studies.close()
 
     asyncio.run(body())
 
