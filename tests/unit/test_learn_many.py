@@ -89,6 +89,19 @@ def test_a_board_of_many_reads_what_it_holds():
     assert board.near(newest, 1, 0.99).tasks == [hashed("task 193")]
 
 
+def test_places_that_were_left_are_cleared_away():
+    record = Record()
+    for n in range(3):
+        record.ran(f"p{n}", True, ts=START + n)
+    stage = learnt(record)
+    board = stage.boards.get(TENANT)
+    for n in range(1_000):
+        record.ran("once" if n == 500 else "p0", True, ts=START + n * DAY)
+        stage.read()
+        assert len(board._least) <= 3 * len(board._row) + 257
+    assert len(board._row) == 4
+
+
 runs = st.tuples(
     st.just("run"), st.integers(0, 14), st.sampled_from([0, 1, 5 * DAY, 40 * DAY, -3 * DAY]), st.booleans()
 )

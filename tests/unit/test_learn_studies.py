@@ -386,6 +386,36 @@ def test_what_was_asked_last_is_kept(monkeypatch, much):
     asyncio.run(body())
 
 
+def test_what_no_answer_rests_on_is_made_again_whenever_it_is_asked_for(monkeypatch):
+    monkeypatch.setitem(studies._KEPT_MAX, "patterns", 1)
+
+    async def body():
+        record = Record()
+        for tenant in ("a", "b"):
+            record.ran("p", True, steps=steps("read", "edit"), tenant=tenant)
+        stage = learnt(record)
+        for tenant in ("a", "b", "a"):
+            assert await stage.studies.get(tenant, "patterns", stage.it.at[PART])
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
+def test_of_what_was_put_away_no_more_is_noted_than_rests(monkeypatch):
+    monkeypatch.setattr(studies, "_AWAY_MAX", 3)
+    monkeypatch.setitem(studies._KEPT_MAX, "words", 1)
+
+    async def body():
+        stage = learnt(Record())
+        for n in range(12):
+            assert await stage.studies.get(f"t{n}", "words", stage.it.at.get(PART, Head()))
+            stage.clock.now += 31
+            assert len(stage.studies._away) <= 4
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
 def test_what_is_larger_than_all_may_be_is_kept_alone(monkeypatch):
     monkeypatch.setattr(studies, "BYTES_MAX", 4)
     monkeypatch.setattr(studies, "_size", lambda _: 9)
@@ -457,8 +487,8 @@ def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
         assert found.lacked
         later = Head(at.rseq + 1, at.seq)
         stage.studies._kept[TENANT, "patterns"] = found._replace(took_s=60.0, made_s=stage.clock.monotonic())
-        stage.clock.now += 31
-        stage.studies._waits(TENANT, lacking=False)
+        assert stage.studies._waits(TENANT, lacking=True)
+        stage.clock.now += 121
         stage.studies.ask(TENANT, "patterns", later, lacking=True)
         assert not stage.studies._making, "it rests"
         stage.studies.ask(TENANT, "patterns", later)
