@@ -89,6 +89,20 @@ def test_a_board_of_many_reads_what_it_holds():
     assert board.near(newest, 1, 0.99).tasks == [hashed("task 193")]
 
 
+def test_of_tasks_that_were_loaded_the_oldest_gives_way_first():
+    record = Record()
+    for n in range(4):
+        record.ran("p", True, f"task {n}")
+    stage = learnt(record, tasks_max=3)
+    board = stage.boards.compared(TENANT)
+    stage.boards.close()
+    for n in range(4, 6):
+        record.ran("p", True, f"task {n}")
+        stage.settle()
+        known = [hashed(f"task {each}") for each in range(n + 1)]
+        assert list(board.vectors(known)) == known[-3:]
+
+
 def test_places_that_were_left_are_cleared_away():
     record = Record()
     for n in range(3):
