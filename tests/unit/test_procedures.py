@@ -291,6 +291,56 @@ def test_few_agents_or_runs_form_no_crystal():
     assert crystals.judge(crystals.Crystal(), few).state == "fluid"
 
 
+@pytest.mark.parametrize(
+    ("count", "failed", "agents", "formed"),
+    [
+        (20, (), 3, True),
+        (19, (), 3, False),
+        (20, (), 2, False),
+        (60, (58, 59), 3, True),
+        (60, (57, 58, 59), 3, False),  # three of the last ten
+        (60, (1, 2, 3, 4, 5), 3, True),
+        (60, (1, 2, 3, 4, 5, 6), 3, False),  # the lower bound is below 0.8
+    ],
+)
+def test_each_threshold_alone_keeps_a_procedure_fluid(count, failed, agents, formed):
+    row = statistics.recomputed([ran(n, n not in failed, agent=f"a{n % agents}") for n in range(1, count + 1)])
+    assert crystals.judge(crystals.Crystal(), row).state == ("crystalline" if formed else "fluid")
+
+
+@pytest.mark.parametrize(
+    ("count", "won", "why"),
+    [(25, 5, "the last runs failed"), (25, 6, ""), (19, 0, ""), (20, 0, "the last runs failed")],
+)
+def test_the_last_runs_alone_dissolve_a_procedure(count, won, why):
+    rules = crystals.Rules(alarm=1e9)
+    row = statistics.recomputed([ran(n, n > count - won, agent=f"a{n % 3}") for n in range(1, count + 1)])
+    found = crystals.judge(crystals.Crystal("crystalline", 1, 0, 0.8), row, rules)
+    assert (found.state, found.why) == (("fluid", why) if why else ("crystalline", ""))
+
+
+def test_what_dissolved_has_to_prove_itself_by_new_runs():
+    runs = [ran(n, True, agent=f"a{n % 3}") for n in range(1, 60)]
+    fallen = crystals.Crystal("fluid", 1, 50_000, why="its rate has fallen")
+    assert crystals.judge(fallen, statistics.recomputed(runs)) is fallen, "nine since"
+    again = crystals.judge(fallen, statistics.recomputed([*runs, ran(60, True)]))
+    assert (again.state, again.version, again.since_ms) == ("crystalline", 2, 60_000)
+
+
+def test_the_change_detector_counts_from_when_a_procedure_was_proved_and_keeps_its_highest():
+    Seen = statistics.Outcome
+    kept = crystals.Crystal("crystalline", 1, 30_000, 0.8, ("plan",))
+    before = [ran(n, n > 12, agent=f"a{n % 3}") for n in range(1, 31)]
+    assert crystals.judge(kept, statistics.recomputed(before)) is kept, "the failures are of before"
+    lost, won = np.log((1 - 0.48) / (1 - 0.8)), np.log(0.6)
+    outcomes = tuple(Seen(n, str(n), success) for n, success in enumerate([True] * 5 + [False] * 3 + [True] * 4))
+    assert crystals.cusum(outcomes, 0.8) == pytest.approx(3 * lost)
+    assert crystals.cusum(outcomes[:7] + outcomes[8:9], 0.8) == pytest.approx(2 * lost)
+    assert won < 0 and crystals.cusum((), 0.8) == 0.0
+    for rate in (0.0, 1.0):
+        assert np.isfinite(crystals.cusum(outcomes, rate))
+
+
 def test_patterns_recur_are_shared_and_tell_what_is_next():
     rows, every = {}, patterns.Pattern()
     for n in range(1, 9):
