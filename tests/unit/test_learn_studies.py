@@ -15,14 +15,16 @@ from jetmem.domain.procedures import relations
 from jetmem.domain.procedures.crystals import Rules
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.domain.procedures.run import Ran
-from jetmem.domain.procedures.statistics import RECENT_MAX
+from jetmem.domain.procedures.statistics import RECENT_MAX, wilson
 from jetmem.learn import app, shown, studies, study
+from jetmem.learn import waves as learn_waves
 from jetmem.learn.estimating import Learnt
 from jetmem.learn.ports import News, Wave
 from jetmem.learn.rows import hashed
 from jetmem.learn.sample import sampled
 from jetmem.learn.settings import LearnSettings
 from jetmem.learn.waves import Waves
+from jetmem.runtime import metrics
 from jetmem_schemas.events import rfc3339
 from jetmem_schemas.internal import Head
 from jetmem_schemas.procedures import Insights, Patterns, Related
@@ -579,7 +581,8 @@ def test_a_procedure_crystallises_and_dissolves_and_says_so_once():
     stage = learnt(record)
     topics = [wave.topic for wave in stage.waves]
     assert topics.count("success") == 30
-    assert topics.count("crystallized") == 1
+    (formed,) = [wave for wave in stage.waves if wave.topic == "crystallized"]
+    assert formed.strength == pytest.approx(wilson(20, 20)[0]), "when it was proved"
     detail = stage.procedure("p")
     assert (detail.state, detail.crystal, detail.crystal_why, detail.steps) == (
         "crystalline", 1, "proved", ["read", "edit"],
@@ -592,7 +595,8 @@ def test_a_procedure_crystallises_and_dissolves_and_says_so_once():
     for n in range(30):
         record.ran("p", False, f"t{n}", agent="a1", ts=START + (100 + n) * 1_000, failure="broke")
     stage.settle()
-    assert [wave.topic for wave in stage.waves].count("dissolved") == 1
+    (fallen,) = [wave for wave in stage.waves if wave.topic == "dissolved"]
+    assert fallen.strength == 1.0, "none of the last runs succeeded"
     detail = stage.procedure("p")
     assert (detail.state, detail.steps, detail.crystal) == ("fluid", ["something", "else"], 1)
     assert stage.procedures(state="crystalline")[0] == []
@@ -719,6 +723,43 @@ def test_waves_are_bounded_by_tenant_and_time_and_those_of_crystals_apart():
     told.tell("acme", waves(10, at=START + 1_000))
     publish(told)
     assert len(shell.sent) == 11
+
+
+def test_what_is_old_is_not_told_and_takes_no_room():
+    told = Waves(Shell(), 3.0)
+    told.tell("acme", waves(5, at=START - 60_000))
+    assert not told._waiting
+    told.tell("acme", waves(5, at=START - 14_000))
+    assert len(told._waiting) == 3
+
+
+def test_silence_saves_up_no_more_than_a_second_of_waves():
+    shell = Shell()
+    told = Waves(shell, 3.0)
+    told.tell("acme", waves(5))
+    shell.clock.now += 60
+    told.tell("acme", waves(5, at=START + 60_000))
+    assert len(told._waiting) == 6
+
+
+def test_less_than_one_a_second_is_one_at_first_and_then_in_time():
+    shell = Shell()
+    told = Waves(shell, 0.5)
+    for seconds, waiting in ((0, 1), (1, 1), (1, 2)):
+        shell.clock.now += seconds
+        told.tell("acme", waves(2, at=int(shell.clock.now * 1_000)))
+        assert len(told._waiting) == waiting
+
+
+def test_waves_that_wait_and_tenants_that_are_known_are_bounded(monkeypatch):
+    monkeypatch.setattr(learn_waves, "_WAITING_MAX", 4)
+    monkeypatch.setattr(learn_waves, "_TENANTS_MAX", 3)
+    told, before = Waves(Shell(), 1.0), metrics.waves_dropped._value.get()
+    for n in range(20):
+        told.tell(f"t{n}", waves(1))
+        assert len(told._room) <= 4
+    assert len(told._waiting) == 4
+    assert metrics.waves_dropped._value.get() - before == 16
 
 
 def test_a_broker_that_is_away_costs_waves_and_nothing_else():
