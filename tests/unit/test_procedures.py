@@ -246,6 +246,12 @@ def test_paths_are_products_within_three_hops():
     assert sum(relations.central(graph).values()) == pytest.approx(1)
 
 
+def test_the_best_path_counts_though_a_longer_one_comes_later_and_weak_ones_lead_nowhere():
+    strengths = {("a", "c"): 0.9, ("a", "b"): 0.9, ("b", "c"): 0.9, ("c", "d"): 0.05, ("b", "e"): 0.06}
+    graph = relations.graph(Edge(*ends, "follows", strength) for ends, strength in strengths.items())
+    assert relations.reach(graph, "a") == pytest.approx({"b": 0.9, "c": 0.9, "e": 0.054})
+
+
 def test_a_hub_is_bounded():
     edges = [Edge("hub", f"n{n:03}", "follows", 0.9) for n in range(300)]
     assert len(relations.bounded(edges)) == relations.DEGREE_MAX
@@ -266,6 +272,19 @@ def test_strengths_shrink_what_is_rare():
     assert relations.context_strength(relations.Together()) == 0.0
     assert relations.follows_strength(10, 20) == pytest.approx(0.5 * 10 / 15)
     assert relations.follows_strength(0, 0) == 0.0
+
+
+def test_a_run_moves_neighbours_by_its_surprise_along_the_path():
+    assert contagion.spread(True, 0.4, {"q": 0.5, "r": 1.0}) == pytest.approx({"q": 0.03, "r": 0.06})
+    assert contagion.spread(False, 0.4, {"q": 0.5}) == pytest.approx({"q": -0.02})
+
+
+def test_a_run_that_comes_late_counts_into_the_step_that_is_open():
+    known = contagion.see(contagion.Expected(), 1, 5_000, True)
+    late = contagion.see(known, 2, 3_000, True)
+    assert (late.step, late.open_runs, late.runs) == (5, 2, 0)
+    assert contagion.expected(late, 5_999, 0.5) == 0.5, "as before the step"
+    assert contagion.expected(late, 6_000, 0.5) == pytest.approx(3 / 4)
 
 
 def test_a_boost_halves_in_a_week():
@@ -379,6 +398,27 @@ def test_noise_is_the_same_for_a_version_and_bounded_by_epsilon():
     off = np.array([each.successes - 50 for each in first.procedures.values()])
     assert np.abs(off).mean() == pytest.approx(2.0, rel=0.15)
     assert federation.exported("x", 1, counts).procedures == counts
+
+
+def test_noise_is_of_successes_and_failures_alike_hangs_on_the_key_and_leaves_counts():
+    counts = {f"p{n}": federation.Shared(100, 50) for n in range(2_000)}
+    noised = federation.exported("x", 1, counts, 0.5, "key").procedures
+    lost = np.array([each.runs - each.successes - 50 for each in noised.values()])
+    won = np.array([each.successes - 50 for each in noised.values()])
+    assert np.abs(lost).mean() == pytest.approx(2.0, rel=0.15)
+    assert abs(np.corrcoef(won, lost)[0, 1]) < 0.1
+    assert federation.exported("x", 1, counts, 0.5, "another").procedures != noised
+    few = federation.exported("x", 1, dict.fromkeys(counts, federation.Shared(1, 1)), 0.5, "key").procedures.values()
+    assert all(0 <= each.successes <= each.runs for each in few) and any(each.successes == 0 for each in few)
+
+
+def test_what_is_combined_is_clipped_and_leaves_out_who_asks():
+    told = federation.Merged()
+    for source, runs, won in (("me", 50, 0), ("liar", 1e9, 2e9), ("other", 100, 50)):
+        export = federation.Export(source, 1, {"p": federation.Shared(runs, won)})
+        told = federation.merge(told, federation.taken(export))
+    assert federation.combined(told, without="me") == {"p": federation.Shared(300.0, 250.0)}
+    assert federation.combined(told)["p"].runs == 50 + 2 * 100 + 100, "among three, twice what the middle one has"
 
 
 def test_insights_tell_what_works_where():
