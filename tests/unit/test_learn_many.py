@@ -110,7 +110,7 @@ def test_places_that_were_left_are_cleared_away():
     stage = learnt(record)
     board = stage.boards.get(TENANT)
     for n in range(1_000):
-        record.ran("once" if n == 500 else "p0", True, ts=START + n * DAY)
+        record.ran("once" if n == 500 else "p0", True, ts=START + 10 * n * DAY)
         stage.read()
         assert len(board._least) <= 3 * len(board._row) + 257
     assert len(board._row) == 4
