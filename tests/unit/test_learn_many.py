@@ -10,6 +10,7 @@ from harness.stores import Touching
 from jetmem.learn import ranks
 from jetmem.learn.boards import Boards
 from jetmem.learn.rows import FAMILIES, hashed
+from jetmem.runtime import metrics
 
 DAY = 86_400_000
 MOST = 5
@@ -87,6 +88,19 @@ def test_a_board_of_many_reads_what_it_holds():
     assert {family: scanned.count(family) for family in set(scanned)} == {"ranks": MOST + 1, "arrivals": 8}
     newest = np.frombuffer(stage.vector("task 193"), dtype=np.float32)
     assert board.near(newest, 1, 0.99).tasks == [hashed("task 193")]
+
+
+def test_what_was_defined_and_never_run_gives_way_to_all_that_was_run():
+    record = Record()
+    for n in range(3):
+        record.ran(f"old-{n}", False, ts=START - 3_000 * DAY + n)
+    for n in range(9):
+        record.defined(f"new-{n}", description="what it is")
+    stage = learnt(record)
+    assert {name for name in listed(stage) if name.startswith("old")} == {"old-0", "old-1", "old-2"}
+    assert len(listed(stage)) == MOST
+    stage.boards.observe()
+    assert metrics.procedures_left_out._value.get() == 12 - MOST
 
 
 def test_of_tasks_that_were_loaded_the_oldest_gives_way_first():
