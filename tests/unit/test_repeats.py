@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.learn_record import START, TENANT, Record, Stage
 from jetmem.domain.procedures import difficulty, prediction, repeats
-from jetmem.domain.procedures.kernels import Situations
+from jetmem.domain.procedures.kernels import Kernel, Situations
 from jetmem.domain.procedures.prediction import Sample
 from jetmem.domain.procedures.repeats import AGENT_RUNS, BELIEVED, LEAST, MOST, TASK_RUNS, Worths
 from jetmem.domain.procedures.run import Ran
@@ -219,6 +219,85 @@ def test_an_answer_follows_what_happened_at_the_very_task_though_rates_do_best_e
     assert best.id == "bad" and best.probability > 0.9 and best.why.how == "neighbours"
     assert asked(stage, model, "something else").procedures[0].id == "good"
     assert model.worths.task < 1.0
+
+
+class Told:
+    """A fit that answers 0.9 for everything, if it is asked."""
+
+    dimensions = 32
+
+    def __init__(self, how, judged=True):
+        self.how, self.held = how, prediction.Held({"rate": 0.5} if judged else {}, {})
+
+    def predict(self, situations, how=None):
+        return np.full((1, 1), 0.9)
+
+
+def test_what_did_best_on_runs_that_it_had_not_seen_answers():
+    record = Record()
+    record.defined("planned", description="rotate the keys")
+    for n in range(30):
+        record.ran("p", n % 2 == 0, f"quite another thing {n * 7919}")
+    for n in range(6):
+        record.ran("p", False, f"rotate the keys of the vault {n}")
+    stage = Stage(record)
+    stage.settle()
+
+    def told(fitted):
+        model = Model(fitted, {"p": 0}, {"p": 0.4}) if fitted else None
+        found = {each.id: each for each in asked(stage, model, "rotate the keys of the vault").procedures}
+        return found["p"].probability, found["p"].why.how, found["planned"].why.how
+
+    simple = told(None)
+    assert simple[0] < 0.35 and simple[1:] == ("neighbours", "none")
+    assert told(Told("simple")) == told(Told("rate", judged=False)) == simple
+    rate, *hows = told(Told("rate"))
+    assert rate == pytest.approx(0.42, abs=0.05) and hows == ["rate", "none"]
+    factors, *hows = told(Told("factors"))
+    assert factors > 0.85 and hows == ["difficulty", "none"]
+
+
+def test_runs_at_the_very_task_and_by_the_agent_count_as_much_as_they_are_worth_and_once():
+    record = Record()
+    for n in range(40):
+        record.ran("p", True, f"quite another thing {n * 7919}", agent="strong")
+    for n in range(4):
+        record.ran("p", False, f"something else {n * 7919}", agent="weak")
+    for _ in range(3):
+        record.ran("p", False, "rotate the keys", agent="strong")
+    stage = Stage(record)
+    stage.settle()
+
+    def told(text, worths=Worths(), agent=None):
+        return asked(stage, Model(None, {}, {}, worths), text, agent=agent).procedures[0].probability
+
+    assert told("rotate the keys", Worths(task=LEAST)) < 0.15
+    assert told("rotate the keys", Worths(task=MOST)) > 0.7, "they are no neighbours beside"
+    plain = told("unheard of")
+    few, many_ = (told("unheard of", Worths(agent=worth), "weak") for worth in (LEAST, MOST))
+    assert few < 0.2 < plain - 0.1 < many_ < plain
+
+
+def test_what_is_left_out_of_a_task_is_of_the_context_that_is_asked_about():
+    vectors = np.eye(4, 8, dtype=np.float32)[[0, 0, 1, 2]]
+    contexts = [{"os": "a"}, {"os": "b"}, {}, {}]
+    situations = Situations(["one", "one", "two", "three"], vectors, contexts)
+    maker = prediction.Maker(Sample(situations, np.eye(4, 2), np.ones((4, 2))), Kernel(situations))
+    own = np.array([0.1, 0.3, 0.7, 0.9])
+    for context, left in (({"os": "a"}, 0.1), ({"os": "b"}, 0.3)):
+        parts = maker.parts(Situations(["one"], vectors[:1], [context]), np.zeros(4), own)
+        assert parts.ease == pytest.approx(maker.eased(np.array([-left])))
+
+
+def test_a_richer_candidate_has_to_be_better_by_a_share_of_its_standard_error():
+    gain = np.array([3.0, -1.0, 2.0, 0.0])
+    lost = {"rate": np.full(4, 10.0), "simple": 10.0 - gain}
+    held = prediction.Held({how: float(each.sum()) / 40 for how, each in lost.items()}, lost, 40.0)
+    error = float(np.sqrt(4) * np.std(gain)) / 40
+    assert held.error("simple", "rate") == pytest.approx(error)
+    share = 0.1 / error  # 4 of 40
+    assert prediction._choose(held, share * 0.99) == "simple"
+    assert prediction._choose(held, share * 1.01) == "rate"
 
 
 def _long(number):
