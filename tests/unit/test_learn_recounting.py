@@ -156,6 +156,32 @@ def test_two_passes_that_would_end_in_one_turn_take_two():
     assert same_as_learnt_at_once(stage)
 
 
+def test_what_is_being_counted_is_not_counted_at_once_beside():
+    """The pass under way would bring back what the other left out."""
+    stage = stage_of()
+    stage.record.forget({"x3"})
+    stage.read()
+    stage.it.recount()
+    stage.it.recounts.at_once = 1_000
+    stage.record.forget({"x1"})
+    stage.read()
+    assert stage.it.recounts.waiting() == 1
+    stage.settle()
+    assert same_as_learnt_at_once(stage)
+
+
+def test_a_forget_counts_so_many_runs_at_once_over_all_procedures():
+    stage = stage_of(0, at_once=3)
+    for n in range(12):
+        stage.record.ran(f"p{n % 4}", True, id_=f"x{n}")
+    stage.settle()
+    stage.record.forget({f"x{n}" for n in range(4)})
+    stage.read()
+    assert stage.it.recounts.waiting(TENANT) == 3
+    stage.settle()
+    assert same_as_learnt_at_once(stage)
+
+
 def test_a_forget_of_what_is_not_counted_yet_and_of_rows_that_are_not_made_begins_a_second_pass():
     stage = stage_of()
     for n in range(2):
