@@ -660,7 +660,6 @@ def test_strength_is_how_far_an_outcome_is_from_what_was_expected():
     first, *_, last = stage.waves
     assert (first.topic, first.strength) == ("success", 0.5)
     assert (last.topic, last.strength) == ("failure", pytest.approx(0.9))
-    stage.studies.tell(TENANT, News())
 
 
 class Shell:
