@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 
 from harness.learn_record import START, TENANT, Record, Stage
 from harness.stores import Touching
+from jetmem.domain.procedures.decay import Decayed
+from jetmem.domain.procedures.statistics import Statistics
 from jetmem.learn import ranks
 from jetmem.learn.boards import Boards
-from jetmem.learn.rows import FAMILIES, hashed
+from jetmem.learn.rows import FAMILIES, ProcedureRow, hashed
 from jetmem.runtime import metrics
+from jetmem_schemas.events import TS_MAX_MS, TS_MIN_MS
 
 DAY = 86_400_000
 MOST = 5
@@ -101,6 +104,16 @@ def test_what_was_defined_and_never_run_gives_way_to_all_that_was_run():
     assert len(listed(stage)) == MOST
     stage.boards.observe()
     assert metrics.procedures_left_out._value.get() == 12 - MOST
+
+
+def test_ranks_are_in_order_from_year_1_to_year_9999():
+    def place(at_ms, runs):
+        return ranks.place_of(b"p", ProcedureRow("p", Statistics(runs=1, decayed_runs=Decayed(runs, at_ms))))
+
+    places = [place(TS_MIN_MS, 5e-324), place(TS_MIN_MS, 1.0), place(START, 1.0), place(START, 2.0)]
+    places += [place(START + 31 * DAY, 1.0), place(TS_MAX_MS, 1e300)]
+    never = place(TS_MAX_MS, 0.0)
+    assert [never, *places] == sorted({never, *places})
 
 
 def test_of_tasks_that_were_loaded_the_oldest_gives_way_first():
