@@ -237,3 +237,21 @@ def test_how_procedures_stand_is_told_anew_when_one_changed_or_after_a_minute():
     board.take(News(procedures={key: None}))
     assert not board.standing(4_000).there.any()
     assert before.there.all(), "who looks at it goes on"
+
+
+def test_what_a_write_drops_or_brings_before_its_vector_is_loaded_is_as_the_write_says():
+    board, vectors = Board(4), np.eye(4, dtype=np.float32)
+    board.expect([b"1", b"2", b"3"])
+    board.take(News(tasks={b"1": None, b"2": vectors[1].tobytes()}))
+    board.fill([b"1", b"2", b"3"], vectors[[0, 3, 2]])
+    board.filled()
+    assert board.tasks == 2 and list(board.vectors([b"1", b"2", b"3"])) == [b"2", b"3"]
+    found = [board.near(each, 9, 0.5).tasks for each in vectors]
+    assert found == [[], [b"2"], [b"3"], []]
+
+
+def test_a_share_of_what_a_write_changed_is_read_again():
+    board = Board(4)
+    board.shares.of(b"os", [b"a"], lambda _: [Tally(runs=1)])
+    board.take(News(procedures={b"a": None}))
+    assert board.shares.of(b"os", [b"a"], lambda _: [Tally(runs=2)]) == [Tally(runs=2)]
