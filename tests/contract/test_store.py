@@ -216,18 +216,19 @@ def test_the_first_key_of_a_file_that_was_never_merged_is_erased_too(tmp_path, h
     store.close()
 
 
-def test_compaction_leaves_no_byte_of_what_was_erased(tmp_path):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compaction_leaves_no_byte_of_what_was_erased(tmp_path, family):
     store = Rocks(tmp_path, FAMILIES, format_version=1)
-    put(store, {b"k%d" % i: b"v" * 50 for i in range(1000)} | {b"k500": b"unutterable"})
+    put(store, {b"k%d" % i: b"v" * 50 for i in range(1000)} | {b"k500": b"unutterable"}, family=family)
     store.compact()
     assert grep(tmp_path, b"unutterable")
-    put(store, {b"k500": b"blank"})
-    put(store, {b"k501": b"unspeakable"})
+    put(store, {b"k500": b"blank"}, family=family)
+    put(store, {b"k501": b"unspeakable"}, family=family)
     assert grep(tmp_path, b"unspeakable")
     batch = store.batch()
-    batch.delete("one", b"k501")
+    batch.delete(family, b"k501")
     store.write(batch, sync=True)
     store.compact()
     assert grep(tmp_path, b"unutterable") == [] and grep(tmp_path, b"unspeakable") == []
-    assert store.get("one", b"k500") == b"blank"
+    assert store.get(family, b"k500") == b"blank"
     store.close()

@@ -11,7 +11,17 @@ from jetmem.evaluation import procedures as command
 from jetmem.evaluation import procedures_cold, procedures_data, procedures_folds, procedures_retrieval
 from jetmem.evaluation import show as screen
 from jetmem.evaluation.locomo import Missing
-from jetmem.evaluation.procedures_scores import BINS, RESAMPLES, Figure, auc, calibration, figure, picked, score
+from jetmem.evaluation.procedures_scores import (
+    BINS,
+    RESAMPLES,
+    Figure,
+    auc,
+    calibration,
+    difference,
+    figure,
+    picked,
+    score,
+)
 
 GROUP = np.arange(4)
 
@@ -56,20 +66,30 @@ def test_intervals_are_those_of_resamples_made_one_by_one():
         s, n, p = successes[rows], runs[rows], said[rows]
         had = n > 0
         rate, bins = s[had] / n[had], np.minimum((p[had] * BINS).astype(int), BINS - 1)
+        best = np.where(had, p, -1.0).argmax(1)
+        won = [(s / np.maximum(n, 1))[row, at] for row, at in enumerate(best)]
         gaps = [abs((p[had] - rate)[bins == each].sum()) for each in range(BINS)]
         return (
             -(s * np.log(p) + (n - s) * np.log(1 - p)).sum() / n.sum(),
             np.average(np.square(p[had] - rate), weights=n[had]),
             roc_auc_score(rate > 0.5, p[had]),
             sum(gaps) / had.sum(),
+            sum(won) / had.any(1).sum(),
         )
 
     drawn = np.random.default_rng(5).integers(0, 12, (RESAMPLES, 12))
     resampled = [plain(np.concatenate([np.flatnonzero(group == each) for each in draws])) for draws in drawn]
     bounds = np.quantile(resampled, (0.025, 0.975), axis=0).T
-    shown = (found.log_loss, found.brier, found.auc, found.calibration)
+    shown = (found.log_loss, found.brier, found.auc, found.calibration, found.pick)
     for each, value, (low, high) in zip(shown, plain(np.arange(40)), bounds, strict=True):
         assert (each.value, each.low, each.high) == pytest.approx((value, low, high))
+
+
+def test_who_loses_more_is_told_by_the_sign():
+    first, second, weight = np.array([3.0, 1, 4]), np.array([1.0, 1, 1]), np.array([1.0, 2, 1])
+    found = difference(first, second, weight, np.arange(3))
+    assert found.value == pytest.approx(5 / 4) and found.low == 0.0 and found.high == pytest.approx(3.0)
+    assert difference(second, first, weight, np.arange(3)).value == -found.value
 
 
 def test_outcomes_that_are_all_alike_have_no_area():

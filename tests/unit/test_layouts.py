@@ -7,6 +7,7 @@ import pytest
 
 from jetmem import flow
 from jetmem.adapters.layouts import Layout, Step, own_folder
+from jetmem.adapters.rocks import Rocks
 from jetmem.persist.giving import Giver
 from jetmem.persist.record import COPIED, FORMAT, SHARED, WHOLE
 from jetmem.runtime.errors import RequestFailed, WrongFormat
@@ -107,6 +108,16 @@ def test_formats_of_the_stages_are_sound():
             assert numbers == sorted(set(numbers)) and made.oldest <= made.format
             assert stage.projects or all(step.convert for step in made.steps), "the record is made anew of nothing"
     assert flow.layout("persist").oldest <= min(WHOLE, SHARED) and FORMAT == SHARED
+
+
+def test_a_store_of_learn_that_knows_no_ranks_is_refused_and_made_anew(tmp_path):
+    made = flow.layout("learn")
+    Rocks(made.path(tmp_path), made.families, format_version=1).close()
+    with pytest.raises(WrongFormat, match=r"has format 1, older than 2; copy it, then run `jetmem migrate`"):
+        made.open(tmp_path)
+    assert made.migrate(tmp_path).endswith("had format 1; it is made anew from the record at the next start")
+    own_folder(tmp_path, "learn")
+    made.open(tmp_path).close()
 
 
 def test_rows_are_not_given_to_who_keeps_them_otherwise():

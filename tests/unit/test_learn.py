@@ -338,6 +338,20 @@ def test_boards_are_put_away_when_they_are_too_much():
     assert stage.boards.get("acme") is not first
 
 
+def test_the_board_asked_for_last_stays_and_those_before_by_when_they_were():
+    record = Record()
+    for tenant in ("a", "b", "c"):
+        record.ran("p", True, "a task", tenant=tenant)
+    stage = Stage(record, board_bytes_max=1)
+    stage.read()
+    alone = stage.boards.get("a")
+    assert stage.boards.get("a") is alone, "too much for all, and all there is"
+    two = Stage(record, store=stage.store, board_bytes_max=int(2.5 * alone.size)).boards
+    boards = {tenant: two.get(tenant) for tenant in ("a", "b", "a", "c")}
+    assert two.get("a") is boards["a"] and two.get("c") is boards["c"]
+    assert two.get("b") is not boards["b"]
+
+
 def test_what_is_written_while_a_board_is_loaded_is_in_it():
     stage = learnt(("p", True))
     seen = []

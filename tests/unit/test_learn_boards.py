@@ -200,6 +200,20 @@ def test_shares_that_are_too_many_are_read_anew(monkeypatch):
     assert it.of(b"os", [b"a", b"c"], lambda keys: [Tally(runs=2)] * len(keys)) == [Tally(runs=2), Tally(runs=1)]
 
 
+def test_a_share_that_two_read_at_once_counts_once():
+    it = KeptShares()
+
+    def other(keys):
+        return [None for _ in it.of(b"os", keys, lambda _: [Tally(runs=1)])]
+
+    it.of(b"os", [b"a"], other)
+    alone = KeptShares()
+    alone.of(b"os", [b"a"], lambda _: [Tally(runs=1)])
+    assert it.nbytes == alone.nbytes > 0
+    it.changed([b"a"])
+    assert it.nbytes == 0
+
+
 def test_contexts_that_never_come_again_leave_nothing_behind():
     it = KeptShares()
     for each in range(100):  # tickets, sessions: each is asked about once, and then run in
@@ -223,3 +237,21 @@ def test_how_procedures_stand_is_told_anew_when_one_changed_or_after_a_minute():
     board.take(News(procedures={key: None}))
     assert not board.standing(4_000).there.any()
     assert before.there.all(), "who looks at it goes on"
+
+
+def test_what_a_write_drops_or_brings_before_its_vector_is_loaded_is_as_the_write_says():
+    board, vectors = Board(4), np.eye(4, dtype=np.float32)
+    board.expect([b"1", b"2", b"3"])
+    board.take(News(tasks={b"1": None, b"2": vectors[1].tobytes()}))
+    board.fill([b"1", b"2", b"3"], vectors[[0, 3, 2]])
+    board.filled()
+    assert board.tasks == 2 and list(board.vectors([b"1", b"2", b"3"])) == [b"2", b"3"]
+    found = [board.near(each, 9, 0.5).tasks for each in vectors]
+    assert found == [[], [b"2"], [b"3"], []]
+
+
+def test_a_share_of_what_a_write_changed_is_read_again():
+    board = Board(4)
+    board.shares.of(b"os", [b"a"], lambda _: [Tally(runs=1)])
+    board.take(News(procedures={b"a": None}))
+    assert board.shares.of(b"os", [b"a"], lambda _: [Tally(runs=2)]) == [Tally(runs=2)]

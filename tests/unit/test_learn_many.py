@@ -7,9 +7,13 @@ from hypothesis import strategies as st
 
 from harness.learn_record import START, TENANT, Record, Stage
 from harness.stores import Touching
+from jetmem.domain.procedures.decay import Decayed
+from jetmem.domain.procedures.statistics import Statistics
 from jetmem.learn import ranks
 from jetmem.learn.boards import Boards
-from jetmem.learn.rows import FAMILIES, hashed
+from jetmem.learn.rows import FAMILIES, ProcedureRow, hashed
+from jetmem.runtime import metrics
+from jetmem_schemas.events import TS_MAX_MS, TS_MIN_MS
 
 DAY = 86_400_000
 MOST = 5
@@ -87,6 +91,56 @@ def test_a_board_of_many_reads_what_it_holds():
     assert {family: scanned.count(family) for family in set(scanned)} == {"ranks": MOST + 1, "arrivals": 8}
     newest = np.frombuffer(stage.vector("task 193"), dtype=np.float32)
     assert board.near(newest, 1, 0.99).tasks == [hashed("task 193")]
+
+
+def test_what_was_defined_and_never_run_gives_way_to_all_that_was_run():
+    record = Record()
+    for n in range(3):
+        record.ran(f"old-{n}", False, ts=START - 3_000 * DAY + n)
+    for n in range(9):
+        record.defined(f"new-{n}", description="what it is")
+    stage = learnt(record)
+    assert {name for name in listed(stage) if name.startswith("old")} == {"old-0", "old-1", "old-2"}
+    assert len(listed(stage)) == MOST
+    stage.boards.observe()
+    assert metrics.procedures_left_out._value.get() == 12 - MOST
+
+
+def test_ranks_are_in_order_from_year_1_to_year_9999():
+    def place(at_ms, runs):
+        return ranks.place_of(b"p", ProcedureRow("p", Statistics(runs=1, decayed_runs=Decayed(runs, at_ms))))
+
+    places = [place(TS_MIN_MS, 5e-324), place(TS_MIN_MS, 1.0), place(START, 1.0), place(START, 2.0)]
+    places += [place(START + 31 * DAY, 1.0), place(TS_MAX_MS, 1e300)]
+    never = place(TS_MAX_MS, 0.0)
+    assert [never, *places] == sorted({never, *places})
+
+
+def test_of_tasks_that_were_loaded_the_oldest_gives_way_first():
+    record = Record()
+    for n in range(4):
+        record.ran("p", True, f"task {n}")
+    stage = learnt(record, tasks_max=3)
+    board = stage.boards.compared(TENANT)
+    stage.boards.close()
+    for n in range(4, 6):
+        record.ran("p", True, f"task {n}")
+        stage.settle()
+        known = [hashed(f"task {each}") for each in range(n + 1)]
+        assert list(board.vectors(known)) == known[-3:]
+
+
+def test_places_that_were_left_are_cleared_away():
+    record = Record()
+    for n in range(3):
+        record.ran(f"p{n}", True, ts=START + n)
+    stage = learnt(record)
+    board = stage.boards.get(TENANT)
+    for n in range(1_000):
+        record.ran("once" if n == 500 else "p0", True, ts=START + 10 * n * DAY)
+        stage.read()
+        assert len(board._least) <= 3 * len(board._row) + 257
+    assert len(board._row) == 4
 
 
 runs = st.tuples(

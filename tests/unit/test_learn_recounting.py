@@ -122,6 +122,90 @@ def test_a_partition_that_begins_again_has_nothing_to_count():
     assert Fresh(stage.it).runs(PART, TENANT) == Head()
 
 
+def test_the_first_forget_that_is_not_done_with_is_told_of_several_procedures_also_after_a_restart():
+    stage = stage_of()
+    for n in range(RUNS):
+        stage.record.ran("more", True, id_=f"m{n}")
+    stage.settle()
+    stage.record.forget({"x3"})
+    stage.read()
+    first = stage.it.at[PART].rseq
+    stage.record.forget({"m3"})
+    stage.read()
+    assert stage.it.recounts.waiting(TENANT) == 2
+    assert stage.it.recounts.since(TENANT) == first
+    stage.it.recount()
+    assert stage.it.recounts.since(TENANT) == first
+    stage.open()
+    assert (stage.it.recounts.waiting(TENANT), stage.it.recounts.since(TENANT)) == (2, first)
+
+
+def test_two_passes_that_would_end_in_one_turn_take_two():
+    """The second reads what the first wrote."""
+    stage = stage_of()
+    stage.record.forget({"x3"})
+    stage.read()
+    stage.it.recount()
+    stage.record.forget({"x1"})
+    stage.read()
+    stage.it.recounts.at_once = 1_000
+    stage.it.recount()
+    assert stage.it.recounts.waiting() == 1
+    stage.it.recount()
+    assert stage.it.recounts.waiting() == 0
+    assert same_as_learnt_at_once(stage)
+
+
+def test_what_is_being_counted_is_not_counted_at_once_beside():
+    """The pass under way would bring back what the other left out."""
+    stage = stage_of()
+    stage.record.forget({"x3"})
+    stage.read()
+    stage.it.recount()
+    stage.it.recounts.at_once = 1_000
+    stage.record.forget({"x1"})
+    stage.read()
+    assert stage.it.recounts.waiting() == 1
+    stage.settle()
+    assert same_as_learnt_at_once(stage)
+
+
+def test_a_forget_counts_so_many_runs_at_once_over_all_procedures():
+    stage = stage_of(0, at_once=3)
+    for n in range(12):
+        stage.record.ran(f"p{n % 4}", True, id_=f"x{n}")
+    stage.settle()
+    stage.record.forget({f"x{n}" for n in range(4)})
+    stage.read()
+    assert stage.it.recounts.waiting(TENANT) == 3
+    stage.settle()
+    assert same_as_learnt_at_once(stage)
+
+
+def test_a_forget_of_what_is_not_counted_yet_and_of_rows_that_are_not_made_begins_a_second_pass():
+    stage = stage_of()
+    for n in range(2):
+        stage.record.ran("huge", True, "another", id_=f"b{n}", agent="bob", context={"os": "bsd"})
+    stage.settle()
+    stage.record.forget({"x3"})
+    stage.read()
+    stage.it.recount()
+    stage.record.forget({"b0"})
+    stage.settle()
+    assert same_as_learnt_at_once(stage)
+
+
+def test_what_only_erased_runs_had_tried_is_gone_before_anything_is_counted():
+    stage = stage_of()
+    stage.record.ran("huge", True, "only once", id_="lone")
+    stage.settle()
+    before = len(stage.held()["tried"])
+    stage.record.forget({"lone"})
+    stage.read()
+    assert stage.it.recounts.waiting() == 1
+    assert len(stage.held()["tried"]) == before - 1
+
+
 @pytest.mark.parametrize("counted", [True, False])
 def test_a_forget_of_what_is_not_counted_yet_takes_no_time_again(counted):
     stage = stage_of()

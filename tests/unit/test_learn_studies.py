@@ -1,6 +1,7 @@
 """What learn finds in many runs at once: relations, patterns, insights, the model, and crystals with their waves."""
 
 import asyncio
+import threading
 from itertools import pairwise
 
 import msgspec
@@ -14,14 +15,16 @@ from jetmem.domain.procedures import relations
 from jetmem.domain.procedures.crystals import Rules
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.domain.procedures.run import Ran
-from jetmem.domain.procedures.statistics import RECENT_MAX
+from jetmem.domain.procedures.statistics import RECENT_MAX, wilson
 from jetmem.learn import app, shown, studies, study
+from jetmem.learn import waves as learn_waves
 from jetmem.learn.estimating import Learnt
 from jetmem.learn.ports import News, Wave
 from jetmem.learn.rows import hashed
 from jetmem.learn.sample import sampled
 from jetmem.learn.settings import LearnSettings
 from jetmem.learn.waves import Waves
+from jetmem.runtime import metrics
 from jetmem_schemas.events import rfc3339
 from jetmem_schemas.internal import Head
 from jetmem_schemas.procedures import Insights, Patterns, Related
@@ -265,19 +268,51 @@ def _predict(task, name):
     return Predict(task=task, procedure=name)
 
 
-def test_a_forget_makes_void_what_was_found_and_what_is_being_found():
+def test_a_forget_makes_void_what_was_found():
     async def body():
         record = Record()
         for n in range(5):
             record.ran("p", True, f"t{n}", steps=steps("secret", "word"), id_=f"x{n}")
         stage = learnt(record)
         assert (await stage.study("patterns")).found.rows
-        stage.studies.ask(TENANT, "insights", stage.it.at[PART])  # being made
         record.forget({f"x{n}" for n in range(5)})
         stage.settle()
         assert stage.studies.ask(TENANT, "patterns", stage.it.at[PART]) is None
         assert (await stage.study("patterns")).found.rows == {}
         assert (await stage.study("insights")).found == []
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("void", ["forgotten", "cleared"])
+def test_what_was_read_before_a_forget_is_void_though_it_is_found_after_it(monkeypatch, void):
+    async def body():
+        record = Record()
+        for n in range(5):
+            record.ran("p", True, f"t{n}", steps=steps("secret", "word"), id_=f"x{n}")
+        stage = learnt(record)
+        reads, goes_on, recurring = threading.Event(), threading.Event(), study.recurring
+
+        def slow(of):
+            reads.set()
+            assert goes_on.wait(60)
+            return recurring(of)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(study, "recurring", slow)
+            stage.studies.ask(TENANT, "patterns", stage.it.at[PART])
+            await asyncio.to_thread(reads.wait, 60)
+            if void == "forgotten":
+                record.forget({f"x{n}" for n in range(5)})
+                stage.settle()
+            else:
+                stage.studies.clear()
+            (making,) = stage.studies._making.values()
+            goes_on.set()
+            await making
+        assert stage.studies.ask(TENANT, "patterns", stage.it.at[PART]) is None
+        assert bool((await stage.study("patterns")).found.rows) is (void == "cleared")
         await stage.studies.close()
 
     asyncio.run(body())
@@ -353,6 +388,50 @@ def test_what_was_asked_last_is_kept(monkeypatch, much):
     asyncio.run(body())
 
 
+def test_what_no_answer_rests_on_is_made_again_whenever_it_is_asked_for(monkeypatch):
+    monkeypatch.setitem(studies._KEPT_MAX, "patterns", 1)
+
+    async def body():
+        record = Record()
+        for tenant in ("a", "b"):
+            record.ran("p", True, steps=steps("read", "edit"), tenant=tenant)
+        stage = learnt(record)
+        for tenant in ("a", "b", "a"):
+            assert await stage.studies.get(tenant, "patterns", stage.it.at[PART])
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
+def test_of_what_was_put_away_no_more_is_noted_than_rests(monkeypatch):
+    monkeypatch.setattr(studies, "_AWAY_MAX", 3)
+    monkeypatch.setitem(studies._KEPT_MAX, "words", 1)
+
+    async def body():
+        stage = learnt(Record())
+        for n in range(12):
+            assert await stage.studies.get(f"t{n}", "words", stage.it.at.get(PART, Head()))
+            stage.clock.now += 31
+            assert len(stage.studies._away) <= 4
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
+def test_what_is_larger_than_all_may_be_is_kept_alone(monkeypatch):
+    monkeypatch.setattr(studies, "BYTES_MAX", 4)
+    monkeypatch.setattr(studies, "_size", lambda _: 9)
+    stage = learnt(hard_and_easy(5))
+
+    async def body():
+        for kind in ("patterns", "insights"):
+            assert await stage.studies.get(TENANT, kind, stage.it.at[PART])
+            assert [held for _, held in stage.studies._kept] == [kind]
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
 def test_what_was_found_before_tasks_had_their_vectors_is_made_again_at_once():
     async def body():
         record = Record()
@@ -410,8 +489,8 @@ def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
         assert found.lacked
         later = Head(at.rseq + 1, at.seq)
         stage.studies._kept[TENANT, "patterns"] = found._replace(took_s=60.0, made_s=stage.clock.monotonic())
-        stage.clock.now += 31
-        stage.studies._waits(TENANT, lacking=False)
+        assert stage.studies._waits(TENANT, lacking=True)
+        stage.clock.now += 121
         stage.studies.ask(TENANT, "patterns", later, lacking=True)
         assert not stage.studies._making, "it rests"
         stage.studies.ask(TENANT, "patterns", later)
@@ -502,7 +581,8 @@ def test_a_procedure_crystallises_and_dissolves_and_says_so_once():
     stage = learnt(record)
     topics = [wave.topic for wave in stage.waves]
     assert topics.count("success") == 30
-    assert topics.count("crystallized") == 1
+    (formed,) = [wave for wave in stage.waves if wave.topic == "crystallized"]
+    assert formed.strength == pytest.approx(wilson(20, 20)[0]), "when it was proved"
     detail = stage.procedure("p")
     assert (detail.state, detail.crystal, detail.crystal_why, detail.steps) == (
         "crystalline", 1, "proved", ["read", "edit"],
@@ -515,7 +595,8 @@ def test_a_procedure_crystallises_and_dissolves_and_says_so_once():
     for n in range(30):
         record.ran("p", False, f"t{n}", agent="a1", ts=START + (100 + n) * 1_000, failure="broke")
     stage.settle()
-    assert [wave.topic for wave in stage.waves].count("dissolved") == 1
+    (fallen,) = [wave for wave in stage.waves if wave.topic == "dissolved"]
+    assert fallen.strength == 1.0, "none of the last runs succeeded"
     detail = stage.procedure("p")
     assert (detail.state, detail.steps, detail.crystal) == ("fluid", ["something", "else"], 1)
     assert stage.procedures(state="crystalline")[0] == []
@@ -579,7 +660,6 @@ def test_strength_is_how_far_an_outcome_is_from_what_was_expected():
     first, *_, last = stage.waves
     assert (first.topic, first.strength) == ("success", 0.5)
     assert (last.topic, last.strength) == ("failure", pytest.approx(0.9))
-    stage.studies.tell(TENANT, News())
 
 
 class Shell:
@@ -642,6 +722,46 @@ def test_waves_are_bounded_by_tenant_and_time_and_those_of_crystals_apart():
     told.tell("acme", waves(10, at=START + 1_000))
     publish(told)
     assert len(shell.sent) == 11
+
+
+def test_what_is_old_is_not_told_and_takes_no_room():
+    told = Waves(Shell(), 3.0)
+    told.tell("acme", waves(5, at=START - 60_000))
+    assert not told._waiting
+    told.tell("acme", waves(5, at=START - 14_000))
+    assert len(told._waiting) == 3
+
+
+def test_silence_saves_up_no_more_than_a_second_of_waves():
+    shell = Shell()
+    told = Waves(shell, 3.0)
+    told.tell("acme", waves(5))
+    shell.clock.now += 60
+    told.tell("acme", waves(5, at=START + 60_000))
+    assert len(told._waiting) == 6
+
+
+def test_less_than_one_a_second_is_one_at_first_and_then_in_time():
+    shell = Shell()
+    told = Waves(shell, 0.5)
+    for seconds, waiting in ((0, 1), (1, 1), (1, 2)):
+        shell.clock.now += seconds
+        told.tell("acme", waves(2, at=int(shell.clock.now * 1_000)))
+        assert len(told._waiting) == waiting
+
+
+def test_waves_that_wait_and_tenants_that_are_known_are_bounded(monkeypatch):
+    monkeypatch.setattr(learn_waves, "_WAITING_MAX", 4)
+    monkeypatch.setattr(learn_waves, "_TENANTS_MAX", 3)
+    told, before = Waves(Shell(), 1.0), metrics.waves_dropped._value.get()
+    for n in range(20):
+        told.tell(f"t{n}", waves(1))
+    assert len(told._waiting) == 4
+    assert metrics.waves_dropped._value.get() - before == 16
+    for n in range(20):
+        told._waiting.clear()
+        told.tell(f"t{n}", waves(1))
+        assert len(told._room) <= 4
 
 
 def test_a_broker_that_is_away_costs_waves_and_nothing_else():

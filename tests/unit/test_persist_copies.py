@@ -39,6 +39,10 @@ class Compacted(FakeStore):
 
     def compact(self):
         self.compactions += 1
+        self.meanwhile()
+
+    def meanwhile(self):
+        """What happens while files are rewritten."""
 
 
 class Broker:
@@ -95,18 +99,28 @@ class Bench:
         log = SimpleNamespace(warning=lambda text, **fields: self.warned.append(fields))
         self.shell = SimpleNamespace(nc=None, common=None, log=log)
         self.outbox = SimpleNamespace(settled=self._settled, silent=self._silent)
+        self.given, self.shared = set(), set()
+        self.on_settled = lambda: None
         self.start()
 
     def start(self):
         args = (self._run, self._run)
         self.copies = Copies(self.shell, self.recorder, *args, self.outbox.silent)
-        self.purge = Purge(self.shell, PersistSettings(), self.recorder, *args, self.outbox)
+        self.purge = Purge(
+            self.shell,
+            PersistSettings(),
+            self.recorder,
+            *args,
+            self.outbox,
+            lambda tenant: tenant not in self.given,
+            lambda tenant: tenant in self.shared,
+        )
 
     async def _run(self, work):
         return work()
 
     async def _settled(self):
-        return
+        self.on_settled()
 
     @asynccontextmanager
     async def _silent(self):
@@ -279,3 +293,46 @@ def test_letters_are_noted_before_any_is_erased(bench):
     bench.broker.dies, bench.broker.server = False, "second"
     assert once(bench) == 0
     assert bench.rows() and all(row.held for row in bench.rows().values())
+
+
+def test_a_letter_that_is_still_on_its_way_is_waited_for_and_erased_too(bench):
+    bench.broker.there[subjects.DEAD].clear()
+    bench.on_settled = lambda: bench.broker.there[subjects.DEAD].add(1)
+    bench.recorder.apply([said(8, {"all": True}, kind="forget", agent="_", session="_")])
+    assert once(bench) == 1
+    assert sorted(bench.broker.asked) == [(subjects.DEAD, 1), (subjects.MEMORY, 7)]
+
+
+def test_what_was_refused_after_a_forget_is_not_covered_by_it(bench):
+    bench.recorder.apply([said(6, {"all": True}, kind="forget", agent="_", session="_")])
+    assert once(bench) == 1
+    assert bench.broker.asked == [] and bench.broker.there[subjects.DEAD] == {1, 2}
+
+
+def test_that_a_copy_was_asked_for_is_not_forgotten_when_its_letter_is_noted(bench):
+    copy = copy_key(7, AT)
+    bench.killed_between(copy)
+    assert bench.erase() == {"acme"}
+    bench.recorder.apply([said(8, {"all": True}, kind="forget", agent="_", session="_")])
+    assert once(bench) == 0
+    assert bench.rows()[copy].held and bench.purge.counts("acme")["purging"] == 1
+
+
+def test_what_another_store_may_still_hold_is_not_purged_and_files_are_rewritten_once(bench):
+    bench.broker.there[subjects.DEAD].clear()
+    bench.shared = {"acme"}
+    apply_forgets(bench)
+    assert once(bench) == 1 and once(bench) == 0
+    assert (bench.purge.counts("acme")["purging"], bench.purge.counts("zoo")["purging"]) == (1, 0)
+    assert bench.store.compactions == 1
+    bench.shared.clear()
+    assert once(bench) == 1 and bench.purge.counts("acme")["purging"] == 0
+
+
+@pytest.mark.parametrize("which", ["given", "shared"])
+def test_of_a_partition_that_moves_while_files_are_rewritten_nothing_is_called_purged(bench, which):
+    bench.broker.there[subjects.DEAD].clear()
+    apply_forgets(bench)
+    bench.store.meanwhile = lambda: getattr(bench, which).add("acme")
+    once(bench)
+    assert (bench.purge.counts("acme")["purging"], bench.purge.counts("zoo")["purging"]) == (1, 0)

@@ -246,6 +246,12 @@ def test_paths_are_products_within_three_hops():
     assert sum(relations.central(graph).values()) == pytest.approx(1)
 
 
+def test_the_best_path_counts_though_a_longer_one_comes_later_and_weak_ones_lead_nowhere():
+    strengths = {("a", "c"): 0.9, ("a", "b"): 0.9, ("b", "c"): 0.9, ("c", "d"): 0.05, ("b", "e"): 0.06}
+    graph = relations.graph(Edge(*ends, "follows", strength) for ends, strength in strengths.items())
+    assert relations.reach(graph, "a") == pytest.approx({"b": 0.9, "c": 0.9, "e": 0.054})
+
+
 def test_a_hub_is_bounded():
     edges = [Edge("hub", f"n{n:03}", "follows", 0.9) for n in range(300)]
     assert len(relations.bounded(edges)) == relations.DEGREE_MAX
@@ -266,6 +272,19 @@ def test_strengths_shrink_what_is_rare():
     assert relations.context_strength(relations.Together()) == 0.0
     assert relations.follows_strength(10, 20) == pytest.approx(0.5 * 10 / 15)
     assert relations.follows_strength(0, 0) == 0.0
+
+
+def test_a_run_moves_neighbours_by_its_surprise_along_the_path():
+    assert contagion.spread(True, 0.4, {"q": 0.5, "r": 1.0}) == pytest.approx({"q": 0.03, "r": 0.06})
+    assert contagion.spread(False, 0.4, {"q": 0.5}) == pytest.approx({"q": -0.02})
+
+
+def test_a_run_that_comes_late_counts_into_the_step_that_is_open():
+    known = contagion.see(contagion.Expected(), 1, 5_000, True)
+    late = contagion.see(known, 2, 3_000, True)
+    assert (late.step, late.open_runs, late.runs) == (5, 2, 0)
+    assert contagion.expected(late, 5_999, 0.5) == 0.5, "as before the step"
+    assert contagion.expected(late, 6_000, 0.5) == pytest.approx(3 / 4)
 
 
 def test_a_boost_halves_in_a_week():
@@ -289,6 +308,56 @@ def test_few_agents_or_runs_form_no_crystal():
     few = statistics.recomputed([ran(n, True, agent=f"a{n}") for n in range(1, 10)])
     assert crystals.judge(crystals.Crystal(), alone).state == "fluid"
     assert crystals.judge(crystals.Crystal(), few).state == "fluid"
+
+
+@pytest.mark.parametrize(
+    ("count", "failed", "agents", "formed"),
+    [
+        (20, (), 3, True),
+        (19, (), 3, False),
+        (20, (), 2, False),
+        (60, (58, 59), 3, True),
+        (60, (57, 58, 59), 3, False),  # three of the last ten
+        (60, (1, 2, 3, 4, 5), 3, True),
+        (60, (1, 2, 3, 4, 5, 6), 3, False),  # the lower bound is below 0.8
+    ],
+)
+def test_each_threshold_alone_keeps_a_procedure_fluid(count, failed, agents, formed):
+    row = statistics.recomputed([ran(n, n not in failed, agent=f"a{n % agents}") for n in range(1, count + 1)])
+    assert crystals.judge(crystals.Crystal(), row).state == ("crystalline" if formed else "fluid")
+
+
+@pytest.mark.parametrize(
+    ("count", "won", "why"),
+    [(25, 5, "the last runs failed"), (25, 6, ""), (19, 0, ""), (20, 0, "the last runs failed")],
+)
+def test_the_last_runs_alone_dissolve_a_procedure(count, won, why):
+    rules = crystals.Rules(alarm=1e9)
+    row = statistics.recomputed([ran(n, n > count - won, agent=f"a{n % 3}") for n in range(1, count + 1)])
+    found = crystals.judge(crystals.Crystal("crystalline", 1, 0, 0.8), row, rules)
+    assert (found.state, found.why) == (("fluid", why) if why else ("crystalline", ""))
+
+
+def test_what_dissolved_has_to_prove_itself_by_new_runs():
+    runs = [ran(n, True, agent=f"a{n % 3}") for n in range(1, 60)]
+    fallen = crystals.Crystal("fluid", 1, 50_000, why="its rate has fallen")
+    assert crystals.judge(fallen, statistics.recomputed(runs)) is fallen, "nine since"
+    again = crystals.judge(fallen, statistics.recomputed([*runs, ran(60, True)]))
+    assert (again.state, again.version, again.since_ms) == ("crystalline", 2, 60_000)
+
+
+def test_the_change_detector_counts_from_when_a_procedure_was_proved_and_keeps_its_highest():
+    Seen = statistics.Outcome
+    kept = crystals.Crystal("crystalline", 1, 30_000, 0.8, ("plan",))
+    before = [ran(n, n > 12, agent=f"a{n % 3}") for n in range(1, 31)]
+    assert crystals.judge(kept, statistics.recomputed(before)) is kept, "the failures are of before"
+    lost, won = np.log((1 - 0.48) / (1 - 0.8)), np.log(0.6)
+    outcomes = tuple(Seen(n, str(n), success) for n, success in enumerate([True] * 5 + [False] * 3 + [True] * 4))
+    assert crystals.cusum(outcomes, 0.8) == pytest.approx(3 * lost)
+    assert crystals.cusum(outcomes[:7] + outcomes[8:9], 0.8) == pytest.approx(2 * lost)
+    assert won < 0 and crystals.cusum((), 0.8) == 0.0
+    for rate in (0.0, 1.0):
+        assert np.isfinite(crystals.cusum(outcomes, rate))
 
 
 def test_patterns_recur_are_shared_and_tell_what_is_next():
@@ -329,6 +398,27 @@ def test_noise_is_the_same_for_a_version_and_bounded_by_epsilon():
     off = np.array([each.successes - 50 for each in first.procedures.values()])
     assert np.abs(off).mean() == pytest.approx(2.0, rel=0.15)
     assert federation.exported("x", 1, counts).procedures == counts
+
+
+def test_noise_is_of_successes_and_failures_alike_hangs_on_the_key_and_leaves_counts():
+    counts = {f"p{n}": federation.Shared(100, 50) for n in range(2_000)}
+    noised = federation.exported("x", 1, counts, 0.5, "key").procedures
+    lost = np.array([each.runs - each.successes - 50 for each in noised.values()])
+    won = np.array([each.successes - 50 for each in noised.values()])
+    assert np.abs(lost).mean() == pytest.approx(2.0, rel=0.15)
+    assert abs(np.corrcoef(won, lost)[0, 1]) < 0.1
+    assert federation.exported("x", 1, counts, 0.5, "another").procedures != noised
+    few = federation.exported("x", 1, dict.fromkeys(counts, federation.Shared(1, 1)), 0.5, "key").procedures.values()
+    assert all(0 <= each.successes <= each.runs for each in few) and any(each.successes == 0 for each in few)
+
+
+def test_what_is_combined_is_clipped_and_leaves_out_who_asks():
+    told = federation.Merged()
+    for source, runs, won in (("me", 50, 0), ("liar", 1e9, 2e9), ("other", 100, 50)):
+        export = federation.Export(source, 1, {"p": federation.Shared(runs, won)})
+        told = federation.merge(told, federation.taken(export))
+    assert federation.combined(told, without="me") == {"p": federation.Shared(300.0, 250.0)}
+    assert federation.combined(told)["p"].runs == 50 + 2 * 100 + 100, "among three, twice what the middle one has"
 
 
 def test_insights_tell_what_works_where():

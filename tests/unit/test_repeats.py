@@ -1,6 +1,7 @@
 """What runs at the very same task, and by the same agent, tell of the next one."""
 
 import asyncio
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ from hypothesis import strategies as st
 
 from harness.learn_record import START, TENANT, Record, Stage
 from jetmem.domain.procedures import difficulty, prediction, repeats
-from jetmem.domain.procedures.kernels import Situations
+from jetmem.domain.procedures.kernels import Kernel, Situations
 from jetmem.domain.procedures.prediction import Sample
-from jetmem.domain.procedures.repeats import AGENT_RUNS, LEAST, MOST, TASK_RUNS
+from jetmem.domain.procedures.repeats import AGENT_RUNS, BELIEVED, LEAST, MOST, TASK_RUNS, Worths
 from jetmem.domain.procedures.run import Ran
 from jetmem.learn.estimating import WEIGHED_MAX, Learnt
 from jetmem.learn.sample import sampled
+from jetmem.learn.study import Model
 from jetmem_schemas.procedures import Recommend
 
 
@@ -92,10 +94,80 @@ def test_worths_are_bounded_and_the_same_for_every_order(rows):
     assert (turned.task, turned.agent) == pytest.approx((told.task, told.agent))
 
 
+def one_by_one(runs, alike, other, believed):
+    """The worth of what is alike in every two runs of a procedure, with the other alike and with it apart."""
+    within, between = BELIEVED / 2 * believed / (1 + believed), BELIEVED / 2
+    for name in {run.procedure for run in runs} - {""}:
+        its = [run for run in runs if run.procedure == name]
+        again = len(its) - len({getattr(run, alike) for run in its})
+        pairs = {(same, with_other): [] for same in (True, False) for with_other in (True, False)}
+        for one, two in combinations(its, 2):
+            cell = tuple(getattr(one, what) == getattr(two, what) for what in (alike, other))
+            pairs[cell].append(one.success != two.success)
+        every = sum(len(pairs[True, with_other]) for with_other in (True, False))
+        for with_other in (True, False):
+            same, apart = pairs[True, with_other], pairs[False, with_other]
+            if same and apart:
+                within += again * len(same) / every * np.mean(same)
+                between += again * len(same) / every * np.mean(apart)
+    ratio = within / between
+    return MOST if ratio >= 1 else min(MOST, max(LEAST, ratio / (1 - ratio)))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["p", "q", ""]), st.sampled_from("tuvw"), st.sampled_from("abc"), st.booleans()))
+)
+def test_worths_are_those_of_every_two_runs_looked_at_one_by_one(rows):
+    runs = [ran(n, *row) for n, row in enumerate(rows)]
+    told = repeats.worths(runs)
+    assert told.task == pytest.approx(one_by_one(runs, "task", "agent", TASK_RUNS))
+    assert told.agent == pytest.approx(one_by_one(runs, "agent", "task", AGENT_RUNS))
+
+
+def test_what_agents_are_worth_is_told_where_no_task_comes_again():
+    told = repeats.worths(many(lambda p, t, a: float(a % 2), tasks=10**9))
+    assert told.agent == LEAST and told.task == TASK_RUNS
+
+
+def test_an_agent_that_repeats_its_tasks_is_not_taken_for_better():
+    """Tasks always come out alike, and whoever runs one runs it often: agents do not matter."""
+    runs = many(lambda p, t, a: float(t * 7 % 5 < 2), agents=3)
+    own = [f"t{(int(r.agent[1:]) * 11 + int(r.task[1:]) % 3 * 13) % 40}" for r in runs]
+    runs = [
+        ran(n, r.procedure, t, r.agent, int(t[1:]) * 7 % 5 < 2) for n, (r, t) in enumerate(zip(runs, own, strict=True))
+    ]
+    assert repeats.worths(runs).task == LEAST
+
+
+def test_the_worth_of_coins_ends_at_the_most():
+    """Every second pair disagrees, at one task as elsewhere; by the formula a task would weigh 67 runs."""
+    runs = [ran(n, "p", f"t{n // 2}", f"a{n}", n % 8 in (0, 2, 3, 4)) for n in range(400)]
+    assert repeats.worths(runs).task == MOST
+
+
+def test_runs_at_like_tasks_count_the_less_the_less_the_very_same_tells():
+    assert [Worths(task=worth).near for worth in (LEAST, TASK_RUNS, 4.0, MOST)] == [1.0, 1.0, 0.25, 0.02]
+    record = Record()
+    for n in range(30):
+        record.ran("p", True, f"quite another thing {n * 7919}")
+    for n in range(6):
+        record.ran("p", False, f"rotate the keys of the vault {n}")
+    stage = Stage(record)
+    stage.settle()
+    models = [Model(None, {}, {}, Worths(task=worth)) for worth in (TASK_RUNS, MOST)]
+    told = [asked(stage, model, "rotate the keys of the vault").procedures[0].probability for model in models]
+    assert told[0] < told[1] - 0.1
+
+
 def test_an_agent_moves_a_chance_by_how_its_runs_differ_from_the_rate():
     chance, rate = np.array([0.5, 0.5, 0.98]), np.array([0.5, 0.5, 0.9])
     told = repeats.with_agent(chance, rate, np.array([0.0, 10.0, 0.0]), np.array([0.0, 10.0, 0.0]), 1.0)
     assert told[0] == 0.5 and told[1] > 0.9 and told[2] == 0.98
+
+
+def test_an_agent_that_ran_nothing_moves_nothing_however_sure_an_answer_is():
+    chance, none = np.array([0.00005, 0.3, 0.99995]), np.zeros(3)
+    assert repeats.with_agent(chance, np.array([0.0, 0.4, 1.0]), none, none, 1.0).tolist() == chance.tolist()
 
 
 def test_what_a_task_owes_to_itself_is_what_a_fit_without_it_lacks():
@@ -147,6 +219,85 @@ def test_an_answer_follows_what_happened_at_the_very_task_though_rates_do_best_e
     assert best.id == "bad" and best.probability > 0.9 and best.why.how == "neighbours"
     assert asked(stage, model, "something else").procedures[0].id == "good"
     assert model.worths.task < 1.0
+
+
+class Told:
+    """A fit that answers 0.9 for everything, if it is asked."""
+
+    dimensions = 32
+
+    def __init__(self, how, judged=True):
+        self.how, self.held = how, prediction.Held({"rate": 0.5} if judged else {}, {})
+
+    def predict(self, situations, how=None):
+        return np.full((1, 1), 0.9)
+
+
+def test_what_did_best_on_runs_that_it_had_not_seen_answers():
+    record = Record()
+    record.defined("planned", description="rotate the keys")
+    for n in range(30):
+        record.ran("p", n % 2 == 0, f"quite another thing {n * 7919}")
+    for n in range(6):
+        record.ran("p", False, f"rotate the keys of the vault {n}")
+    stage = Stage(record)
+    stage.settle()
+
+    def told(fitted):
+        model = Model(fitted, {"p": 0}, {"p": 0.4}) if fitted else None
+        found = {each.id: each for each in asked(stage, model, "rotate the keys of the vault").procedures}
+        return found["p"].probability, found["p"].why.how, found["planned"].why.how
+
+    simple = told(None)
+    assert simple[0] < 0.35 and simple[1:] == ("neighbours", "none")
+    assert told(Told("simple")) == told(Told("rate", judged=False)) == simple
+    rate, *hows = told(Told("rate"))
+    assert rate == pytest.approx(0.42, abs=0.05) and hows == ["rate", "none"]
+    factors, *hows = told(Told("factors"))
+    assert factors > 0.85 and hows == ["difficulty", "none"]
+
+
+def test_runs_at_the_very_task_and_by_the_agent_count_as_much_as_they_are_worth_and_once():
+    record = Record()
+    for n in range(40):
+        record.ran("p", True, f"quite another thing {n * 7919}", agent="strong")
+    for n in range(4):
+        record.ran("p", False, f"something else {n * 7919}", agent="weak")
+    for _ in range(3):
+        record.ran("p", False, "rotate the keys", agent="strong")
+    stage = Stage(record)
+    stage.settle()
+
+    def told(text, worths=Worths(), agent=None):
+        return asked(stage, Model(None, {}, {}, worths), text, agent=agent).procedures[0].probability
+
+    assert told("rotate the keys", Worths(task=LEAST)) < 0.15
+    assert told("rotate the keys", Worths(task=MOST)) > 0.7, "they are no neighbours beside"
+    plain = told("unheard of")
+    few, many_ = (told("unheard of", Worths(agent=worth), "weak") for worth in (LEAST, MOST))
+    assert few < 0.2 < plain - 0.1 < many_ < plain
+
+
+def test_what_is_left_out_of_a_task_is_of_the_context_that_is_asked_about():
+    vectors = np.eye(4, 8, dtype=np.float32)[[0, 0, 1, 2]]
+    contexts = [{"os": "a"}, {"os": "b"}, {}, {}]
+    situations = Situations(["one", "one", "two", "three"], vectors, contexts)
+    maker = prediction.Maker(Sample(situations, np.eye(4, 2), np.ones((4, 2))), Kernel(situations))
+    own = np.array([0.1, 0.3, 0.7, 0.9])
+    for context, left in (({"os": "a"}, 0.1), ({"os": "b"}, 0.3)):
+        parts = maker.parts(Situations(["one"], vectors[:1], [context]), np.zeros(4), own)
+        assert parts.ease == pytest.approx(maker.eased(np.array([-left])))
+
+
+def test_a_richer_candidate_has_to_be_better_by_a_share_of_its_standard_error():
+    gain = np.array([3.0, -1.0, 2.0, 0.0])
+    lost = {"rate": np.full(4, 10.0), "simple": 10.0 - gain}
+    held = prediction.Held({how: float(each.sum()) / 40 for how, each in lost.items()}, lost, 40.0)
+    error = float(np.sqrt(4) * np.std(gain)) / 40
+    assert held.error("simple", "rate") == pytest.approx(error)
+    share = 0.1 / error  # 4 of 40
+    assert prediction._choose(held, share * 0.99) == "simple"
+    assert prediction._choose(held, share * 1.01) == "rate"
 
 
 def _long(number):

@@ -28,7 +28,8 @@ _TOTALS: Final = b"t"
 #: would move its row. Below, the last used is first to the millisecond: who asks after a run finds its procedure.
 _ROUNDED_FROM: Final = 4
 _STEP: Final = 0.25
-#: Ranks as numbers: years 1 to 9999 are -24,000 to 98,000 half-lives; a millisecond is 4e-10 of one.
+#: Ranks as numbers above 0: years 1 to 9999 are -24,000 to 98,000 half-lives, the logarithm of the least float is
+#: -1,074; a millisecond is 4e-10 of a half-life.
 _LEAST: Final = 65_536
 _SCALE: Final = 2**32
 _CHUNK: Final = 1_000
@@ -44,7 +45,7 @@ def place_of(procedure: bytes, row: ProcedureRow | Brief) -> bytes:
     rank = math.log2(runs.value) + runs.at_ms / HALF_LIFE_MS
     if row.counts.runs >= _ROUNDED_FROM:
         rank = math.ceil(rank / _STEP) * _STEP
-    return keys.u64(max(0, int((rank + _LEAST) * _SCALE))) + procedure
+    return keys.u64(int((rank + _LEAST) * _SCALE)) + procedure
 
 
 def write(
