@@ -203,7 +203,7 @@ class Board:
             count = len(self._names)
             held = {name: column[:count].copy() for name, column in self._columns.items()}
             names, keys, row = list(self._names), list(self._keys), dict(self._row)
-            won, runs = (_as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
+            won, runs = (as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
             plain = (held["all_won"], held["all"], held["last_ms"])
             crystalline, there = held["crystal"] > 0, held["there"] > 0
             rate = estimate.rates(won, runs)
@@ -338,9 +338,9 @@ def decayed(counts: Sequence[Tally | BriefCounts], now_ms: int) -> tuple[Floats,
     """Successes and runs of each as they count now."""
     sums = [(each.decayed_successes, each.decayed_runs) for each in counts]
     held = np.array([(won.value, won.at_ms, runs.value, runs.at_ms) for won, runs in sums]).reshape(-1, 4)
-    return _as_of(held[:, 0], held[:, 1], now_ms), _as_of(held[:, 2], held[:, 3], now_ms)
+    return as_of(held[:, 0], held[:, 1], now_ms), as_of(held[:, 2], held[:, 3], now_ms)
 
 
-def _as_of(value: Floats, at_ms: Floats, now_ms: int) -> Floats:
+def as_of(value: Floats, at_ms: Floats, now_ms: int) -> Floats:
     """What sums that stood at `at_ms` count at `now_ms` (`decay.value`)."""
     return np.asarray(value * np.exp2(-np.maximum(0.0, now_ms - at_ms) / HALF_LIFE_MS))
