@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,9 +20,10 @@ from jetmem.domain.procedures.estimate import Prior
 from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
 from jetmem.domain.procedures.repeats import Worths
 from jetmem.learn import nearby, ranks, similar
-from jetmem.learn.board import Board, Near, Standing, decayed
-from jetmem.learn.core import Tally, pairs_of
-from jetmem.learn.nearby import Trials, summed
+from jetmem.learn.board import Board, Near, Standing, as_of
+from jetmem.learn.core import pairs_of
+from jetmem.learn.kept_shares import Told
+from jetmem.learn.nearby import Trials
 from jetmem.learn.rows import AGENT, CONTEXT, Brief, Rows, hashed
 from jetmem.learn.sample import as_studied
 from jetmem.learn.similar import Worded
@@ -283,23 +283,24 @@ def _in_context(
     keys = [standing.keys[row] for row in weighed]
     shares = [CONTEXT + hashed(pair) for pair in pairs]
     told = [board.shares.of(share, keys, partial(rows.shared, asked.tenant, share)) for share in shares]
-    found = [(at, tally) for at, tally in enumerate(chain.from_iterable(told)) if tally is not None]
-    each_won, each_runs = decayed([tally for _, tally in found], asked.now_ms)
-    at = np.array([at for at, _ in found], dtype=np.intp)
-    plain = np.zeros((len(pairs), len(weighed)))
-    plain.flat[at] = [tally.runs for _, tally in found]
-    place = at % max(1, len(weighed))
-    won = summed(place, each_won / max(1, len(pairs)), len(weighed))
-    runs = summed(place, each_runs / max(1, len(pairs)), len(weighed))
-    fewest = plain.min(axis=0) if pairs else np.zeros(len(weighed))
+    won, runs = np.zeros(len(keys)), np.zeros(len(keys))
+    for each in told:
+        each_won, each_runs = _now(each, asked.now_ms)
+        won += each_won / len(told)
+        runs += each_runs / len(told)
+    fewest = np.min([each.all_runs for each in told], axis=0) if told else np.zeros(len(keys))
     return estimate.shrunk(won, runs, rate, estimate.CONTEXT_RUNS), runs, fewest
 
 
 def _by_agent(rows: Rows, board: Board, asked: Asked, keys: list[bytes]) -> tuple[Floats, Floats]:
     """Decayed successes and runs of each procedure by the agent who asks."""
     share = AGENT + hashed(asked.agent or "")
-    told = board.shares.of(share, keys, partial(rows.shared, asked.tenant, share))
-    return decayed([tally if tally is not None else Tally() for tally in told], asked.now_ms)
+    return _now(board.shares.of(share, keys, partial(rows.shared, asked.tenant, share)), asked.now_ms)
+
+
+def _now(told: Told, now_ms: int) -> tuple[Floats, Floats]:
+    """Successes and runs as they count now."""
+    return as_of(told.won, told.won_at, now_ms), as_of(told.runs, told.runs_at, now_ms)
 
 
 def asked_of(tenant: str, task: str, vector: Vectors, context: dict[str, str], agent: str | None, now_ms: int) -> Asked:
