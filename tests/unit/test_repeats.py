@@ -13,7 +13,8 @@ from jetmem.domain.procedures.kernels import Situations
 from jetmem.domain.procedures.prediction import Sample
 from jetmem.domain.procedures.repeats import AGENT_RUNS, LEAST, MOST, TASK_RUNS
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn.estimating import WEIGHED_MAX, Learnt
+from jetmem.learn.board import WEIGHED_MAX
+from jetmem.learn.estimating import Learnt
 from jetmem.learn.sample import sampled
 from jetmem_schemas.procedures import Recommend
 

@@ -20,7 +20,7 @@ from jetmem.domain.procedures.estimate import Prior
 from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
 from jetmem.domain.procedures.repeats import Worths
 from jetmem.learn import nearby, ranks, similar
-from jetmem.learn.board import Board, Near, Standing, as_of
+from jetmem.learn.board import WEIGHED_MAX, Board, Near, Standing, as_of, most, places_of_most
 from jetmem.learn.core import pairs_of
 from jetmem.learn.kept_shares import Told
 from jetmem.learn.nearby import Trials
@@ -35,8 +35,6 @@ from jetmem_schemas.procedures import How
 #: its rows, some 0.07 ms where ten runs were made of it.
 NEAR_TASKS: Final = 48
 COSINE_MIN: Final = 0.3
-#: Procedures whose context is looked at: the likeliest so far, and those that were tried near.
-WEIGHED_MAX: Final = 128
 #: Context values of a question that are looked at.
 PAIRS_MAX: Final = 8
 NO_BOOSTS: Final[Mapping[str, Boost]] = {}
@@ -99,8 +97,8 @@ class Estimates:
 
     def candidates(self) -> list[Candidate]:
         """As `choosing.rank` takes them."""
-        found = zip(self.rows, self.probability, self.evidence, strict=True)
-        return [Candidate(self.standing.names[row], float(p), float(n)) for row, p, n in found]
+        found = zip(self.rows.tolist(), self.probability.tolist(), self.evidence.tolist(), strict=True)
+        return [Candidate(self.standing.names[row], p, n) for row, p, n in found]
 
     def how(self, at: int) -> How:
         """What the estimate at a place of `rows` rests on."""
@@ -205,8 +203,8 @@ def _chosen(
         return simple, {}
     if model.fitted.how == "rate":
         how: How = "rate"
-        known = standing.all_runs[weighed] > 0
-        return estimate.clipped(rate), {at: how for at in range(len(weighed)) if known[at]}
+        known = np.flatnonzero(standing.all_runs[weighed] > 0).tolist()
+        return estimate.clipped(rate), dict.fromkeys(known, how)
     dimensions = model.fitted.dimensions
     if len(asked.vector) != dimensions:
         return simple, {}
@@ -256,20 +254,11 @@ def _weighed(standing: Standing, rate: Floats, near_runs: Floats, only: bytes | 
     if only is not None:
         row = standing.row.get(only, len(rate))
         return np.array([row] if row < len(rate) else [], dtype=np.intp)
-    rows = np.flatnonzero(standing.there)
-    if len(rows) <= WEIGHED_MAX:
-        return rows
+    if np.count_nonzero(standing.there) <= WEIGHED_MAX:
+        return np.flatnonzero(standing.there)
     tried = np.flatnonzero(standing.there & (near_runs > 0))  # few: to choose among many zeros takes ten times as long
-    return np.union1d(rows[_most(rate[rows])], tried[_most(near_runs[tried])])
-
-
-def _most(of: Floats) -> NDArray[np.intp]:
-    """Places of the largest `WEIGHED_MAX`, the first of equal ones; sorting all 10,000 takes five times as long."""
-    if len(of) <= WEIGHED_MAX:
-        return np.arange(len(of))
-    least = np.partition(of, len(of) - WEIGHED_MAX)[len(of) - WEIGHED_MAX]
-    some = np.flatnonzero(of >= least)
-    return some[np.argsort(-of[some], kind="stable")[:WEIGHED_MAX]]
+    likeliest = standing.likeliest if rate is standing.rate else most(rate, standing.there)
+    return np.union1d(likeliest, tried[places_of_most(near_runs[tried])])
 
 
 def _in_context(
@@ -280,7 +269,7 @@ def _in_context(
     A run counts the share of the asked values that it was made in; with one value, whether it was.
     """
     pairs = pairs_of(asked.context)[:PAIRS_MAX]
-    keys = [standing.keys[row] for row in weighed]
+    keys = [standing.keys[row] for row in weighed.tolist()]
     shares = [CONTEXT + hashed(pair) for pair in pairs]
     told = [board.shares.of(share, keys, partial(rows.shared, asked.tenant, share)) for share in shares]
     won, runs = np.zeros(len(keys)), np.zeros(len(keys))
