@@ -8,6 +8,7 @@ import pytest
 from harness.learn_record import TENANT, Record, Stage
 from harness.waiting import until
 from jetmem.domain.procedures.decay import Decayed
+from jetmem.learn import board as learn_board
 from jetmem.learn import boards as learn_boards
 from jetmem.learn import kept_shares, scan
 from jetmem.learn.board import Board
@@ -15,7 +16,7 @@ from jetmem.learn.boards import Boards
 from jetmem.learn.core import Tally
 from jetmem.learn.kept_shares import KeptShares
 from jetmem.learn.ports import News
-from jetmem.learn.rows import Rows
+from jetmem.learn.rows import Rows, decode_brief, encode, hashed
 from jetmem.learn.scan import Scan
 from jetmem.runtime.errors import Retryable
 
@@ -217,6 +218,22 @@ def test_contexts_that_never_come_again_leave_nothing_behind():
         it.changed([b"a"])
     assert not it._held
     assert not it._kept
+
+
+def test_the_likeliest_procedures_are_those_of_the_highest_rates(monkeypatch):
+    monkeypatch.setattr(learn_board, "WEIGHED_MAX", 2)
+    record = Record()
+    for name, won in (("never", 0), ("always", 6), ("often", 4), ("once", 1), ("gone", 6)):
+        for n in range(6):
+            record.ran(name, n < won, id_=f"{name}-{n}")
+    stage = Stage(record)
+    stage.read()
+    board = Boards(stage.rows, stage.settings).get(TENANT)
+    board.take(News(procedures={hashed("gone"): None}))
+    standing = board.standing(5_000)
+    assert [standing.names[row] for row in standing.likeliest] == ["always", "often"]
+    beside = standing.beside([(hashed("gone"), decode_brief(encode(stage.rows.procedure(TENANT, hashed("gone")))))])
+    assert {beside.names[row] for row in beside.likeliest} == {"always", "gone"}
 
 
 def test_how_procedures_stand_is_told_anew_when_one_changed_or_after_a_minute():
