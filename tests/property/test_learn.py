@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from harness.learn_record import PART, START, TENANT, Killed, Record, Stage
 from jetmem.domain.procedures import contagion
 from jetmem.domain.procedures.crystals import Rules
+from jetmem.domain.procedures.decay import Decayed
 from jetmem.learn import study
-from jetmem.learn.rows import FAMILIES
+from jetmem.learn.core import Latest, Tally
+from jetmem.learn.rows import FAMILIES, TriedRow, decode_tried, encode_tried, latest_of, sums_of
 from jetmem.learn.sample import sampled
 
 DAY = 86_400_000
@@ -178,3 +180,24 @@ def test_order_within_a_time_step_moves_no_relation_boost_pattern_or_insight(sai
     )
     assert first == second
     assert study.told(found[0]) == study.told(found[1])
+
+
+sums = st.builds(Decayed, st.floats(0, 1e9), st.integers(0, 2**53))
+counts = st.integers(0, 2**40)
+tallies = st.builds(Tally, counts, counts, counts, sums, sums, counts, counts)
+latest = st.builds(Latest, counts, st.text(max_size=5), st.text(max_size=5), st.booleans())
+tried_rows = st.builds(
+    TriedRow,
+    st.dictionaries(st.text(max_size=3), st.text(max_size=3)),
+    tallies,
+    st.lists(latest, max_size=3).map(tuple),
+)
+
+
+@given(st.lists(tried_rows, max_size=5))
+def test_rows_of_what_was_tried_come_back_whole_and_in_parts(rows):
+    stored = [encode_tried(row) for row in rows]
+    assert [decode_tried(raw) for raw in stored] == rows
+    assert [latest_of(raw) for raw in stored] == [row.latest for row in rows]
+    held = [(row.tally.decayed_successes, row.tally.decayed_runs) for row in rows]
+    assert sums_of(stored).tolist() == [[won.value, won.at_ms, runs.value, runs.at_ms] for won, runs in held]

@@ -1,6 +1,12 @@
 """Learning does not depend on the order of runs, on repeats, or on who merges with whom first."""
 
+import math
+import re
+from collections import Counter
+from itertools import pairwise
+
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +21,7 @@ from jetmem.domain.procedures import (
     federation,
     patterns,
     relations,
+    retrieval,
     sketch,
     statistics,
 )
@@ -260,3 +267,37 @@ def test_crystals_are_judged_alike_whatever_order_a_step_had(runs, data):
     order = data.draw(st.permutations(range(len(runs))))
     first = crystals.judge(crystals.Crystal(), counted(runs), rules)
     assert first == crystals.judge(crystals.Crystal(), counted(renumbered(runs, order)), rules)
+
+
+def weighted(texts, known):
+    """Words of texts by tf-idf over known ones, as the module says it; what no known text has is told of no text."""
+
+    def kinds(text):
+        words = re.findall(r"\w+", text.lower())
+        return Counter(text.split()), Counter([*words, *pairwise(words)])
+
+    rows = [{} for _ in texts]
+    for kind, worth in enumerate((retrieval.STEMS, retrieval.WORDS)):
+        seen = Counter(word for text in known for word in kinds(text)[kind])
+        for row, text in zip(rows, texts, strict=True):
+            said = {
+                word: (1 + math.log(times)) * (math.log((1 + len(known)) / (1 + seen[word])) + 1)
+                for word, times in kinds(text)[kind].items()
+            }
+            length = math.sqrt(sum(each * each for each in said.values()))
+            row |= {(kind, word): math.sqrt(worth) * each / length for word, each in said.items() if seen[word]}
+    return rows
+
+
+said = st.lists(st.sampled_from(["a", "b", "B", "c-d", "the", "?!", "new", "newer"]), max_size=6).map(" ".join)
+
+
+@given(st.lists(said, min_size=1, max_size=6), st.lists(said, max_size=4))
+def test_products_of_words_are_those_of_their_weights(known, asked):
+    words = retrieval.Wording(known, str.split)
+    rows = weighted([*asked, *known], known)
+    every = np.array([[sum(a[word] * b[word] for word in a.keys() & b.keys()) for b in rows] for a in rows])
+    assert words.products(asked, range(len(known))) == pytest.approx(every)
+    assert (words.known @ words.known.T).toarray() == pytest.approx(every[len(asked) :, len(asked) :])
+    for at, text in enumerate(asked):
+        assert words.likeness(text) == pytest.approx(every[at, len(asked) :] / (retrieval.STEMS + retrieval.WORDS))

@@ -7,8 +7,8 @@ import pytest
 from harness.learn_record import MODEL, PART, START, TENANT, Record, Stage
 from jetmem.domain.procedures.statistics import Statistics
 from jetmem.learn import core, shares, similar
-from jetmem.learn.board import Board
-from jetmem.learn.estimating import WEIGHED_MAX, Estimates, Learnt
+from jetmem.learn.board import WEIGHED_MAX, Board
+from jetmem.learn.estimating import Estimates, Learnt
 from jetmem.learn.ports import News
 from jetmem.learn.rows import ProcedureRow
 from jetmem.learn.sample import sampled

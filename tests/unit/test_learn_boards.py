@@ -7,6 +7,8 @@ import pytest
 
 from harness.learn_record import TENANT, Record, Stage
 from harness.waiting import until
+from jetmem.domain.procedures.decay import Decayed
+from jetmem.learn import board as learn_board
 from jetmem.learn import boards as learn_boards
 from jetmem.learn import kept_shares, scan
 from jetmem.learn.board import Board
@@ -14,7 +16,7 @@ from jetmem.learn.boards import Boards
 from jetmem.learn.core import Tally
 from jetmem.learn.kept_shares import KeptShares
 from jetmem.learn.ports import News
-from jetmem.learn.rows import Rows
+from jetmem.learn.rows import Rows, decode_brief, encode, hashed
 from jetmem.learn.scan import Scan
 from jetmem.runtime.errors import Retryable
 
@@ -173,12 +175,21 @@ def test_a_share_is_read_again_only_after_its_procedure_changed():
     def stored(runs):
         return lambda keys: read.append(list(keys)) or [None if key == b"c" else Tally(runs=runs) for key in keys]
 
-    assert it.of(b"os", [b"a", b"c"], stored(1)) == [Tally(runs=1), None]
-    assert it.of(b"os", [b"c", b"b", b"a"], stored(2)) == [None, Tally(runs=2), Tally(runs=1)]
+    assert it.of(b"os", [b"a", b"c"], stored(1)).all_runs.tolist() == [1, 0]
+    assert it.of(b"os", [b"c", b"b", b"a"], stored(2)).all_runs.tolist() == [0, 2, 1]
     it.changed([b"a", b"unknown"])
-    assert it.of(b"os", [b"a", b"b"], stored(3)) == [Tally(runs=3), Tally(runs=2)]
-    assert it.of(b"db", [b"a"], stored(4)) == [Tally(runs=4)]
+    assert it.of(b"os", [b"a", b"b"], stored(3)).all_runs.tolist() == [3, 2]
+    assert it.of(b"db", [b"a"], stored(4)).all_runs.tolist() == [4]
+    assert it.of(b"db", [], stored(5)).all_runs.tolist() == []
     assert read == [[b"a", b"c"], [b"b"], [b"a"], [b"a"]]
+
+
+def test_sums_of_a_share_are_kept_as_they_are():
+    it, at_ms = KeptShares(), 2**52 + 1
+    tally = Tally(7, 3, 2, Decayed(2.9, at_ms), Decayed(1.9, at_ms - 1), 1, at_ms)
+    for _ in range(2):
+        told = it.of(b"os", [b"a", b"b"], lambda keys: [tally if key == b"a" else None for key in keys])
+        assert [column.tolist() for column in told] == [[1.9, 0], [at_ms - 1, 0], [2.9, 0], [at_ms, 0], [3, 0]]
 
 
 def test_what_was_read_while_a_write_came_is_not_kept():
@@ -188,8 +199,8 @@ def test_what_was_read_while_a_write_came_is_not_kept():
         it.changed(keys)
         return [Tally(runs=1) for _ in keys]
 
-    assert it.of(b"os", [b"a"], late) == [Tally(runs=1)]
-    assert it.of(b"os", [b"a"], lambda keys: [Tally(runs=2)]) == [Tally(runs=2)]
+    assert it.of(b"os", [b"a"], late).all_runs.tolist() == [1]
+    assert it.of(b"os", [b"a"], lambda keys: [Tally(runs=2)]).all_runs.tolist() == [2]
 
 
 def test_shares_that_are_too_many_are_read_anew(monkeypatch):
@@ -197,7 +208,7 @@ def test_shares_that_are_too_many_are_read_anew(monkeypatch):
     it = KeptShares()
     it.of(b"os", [b"a", b"b"], lambda keys: [Tally(runs=1)] * 2)
     it.of(b"os", [b"c", b"d"], lambda keys: [Tally(runs=1)] * 2)
-    assert it.of(b"os", [b"a", b"c"], lambda keys: [Tally(runs=2)] * len(keys)) == [Tally(runs=2), Tally(runs=1)]
+    assert it.of(b"os", [b"a", b"c"], lambda keys: [Tally(runs=2)] * len(keys)).all_runs.tolist() == [2, 1]
 
 
 def test_a_share_that_two_read_at_once_counts_once():
@@ -221,6 +232,22 @@ def test_contexts_that_never_come_again_leave_nothing_behind():
         it.changed([b"a"])
     assert not it._held
     assert not it._kept
+
+
+def test_the_likeliest_procedures_are_those_of_the_highest_rates(monkeypatch):
+    monkeypatch.setattr(learn_board, "WEIGHED_MAX", 2)
+    record = Record()
+    for name, won in (("never", 0), ("always", 6), ("often", 4), ("once", 1), ("gone", 6)):
+        for n in range(6):
+            record.ran(name, n < won, id_=f"{name}-{n}")
+    stage = Stage(record)
+    stage.read()
+    board = Boards(stage.rows, stage.settings).get(TENANT)
+    board.take(News(procedures={hashed("gone"): None}))
+    standing = board.standing(5_000)
+    assert [standing.names[row] for row in standing.likeliest] == ["always", "often"]
+    beside = standing.beside([(hashed("gone"), decode_brief(encode(stage.rows.procedure(TENANT, hashed("gone")))))])
+    assert {beside.names[row] for row in beside.likeliest} == {"always", "gone"}
 
 
 def test_how_procedures_stand_is_told_anew_when_one_changed_or_after_a_minute():

@@ -14,7 +14,8 @@ from jetmem.domain.procedures.kernels import Kernel, Situations
 from jetmem.domain.procedures.prediction import Sample
 from jetmem.domain.procedures.repeats import AGENT_RUNS, BELIEVED, LEAST, MOST, TASK_RUNS, Worths
 from jetmem.domain.procedures.run import Ran
-from jetmem.learn.estimating import WEIGHED_MAX, Learnt
+from jetmem.learn.board import WEIGHED_MAX
+from jetmem.learn.estimating import Learnt
 from jetmem.learn.sample import sampled
 from jetmem.learn.study import Model
 from jetmem_schemas.procedures import Recommend

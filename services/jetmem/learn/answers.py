@@ -16,7 +16,8 @@ from jetmem.learn import core, shares, similar
 from jetmem.learn.board import Board, Standing
 from jetmem.learn.boards import Boards
 from jetmem.learn.core import Latest
-from jetmem.learn.estimating import NOTHING, Asked, Estimates, Learnt, Seen, asked_of, estimated, unknown
+from jetmem.learn.estimating import NOTHING, Asked, Estimates, Learnt, asked_of, estimated, unknown
+from jetmem.learn.nearby import Seen
 from jetmem.learn.rows import AGENT, CONTEXT, ProcedureRow, Rows, ShareRow, decode_share, hashed, share_key
 from jetmem.runtime.clock import Clock
 from jetmem_schemas.events import rfc3339
@@ -129,7 +130,7 @@ class Answers:
             successes=int(standing.all_won[row]),
             in_context=int(found.context_runs[at]),
             by_agent=self._by_agent(asked.tenant, standing.keys[row], agent),
-            neighbours=self._neighbours(asked, _spread_out(found.seen.get(row, ()), order)),
+            neighbours=self._neighbours(asked, _spread_out(found.trials.by(row), order)),
             boost=found.boost(at),
             crystal=_version(stored),
         )
@@ -140,15 +141,15 @@ class Answers:
 
     def _order(self, board: Board, asked: Asked, found: Estimates, learnt: Learnt) -> Order:
         """Place of each near task in the evidence."""
-        near = {each.task: each.cosine for seen in found.seen.values() for each in seen}
+        near = found.trials.cosines()
         return similar.places(self._rows, board, asked.tenant, asked.text, near, learnt.words)
 
     def _similar(self, asked: Asked, found: Estimates, order: Order) -> list[Neighbour]:
         """Of each task most like this one the latest success, or else the latest run, of any procedure."""
         best: dict[bytes, tuple[Evidence, str]] = {}
         told = set(sorted(order, key=order.__getitem__)[:SIMILAR])  # of the hundreds of others nothing is compared
-        for row, seen in found.seen.items():
-            for each, run in _runs(each for each in seen if each.task in told):
+        for row, seen in found.trials.at(told):
+            for each, run in _runs([seen]):
                 held = best.get(each.task)
                 if held is None or (run.success, run.at_ms, run.id) > (held[0][1].success, *held[0][1][:2]):
                     best[each.task] = (each, run), found.standing.names[row]

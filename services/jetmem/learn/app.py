@@ -58,7 +58,8 @@ ARM: Final = "procedures"
 TASKS: Final = "tasks"
 #: Purging waits this long after a forget, so that several share one rewriting.
 _PURGE_DELAY_S: Final = 5.0
-#: Format 2 knows how much each procedure is used (`ranks`), and in which order tasks came.
+#: Format 2 knows how much each procedure is used (`ranks`), and in which order tasks came; rows of what was tried begin
+#: with their sums.
 LAYOUT: Final = Layout(
     stage="learn", families=FAMILIES, format=FORMAT, steps=(Step(to=2),), memory=Memory(100_000_000, 128_000_000)
 )

@@ -34,6 +34,8 @@ _LEFT: Final = 3
 #: Rough cost of a task, and of a procedure, in Python's objects; measured of 400,000 procedures: 324 MB.
 _TASK_BYTES: Final = 400
 _PROCEDURE_BYTES: Final = 730
+#: Procedures whose context is looked at: the likeliest so far, and those that were tried near.
+WEIGHED_MAX: Final = 128
 #: What counts now counts so long, while nothing changes, within two in 100,000: a half-life is 30 days.
 _STANDS_MS: Final = 60_000
 
@@ -42,6 +44,7 @@ class Standing(NamedTuple):
     """Procedures at one moment, arrays (procedures,): runs and successes as they count now, and plain; `last` use, ms.
 
     `rate` is shrunk to what procedures are like in general (`estimate.rates`): each question needs all of it.
+    `likeliest` are the rows of the highest rates, `WEIGHED_MAX` at most.
     `names` and `keys` may have more rows than the arrays; "" is a place that is free.
     """
 
@@ -56,6 +59,7 @@ class Standing(NamedTuple):
     crystalline: NDArray[np.bool_]
     there: NDArray[np.bool_]
     rate: Floats
+    likeliest: NDArray[np.intp]
     now_ms: int
 
     def beside(self, found: Sequence[tuple[bytes, Brief]]) -> Standing:
@@ -63,6 +67,7 @@ class Standing(NamedTuple):
         size, counts = len(self.runs), [each.counts for _, each in found]
         more_won, more_runs = decayed(counts, self.now_ms)
         won, runs = np.r_[self.won, more_won], np.r_[self.runs, more_runs]
+        there, rate = np.r_[self.there, np.ones(len(found), dtype=bool)], estimate.rates(won, runs)
         return Standing(
             [*self.names[:size], *(each.name for _, each in found)],
             [*self.keys[:size], *(key for key, _ in found)],
@@ -73,8 +78,9 @@ class Standing(NamedTuple):
             np.r_[self.all_runs, [float(of.runs) for of in counts]],
             np.r_[self.last_ms, [float(of.last_ms) for of in counts]],
             np.r_[self.crystalline, np.array([each.crystal.state == "crystalline" for _, each in found], dtype=bool)],
-            np.r_[self.there, np.ones(len(found), dtype=bool)],
-            estimate.rates(won, runs),
+            there,
+            rate,
+            most(rate, there),
             self.now_ms,
         )
 
@@ -203,11 +209,13 @@ class Board:
             count = len(self._names)
             held = {name: column[:count].copy() for name, column in self._columns.items()}
             names, keys, row = list(self._names), list(self._keys), dict(self._row)
-            won, runs = (_as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
+            won, runs = (as_of(held[name], held[f"{name}_at"], now_ms) for name in ("won", "runs"))
             plain = (held["all_won"], held["all"], held["last_ms"])
             crystalline, there = held["crystal"] > 0, held["there"] > 0
             rate = estimate.rates(won, runs)
-            self._stood = Standing(names, keys, row, won, runs, *plain, crystalline, there, rate, now_ms)
+            self._stood = Standing(
+                names, keys, row, won, runs, *plain, crystalline, there, rate, most(rate, there), now_ms
+            )
             return self._stood
 
     def near(self, vector: Vectors, count: int, least: float) -> Near:
@@ -338,9 +346,24 @@ def decayed(counts: Sequence[Tally | BriefCounts], now_ms: int) -> tuple[Floats,
     """Successes and runs of each as they count now."""
     sums = [(each.decayed_successes, each.decayed_runs) for each in counts]
     held = np.array([(won.value, won.at_ms, runs.value, runs.at_ms) for won, runs in sums]).reshape(-1, 4)
-    return _as_of(held[:, 0], held[:, 1], now_ms), _as_of(held[:, 2], held[:, 3], now_ms)
+    return as_of(held[:, 0], held[:, 1], now_ms), as_of(held[:, 2], held[:, 3], now_ms)
 
 
-def _as_of(value: Floats, at_ms: Floats, now_ms: int) -> Floats:
+def as_of(value: Floats, at_ms: Floats, now_ms: int) -> Floats:
     """What sums that stood at `at_ms` count at `now_ms` (`decay.value`)."""
     return np.asarray(value * np.exp2(-np.maximum(0.0, now_ms - at_ms) / HALF_LIFE_MS))
+
+
+def most(of: Floats, there: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Places of the largest `WEIGHED_MAX` of those that are there."""
+    rows = np.flatnonzero(there)
+    return rows[places_of_most(of[rows])]
+
+
+def places_of_most(of: Floats) -> NDArray[np.intp]:
+    """Places of the largest `WEIGHED_MAX`, the first of equal ones; sorting all 10,000 takes five times as long."""
+    if len(of) <= WEIGHED_MAX:
+        return np.arange(len(of))
+    least = np.partition(of, len(of) - WEIGHED_MAX)[len(of) - WEIGHED_MAX]
+    some = np.flatnonzero(of >= least)
+    return some[np.argsort(-of[some], kind="stable")[:WEIGHED_MAX]]

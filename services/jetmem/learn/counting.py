@@ -29,6 +29,7 @@ from jetmem.learn.rows import (
     decode_task,
     decode_tried,
     encode,
+    encode_tried,
     hashed,
     named,
     place_key,
@@ -149,7 +150,7 @@ class Counting:
         for run in runs:
             of[tried_key(tenant, hashed(run.task), run.context, named(run.procedure))].append(run)
         for key, row in self._held("tried", of, decode_tried, lambda key: TriedRow(of[key][0].context)).items():
-            batch.put("tried", key, encode(tried(row, of[key])))
+            batch.put("tried", key, encode_tried(tried(row, of[key])))
 
     def _tasks(self, batch: WriteSet, tenant: str, runs: Sequence[Ran]) -> None:
         of: defaultdict[bytes, list[Ran]] = defaultdict(list)

@@ -5,10 +5,9 @@ Work is bounded: so many tasks are looked at, so many procedures tried at each, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -20,9 +19,11 @@ from jetmem.domain.procedures.contagion import Boost
 from jetmem.domain.procedures.estimate import Prior
 from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
 from jetmem.domain.procedures.repeats import Worths
-from jetmem.learn import ranks, similar
-from jetmem.learn.board import Board, Near, Standing, decayed
-from jetmem.learn.core import Latest, Tally, pairs_of
+from jetmem.learn import nearby, ranks, similar
+from jetmem.learn.board import WEIGHED_MAX, Board, Near, Standing, as_of, most, places_of_most
+from jetmem.learn.core import pairs_of
+from jetmem.learn.kept_shares import Told
+from jetmem.learn.nearby import Trials
 from jetmem.learn.rows import AGENT, CONTEXT, Brief, Rows, hashed
 from jetmem.learn.sample import as_studied
 from jetmem.learn.similar import Worded
@@ -34,11 +35,6 @@ from jetmem_schemas.procedures import How
 #: its rows, some 0.07 ms where ten runs were made of it.
 NEAR_TASKS: Final = 48
 COSINE_MIN: Final = 0.3
-#: Rows of one task, and of all, that are read: who was tried there in which context.
-TRIED_MAX: Final = 256
-TRIED_ALL_MAX: Final = 4_096
-#: Procedures whose context is looked at: the likeliest so far, and those that were tried near.
-WEIGHED_MAX: Final = 128
 #: Context values of a question that are looked at.
 PAIRS_MAX: Final = 8
 NO_BOOSTS: Final[Mapping[str, Boost]] = {}
@@ -62,14 +58,6 @@ class Learnt(NamedTuple):
 NOTHING: Final = Learnt()
 
 
-class Seen(NamedTuple):
-    """The latest runs of a procedure at a task like the one asked about, in one context."""
-
-    runs: Sequence[Latest]
-    task: bytes
-    cosine: float
-
-
 @dataclass(frozen=True, slots=True)
 class Estimates:
     """What is known of the procedures weighed, in rows of a board.
@@ -81,7 +69,7 @@ class Estimates:
         evidence: Runs that stand behind each, own and near.
         near_runs: What runs at tasks like this one count for each.
         context_runs: Runs of each in this context, the fewest over its values.
-        seen: Runs at the nearest tasks, by row, the nearest first.
+        trials: What was tried at the nearest tasks.
         boosts: As of `Learnt`.
         hows: At places of `rows` that a model answered for, which one.
         version: Of the model.
@@ -93,7 +81,7 @@ class Estimates:
     evidence: Floats
     near_runs: Floats
     context_runs: Floats
-    seen: Mapping[int, Sequence[Seen]]
+    trials: Trials
     hows: Mapping[int, How]
     boosts: Mapping[str, Boost]
     version: int = 0
@@ -109,8 +97,8 @@ class Estimates:
 
     def candidates(self) -> list[Candidate]:
         """As `choosing.rank` takes them."""
-        found = zip(self.rows, self.probability, self.evidence, strict=True)
-        return [Candidate(self.standing.names[row], float(p), float(n)) for row, p, n in found]
+        found = zip(self.rows.tolist(), self.probability.tolist(), self.evidence.tolist(), strict=True)
+        return [Candidate(self.standing.names[row], p, n) for row, p, n in found]
 
     def how(self, at: int) -> How:
         """What the estimate at a place of `rows` rests on."""
@@ -164,7 +152,8 @@ def estimated(
         standing = standing.beside(_left_out(rows, asked.tenant, standing, like, only))
     rate = rates(standing, learnt.boosts)
     worths = learnt.model.worths if learnt.model is not None else Worths()
-    near = _near(rows, asked, standing, like, worths)
+    trials = nearby.read(rows, asked.tenant, standing, like)
+    near = nearby.counted(trials, len(standing.runs), like, worths, asked.now_ms)
     counted = near.runs + near.same_runs * max(1.0, estimate.NEAR_RUNS * worths.near)
     weighed = _weighed(standing, rate, counted, only)
     there, in_context, context_runs = _in_context(rows, board, asked, standing, weighed, rate[weighed])
@@ -184,7 +173,7 @@ def estimated(
     own = own + near_runs
     return Estimates(
         standing, weighed, probability, evidence=own, near_runs=near_runs, context_runs=context_runs,
-        seen=near.seen, hows=hows, boosts=learnt.boosts, version=learnt.version,
+        trials=trials, hows=hows, boosts=learnt.boosts, version=learnt.version,
     )  # fmt: skip
 
 
@@ -215,8 +204,8 @@ def _chosen(
         return simple, {}
     if model.fitted.how == "rate":
         how: How = "rate"
-        known = standing.all_runs[weighed] > 0
-        return estimate.clipped(rate), {at: how for at in range(len(weighed)) if known[at]}
+        known = np.flatnonzero(standing.all_runs[weighed] > 0).tolist()
+        return estimate.clipped(rate), dict.fromkeys(known, how)
     dimensions = model.fitted.dimensions
     if len(asked.vector) != dimensions:
         return simple, {}
@@ -253,7 +242,7 @@ def _left_out(rows: Rows, tenant: str, standing: Standing, near: Near, only: byt
     """The procedure asked about, or those tried at such tasks, the nearest first, if the board has them not."""
     wanted = dict.fromkeys([only] if only is not None else [])
     if only is None:
-        for found in rows.tried(tenant, near.tasks, TRIED_MAX):
+        for found in rows.tried(tenant, near.tasks, nearby.TRIED_MAX):
             wanted |= dict.fromkeys(procedure for procedure, _ in found if procedure not in standing.row)
             if len(wanted) >= WEIGHED_MAX:
                 break
@@ -261,63 +250,16 @@ def _left_out(rows: Rows, tenant: str, standing: Standing, near: Near, only: byt
     return list(ranks.read(rows, tenant, list(wanted)))
 
 
-@dataclass(slots=True)
-class _Tried:
-    """Runs of each procedure at tasks like the one asked about, counted by how near they are, and at that one."""
-
-    won: Floats
-    runs: Floats
-    same_won: Floats
-    same_runs: Floats
-    seen: dict[int, list[Seen]]
-
-
-def _near(rows: Rows, asked: Asked, standing: Standing, near: Near, worths: Worths) -> _Tried:
-    """What procedures did at these tasks."""
-    seen: dict[int, list[Seen]] = {}
-    at: list[int] = []
-    tallies: list[Tally] = []
-    of: list[int] = []
-    read = rows.tried(asked.tenant, near.tasks, TRIED_MAX)
-    for number, (task, cosine, found) in enumerate(zip(near.tasks, near.cosine.tolist(), read, strict=True)):
-        if len(at) >= TRIED_ALL_MAX:
-            break  # of those further away nothing is read
-        for procedure, row in found[: TRIED_ALL_MAX - len(at)]:
-            place = standing.row.get(procedure)
-            if place is None:
-                continue
-            at.append(place)
-            tallies.append(row.tally)
-            of.append(number)
-            seen.setdefault(place, []).append(Seen(row.latest, task, cosine))
-    won, runs = decayed(tallies, asked.now_ms)
-    whose = np.array(of, dtype=np.intp)
-    same = whose == 0
-    weight = np.where(same, 0.0, worths.near * estimate.near(near.cosine)[whose])
-    places, size = np.array(at, dtype=np.intp), len(standing.runs)
-    summed = partial(_summed, places, size=size)
-    return _Tried(summed(weight * won), summed(weight * runs), summed(same * won), summed(same * runs), seen)
-
-
 def _weighed(standing: Standing, rate: Floats, near_runs: Floats, only: bytes | None) -> NDArray[np.intp]:
     """Rows of the procedures to weigh."""
     if only is not None:
         row = standing.row.get(only, len(rate))
         return np.array([row] if row < len(rate) else [], dtype=np.intp)
-    rows = np.flatnonzero(standing.there)
-    if len(rows) <= WEIGHED_MAX:
-        return rows
+    if np.count_nonzero(standing.there) <= WEIGHED_MAX:
+        return np.flatnonzero(standing.there)
     tried = np.flatnonzero(standing.there & (near_runs > 0))  # few: to choose among many zeros takes ten times as long
-    return np.union1d(rows[_most(rate[rows])], tried[_most(near_runs[tried])])
-
-
-def _most(of: Floats) -> NDArray[np.intp]:
-    """Places of the largest `WEIGHED_MAX`, the first of equal ones; sorting all 10,000 takes five times as long."""
-    if len(of) <= WEIGHED_MAX:
-        return np.arange(len(of))
-    least = np.partition(of, len(of) - WEIGHED_MAX)[len(of) - WEIGHED_MAX]
-    some = np.flatnonzero(of >= least)
-    return some[np.argsort(-of[some], kind="stable")[:WEIGHED_MAX]]
+    likeliest = standing.likeliest if rate is standing.rate else most(rate, standing.there)
+    return np.union1d(likeliest, tried[places_of_most(near_runs[tried])])
 
 
 def _in_context(
@@ -328,30 +270,27 @@ def _in_context(
     A run counts the share of the asked values that it was made in; with one value, whether it was.
     """
     pairs = pairs_of(asked.context)[:PAIRS_MAX]
-    keys = [standing.keys[row] for row in weighed]
+    keys = [standing.keys[row] for row in weighed.tolist()]
     shares = [CONTEXT + hashed(pair) for pair in pairs]
     told = [board.shares.of(share, keys, partial(rows.shared, asked.tenant, share)) for share in shares]
-    found = [(at, tally) for at, tally in enumerate(chain.from_iterable(told)) if tally is not None]
-    each_won, each_runs = decayed([tally for _, tally in found], asked.now_ms)
-    at = np.array([at for at, _ in found], dtype=np.intp)
-    plain = np.zeros((len(pairs), len(weighed)))
-    plain.flat[at] = [tally.runs for _, tally in found]
-    place = at % max(1, len(weighed))
-    won = _summed(place, each_won / max(1, len(pairs)), len(weighed))
-    runs = _summed(place, each_runs / max(1, len(pairs)), len(weighed))
-    fewest = plain.min(axis=0) if pairs else np.zeros(len(weighed))
+    won, runs = np.zeros(len(keys)), np.zeros(len(keys))
+    for each in told:
+        each_won, each_runs = _now(each, asked.now_ms)
+        won += each_won / len(told)
+        runs += each_runs / len(told)
+    fewest = np.min([each.all_runs for each in told], axis=0) if told else np.zeros(len(keys))
     return estimate.shrunk(won, runs, rate, estimate.CONTEXT_RUNS), runs, fewest
 
 
 def _by_agent(rows: Rows, board: Board, asked: Asked, keys: list[bytes]) -> tuple[Floats, Floats]:
     """Decayed successes and runs of each procedure by the agent who asks."""
     share = AGENT + hashed(asked.agent or "")
-    told = board.shares.of(share, keys, partial(rows.shared, asked.tenant, share))
-    return decayed([tally if tally is not None else Tally() for tally in told], asked.now_ms)
+    return _now(board.shares.of(share, keys, partial(rows.shared, asked.tenant, share)), asked.now_ms)
 
 
-def _summed(places: NDArray[np.intp], amounts: Floats, size: int) -> Floats:
-    return np.bincount(places, weights=amounts, minlength=size).astype(np.float64)
+def _now(told: Told, now_ms: int) -> tuple[Floats, Floats]:
+    """Successes and runs as they count now."""
+    return as_of(told.won, told.won_at, now_ms), as_of(told.runs, told.runs_at, now_ms)
 
 
 def asked_of(tenant: str, task: str, vector: Vectors, context: dict[str, str], agent: str | None, now_ms: int) -> Asked:

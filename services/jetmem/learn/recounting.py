@@ -35,6 +35,7 @@ from jetmem.learn.rows import (
     TriedRow,
     decode_tried,
     encode,
+    encode_tried,
     prefix,
     ran,
     share_key,
@@ -101,10 +102,12 @@ class Remaining:
     def write(self, batch: WriteSet, old: ProcedureRow, news: News, *, defined: bool) -> None:
         """Write all rows in place of the old ones; those of no run go, but a procedure that is defined."""
         for (kind, of), tally in self._shares.items():
-            _put(batch, "shares", share_key(self._tenant, self._procedure, kind, of), tally, ShareRow(of, tally))
+            _put(
+                batch, "shares", share_key(self._tenant, self._procedure, kind, of), tally, encode(ShareRow(of, tally))
+            )
         for key in self._keys:
             row = self._tried.get(key, TriedRow({}))
-            _put(batch, "tried", key, row.tally, row)
+            _put(batch, "tried", key, row.tally, encode_tried(row))
         fresh = ProcedureRow(old.name, *self.grown)
         write_procedure(batch, self._tenant, self._procedure, old, fresh, news, defined=defined)
 
@@ -116,9 +119,9 @@ def write_procedure(
     ranks.write(batch, tenant, procedure, old, row if row.counts.runs or defined else None, news)
 
 
-def _put(batch: WriteSet, family: str, key: bytes, tally: Tally, row: object) -> None:
+def _put(batch: WriteSet, family: str, key: bytes, tally: Tally, row: bytes) -> None:
     if tally.runs:
-        batch.put(family, key, encode(row))
+        batch.put(family, key, row)
     else:
         batch.delete(family, key)
 

@@ -9,9 +9,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
+from struct import Struct
 from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from jetmem.domain import keys
 from jetmem.domain.procedures.crystals import Crystal, State
@@ -43,6 +46,9 @@ DEFINITION: Final = b"d"
 #: Byte between procedure and what a share is of.
 AGENT: Final = b"a"
 CONTEXT: Final = b"c"
+
+#: What a `TriedRow` begins with: as of `sums_of`.
+_SUMS: Final = Struct("<4d")
 
 encode = msgspec.msgpack.Encoder().encode
 
@@ -118,19 +124,35 @@ class ShareRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class TriedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A procedure's runs at one task in one context."""
+    """A procedure's runs at one task in one context; `encode_tried` says how it is stored."""
 
     context: dict[str, str]
     tally: Tally = Tally()
     latest: tuple[Latest, ...] = ()
 
 
-class Outcomes(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A `TriedRow` whose context is passed over."""
+class _Tried(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is stored of a `TriedRow` after its `_SUMS`."""
+
+    context: dict[str, str]
+    seq: int
+    runs: int
+    successes: int
+    first_ms: int
+    last_ms: int
+    latest: tuple[Latest, ...]
+
+
+class _Shown(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The same, of which only the latest runs are looked at."""
 
     context: msgspec.Raw
-    tally: Tally = Tally()
-    latest: tuple[Latest, ...] = ()
+    seq: int
+    runs: int
+    successes: int
+    first_ms: int
+    last_ms: int
+    latest: tuple[Latest, ...]
 
 
 class TaskRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -144,9 +166,9 @@ class TaskRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 _run = msgspec.msgpack.Decoder(RunRow).decode
 decode_procedure = msgspec.msgpack.Decoder(ProcedureRow).decode
 decode_share = msgspec.msgpack.Decoder(ShareRow).decode
-decode_tried = msgspec.msgpack.Decoder(TriedRow).decode
+_tried = msgspec.msgpack.Decoder(_Tried).decode
+_shown = msgspec.msgpack.Decoder(_Shown).decode
 decode_task = msgspec.msgpack.Decoder(TaskRow).decode
-_outcomes = msgspec.msgpack.Decoder(Outcomes).decode
 decode_brief = msgspec.msgpack.Decoder(Brief).decode
 _defined = msgspec.msgpack.Decoder(Defined).decode
 
@@ -198,11 +220,6 @@ def tried_key(tenant: str, task: bytes, context: dict[str, str], procedure: byte
     return prefix(tenant) + task + context_hash(context) + procedure
 
 
-def procedure_of_tried(key: bytes) -> bytes:
-    """The procedure of such a key."""
-    return key[-HASH_BYTES:]
-
-
 def run_row(run: Ran) -> bytes:
     """A run as it is stored."""
     row = RunRow(
@@ -219,6 +236,33 @@ def ran(rseq: int, row: RunRow, procedure: str = "", task: str = "") -> Ran:
         session=row.session, task=task, context=row.context, steps=row.steps, reward=row.reward,
         duration_ms=row.duration_ms, cost=row.cost, failure=row.failure, lessons=row.lessons,
     )  # fmt: skip
+
+
+def encode_tried(row: TriedRow) -> bytes:
+    """As it is stored: decayed sums first, which a question reads of hundreds of rows, then what it reads of few."""
+    tally, won, runs = row.tally, row.tally.decayed_successes, row.tally.decayed_runs
+    rest = (row.context, tally.seq, tally.runs, tally.successes, tally.first_ms, tally.last_ms, row.latest)
+    return _SUMS.pack(won.value, won.at_ms, runs.value, runs.at_ms) + encode(rest)
+
+
+def decode_tried(raw: bytes) -> TriedRow:
+    """The same back."""
+    won, won_at, runs, runs_at = _SUMS.unpack_from(raw)
+    held = _tried(raw[_SUMS.size :])
+    sums = Decayed(runs, int(runs_at)), Decayed(won, int(won_at))
+    tally = Tally(held.seq, held.runs, held.successes, *sums, held.first_ms, held.last_ms)
+    return TriedRow(held.context, tally, held.latest)
+
+
+def sums_of(tried: Sequence[bytes]) -> NDArray[np.float64]:
+    """Of rows as they are stored: decayed successes and as of when, runs and as of when; (rows, 4)."""
+    size = _SUMS.size
+    return np.frombuffer(b"".join([raw[:size] for raw in tried]), dtype="<f8").reshape(-1, 4)
+
+
+def latest_of(tried: bytes) -> tuple[Latest, ...]:
+    """Of a row as it is stored."""
+    return _shown(tried[_SUMS.size :]).latest
 
 
 class Rows:
@@ -300,11 +344,14 @@ class Rows:
         found = self.store.get_many("shares", [share_key(tenant, procedure, kind, name) for name in names])
         return [decode_share(raw) for raw in found if raw]
 
-    def tried(self, tenant: str, tasks: Sequence[bytes], most: int) -> Iterator[list[tuple[bytes, Outcomes]]]:
-        """(procedure, what came of it) of what was tried at each task, in the order asked; at most so many of each."""
+    def tried(self, tenant: str, tasks: Sequence[bytes], most: int) -> Iterator[list[tuple[bytes, bytes]]]:
+        """(procedure, row as it is stored) of what was tried at each task, in the order asked; at most so many of each.
+
+        `sums_of` and `latest_of` tell what is in them.
+        """
         start = prefix(tenant)
         for found in self.store.scan_each("tried", [start + task for task in tasks], most):
-            yield [(procedure_of_tried(key), _outcomes(raw)) for key, raw in found]
+            yield [(key[-HASH_BYTES:], raw) for key, raw in found]
 
     def tasks(self, tenant: str, tasks: Sequence[bytes]) -> list[TaskRow | None]:
         """Tasks, in the order asked."""

@@ -27,6 +27,8 @@ CANDIDATES: Final = 2_048
 _TOLD_BY: Final = 16
 #: Vectors that the directions are learnt from.
 _SAMPLE: Final = 4_096
+#: Candidates that are fetched together, 400 kB.
+_FETCHED: Final = 256
 #: Learning them of 64,000 vectors takes 0.2 s.
 _AGAIN: Final = 4
 
@@ -52,7 +54,7 @@ class View(NamedTuple):
         else:
             told = (vector @ self.basis) @ self.part
             rows = _highest(told, CANDIDATES)
-            cosine = self.vectors[rows] @ vector
+            cosine = _products(self.vectors, rows, vector)
         if len(rows) > count:
             best = np.argpartition(cosine, len(rows) - count)[len(rows) - count :]
             rows, cosine = rows[best], cosine[best]
@@ -140,6 +142,17 @@ class Scan:
         self._basis = self._part = None
         if shorten:
             self.shorten()
+
+
+def _products(vectors: Vectors, rows: NDArray[np.intp], vector: Vectors) -> Vectors:
+    """Of a vector with some others, which are fetched in slices that stay near the processor: 0.6 ms, at once 0.9."""
+    found = np.empty(len(rows), dtype=np.float32)
+    fetched = np.empty((_FETCHED, len(vector)), dtype=np.float32)
+    for start in range(0, len(rows), _FETCHED):
+        some = rows[start : start + _FETCHED]
+        held = np.take(vectors, some, axis=0, out=fetched[: len(some)], mode="clip")  # "raise" would copy once more
+        np.matmul(held, vector, out=found[start : start + len(some)])
+    return found
 
 
 def _highest(of: NDArray[np.floating[Any]], count: int) -> NDArray[np.intp]:
