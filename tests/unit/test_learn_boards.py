@@ -215,7 +215,8 @@ def test_a_share_that_two_read_at_once_counts_once():
     it = KeptShares()
 
     def other(keys):
-        return [None for _ in it.of(b"os", keys, lambda _: [Tally(runs=1)])]
+        it.of(b"os", keys, lambda _: [Tally(runs=1)])
+        return [None for _ in keys]
 
     it.of(b"os", [b"a"], other)
     alone = KeptShares()
@@ -281,4 +282,4 @@ def test_a_share_of_what_a_write_changed_is_read_again():
     board = Board(4)
     board.shares.of(b"os", [b"a"], lambda _: [Tally(runs=1)])
     board.take(News(procedures={b"a": None}))
-    assert board.shares.of(b"os", [b"a"], lambda _: [Tally(runs=2)]) == [Tally(runs=2)]
+    assert board.shares.of(b"os", [b"a"], lambda _: [Tally(runs=2)]).all_runs.tolist() == [2]
