@@ -92,23 +92,25 @@ async def rest(processes: Mapping[str, int], nc: Nats, told: Told, timeout_s: fl
     Processor time alone does not tell: on a busy machine what is still to be done hardly gets any.
     """
     began = time.perf_counter()
-    before = _of_all(processes)
+    before = _used(processes)
     while time.perf_counter() - began < timeout_s:
         await asyncio.sleep(_LOOK_S)
-        now = _of_all(processes)
+        now = _used(processes)
+        spent = sum(seconds - before.get(name, 0.0) for name, seconds in now.items())
         unlinked = int((await conditions.stage_counts(nc, "index")).get("unlinked", 0))
-        if not unlinked and (now - before) / _LOOK_S < _IDLE_SHARE:
+        # what one child has found is often what the next is started for
+        if not unlinked and now.keys() == before.keys() and spent / _LOOK_S < _IDLE_SHARE:
             break
-        told.still(f"{unlinked} vectors wait to be linked, {now - before:.1f} s of processor time in {_LOOK_S:g} s")
+        told.still(f"{unlinked} vectors wait to be linked, {spent:.1f} s of processor time in {_LOOK_S:g} s")
         before = now
     return time.perf_counter() - began
 
 
-def _of_all(processes: Mapping[str, int]) -> float:
+def _used(processes: Mapping[str, int]) -> dict[str, float]:
     """Processor time of processes and of what they have started and not ended: what is studied is fitted there."""
     listed = (path for pid in processes.values() for path in (_PROC / str(pid) / "task").glob("*/children"))
     children = {child for path in listed for child in _read(path).split()}
-    return sum(cpu_seconds({**processes, **{child: int(child) for child in children}}).values())
+    return cpu_seconds({**processes, **{child: int(child) for child in children}})
 
 
 def _read(path: Path) -> str:
