@@ -254,8 +254,7 @@ class Learn:
         tenant = asked.tenant
         degraded = self._degraded(tenant, asked.vector, asked.model)
         vector = asked.vector if asked.model == self.rows.model() else b""
-        learnt = await self._learnt(tenant, vector)
-        first = self.studies.first(tenant, "model")
+        learnt, first = await self._learnt(tenant, vector)
 
         def compared() -> Found[T]:
             whole = self.boards.compared(tenant).complete  # before it is answered
@@ -264,8 +263,8 @@ class Learn:
 
         return await self.process.in_reader(compared)
 
-    async def _learnt(self, tenant: str, vector: bytes) -> Learnt:
-        """What was found so far; what is old is being made again meanwhile.
+    async def _learnt(self, tenant: str, vector: bytes) -> tuple[Learnt, bool]:
+        """What was found so far, and whether it lacks a first model; what is old is being made again meanwhile.
 
         Who has no vector waits for words, and who has too few tasks for a model waits for what repeated runs tell: that
         takes milliseconds.
@@ -273,11 +272,14 @@ class Learn:
         at = self._at(tenant)
         words = self.studies.ask(tenant, "words", at) if vector else await self.studies.get(tenant, "words", at)
         lacking = tenant in self.learner.vectors.pending
-        model = self.studies.ask(tenant, "model", self._whole(tenant), lacking=lacking)
-        if model is None and not lacking and await self.process.in_reader(partial(self.studies.few, tenant)):
-            model = await self.studies.get(tenant, "model", self._whole(tenant))
+        ask = partial(self.studies.ask, tenant, "model", self._whole(tenant), lacking=lacking)
+        if ask() is None and not lacking and await self.process.in_reader(partial(self.studies.few, tenant)):
+            await self.studies.get(tenant, "model", self._whole(tenant))
+        # both of one moment: one that was made meanwhile is neither taken for there nor for lacking
+        model, first = ask(), self.studies.first(tenant, "model")
+        found = model.found if model else None
         version = model.at.rseq if model else 0
-        return Learnt(model.found if model else None, self._boosts(tenant), words.found if words else None, version)
+        return Learnt(found, self._boosts(tenant), words.found if words else None, version), first
 
     def _left_out(self, tenant: str) -> int:
         """Procedures that are not on the tenant's board, loaded or not."""
