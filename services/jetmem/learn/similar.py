@@ -22,8 +22,6 @@ ORDERED: Final = 32
 LIKENESS_MIN: Final = 0.1
 #: Of a key and its place.
 _TASK_BYTES: Final = 200
-#: Of cosines of single precision that are told apart.
-_DECIMALS: Final = 5
 
 
 class Worded(NamedTuple):
@@ -93,11 +91,9 @@ def places(
         near: Tasks with their cosines to it.
         words: Words of tasks; without them vectors alone decide.
     """
-    # what is as near but for rounding, which hangs on where a task lies in memory, is in the order of keys
-    cosine = {task: round(each, _DECIMALS) for task, each in near.items()}
-    ordered = sorted(near, key=lambda task: (-cosine[task], task))
+    ordered = sorted(near, key=lambda task: (-near[task], task))
     first, rest = ordered[:ORDERED], ordered[ORDERED:]
-    scores = np.array([cosine[task] for task in first])
+    scores = np.array([near[task] for task in first])
     if first:
         vectors = _vectors(rows, board, tenant, first)
         among = (vectors @ vectors.T).astype(np.float64)
@@ -105,7 +101,7 @@ def places(
             said = _said(rows, tenant, text, first, words)
             scores, among = scores + said[0, 1:], among + said[1:, 1:]
         scores = retrieval.less_crowded(scores, among)
-    best = [first[at] for at in np.argsort(-np.round(scores, _DECIMALS), kind="stable")]
+    best = [first[at] for at in np.argsort(-scores, kind="stable")]
     return {task: place for place, task in enumerate([*best, *rest])}
 
 
