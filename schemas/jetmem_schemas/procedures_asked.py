@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -86,8 +87,9 @@ class Found(msgspec.Struct, Generic[T], frozen=True):
     """What learn found, and up to where it has learnt.
 
     `value` is None where there is no such procedure; `more`: items follow the page. `degraded`: tasks were compared
-    without vectors, for they lack. `left_out`: of a list of procedures, those that it leaves out. `fitting`: the model
-    of success is being fitted, and there is none yet.
+    without vectors, for they lack. `left_out`: of a list of procedures, those that it leaves out. `lacks`: what
+    is being made of the runs and was not there yet: `words` of tasks, by which evidence is put in order, and the
+    `model` of success.
     """
 
     value: T | None
@@ -95,7 +97,7 @@ class Found(msgspec.Struct, Generic[T], frozen=True):
     more: bool = False
     degraded: bool = False
     left_out: int = 0
-    fitting: bool = False
+    lacks: Sequence[str] = ()
 
 
 class RecommendFound(msgspec.Struct, frozen=True):

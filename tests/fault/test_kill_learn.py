@@ -108,7 +108,7 @@ async def known(line, tenant):
         vector = bytes(encoder.encode([task])[0].tobytes())
         asked = RecommendAsk(tenant, Recommend(task=task, context={"lang": "a"}, k=9), vector, MODEL)
         reply = await line.ask("learn", "recommend", asked, Found[RecommendFound], tenant=tenant)
-        assert not (reply.degraded or reply.fitting)
+        assert not (reply.degraded or reply.lacks)
         found[task] = {each.id: (each.why, each.steps, each.failures) for each in reply.value.procedures}
         chances |= {(task, each.id): each.probability for each in reply.value.procedures}
         assert task in TASKS or {each.why.how for each in reply.value.procedures} == {"difficulty"}
@@ -116,13 +116,13 @@ async def known(line, tenant):
 
 
 async def modelled(line, tenant):
-    """Whether a model answers; who asks has it made."""
+    """Whether a model answers, and evidence is in order of words, too; who asks has both made."""
     vector = bytes(line.embed.encoder.encode([NEW[0]])[0].tobytes())
     asked = RecommendAsk(tenant, Recommend(task=NEW[0]), vector, MODEL)
     reply = await line.ask("learn", "recommend", asked, Found[RecommendFound], tenant=tenant)
     made = {each.why.model for each in reply.value.procedures} != {0}
-    assert made != reply.fitting, "an answer that lacks the model says so"
-    return made
+    assert made or "model" in reply.lacks, "an answer that lacks the model says so"
+    return not reply.lacks
 
 
 async def killed_again(line, load, again, *, emptied=False):

@@ -1,5 +1,6 @@
 """A stage `learn` that knows three procedures, for fake stages."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from harness.fake_stages import FakeStages
@@ -42,14 +43,14 @@ class Taught(FakeStages):
     Attributes:
         at: Up to where it has learnt.
         blind: The tasks it knows lack their vectors.
-        fitting: It has no model of success yet.
+        lacks: What it has not yet made of the runs.
         sees_after: Times it is asked whether it is as far, until they have them; 0: that does not change.
         padding: Words that make each item long.
     """
 
     at = Head(3, 3)
     blind = False
-    fitting = False
+    lacks: Sequence[str] = ()
     sees_after = 0
     padding = ""
 
@@ -67,7 +68,7 @@ class Taught(FakeStages):
         return AppliedReply({"procedures": self.at, "tasks": Head() if self.blind else self.at}, [])
 
     def _found(self, value: Any, *, more: bool = False) -> ask.Found[Any]:
-        return ask.Found(value, self.at, more, self.blind, fitting=self.fitting)
+        return ask.Found(value, self.at, more, self.blind, lacks=self.lacks)
 
     def recommend(self, stage: str, tenant: str, asked: ask.RecommendAsk) -> ask.Found[ask.RecommendFound]:
         assert (asked.vector == VECTOR) == (asked.model == "model") == (asked.vector != b"")

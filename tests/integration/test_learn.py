@@ -10,6 +10,7 @@ from harness.pipeline import MODEL, FakeEmbed, pipeline
 from harness.waiting import until_async
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.learn.recounting import AT_ONCE
+from jetmem.learn.studies import Studies
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import AppliedReply, AppliedRequest, EncodeReply, EncodeRequest, Head, StageStatus
 from jetmem_schemas.procedures import (
@@ -322,14 +323,14 @@ def test_without_vectors_it_answers_by_what_is_known_and_says_so(tmp_path):
 
 def test_until_its_first_model_is_made_it_says_that_one_lacks(tmp_path):
     async def body(it):
-        async def fitting(tenant):
+        async def fitted(tenant):
             found = await it.recommend(PLAIN, tenant=tenant, context={"lang": "python"}, k=9)
-            return found.fitting, {each.id: (each.probability, each.why.how, each.why.model) for each in
+            return found.lacks, {each.id: (each.probability, each.why.how, each.why.model) for each in
                                    found.value.procedures}  # fmt: skip
 
         async def modelled():
-            lacks, told = await fitting("acme")
-            if lacks:
+            lacks, told = await fitted("acme")
+            if "model" in lacks:
                 assert not any(version for _, _, version in told.values())
             return not lacks and told
 
@@ -346,14 +347,14 @@ def test_until_its_first_model_is_made_it_says_that_one_lacks(tmp_path):
         await it.applied(last, tenant="few")
         await it.embedded()
         await it.embedded("few")
-        lacks, few = await fitting("few")
+        lacks, few = await fitted("few")
         assert not lacks, "too few for any model"
         for _ in range(2):
             await it.line.stop("learn")
             await it.line.start("learn")
             await it.applied(seq)
-            assert (await fitting("acme"))[0], "the first question finds none"
-            lacks, first = await fitting("few")
+            assert (await fitted("acme"))[0] == ["words", "model"], "the first question finds none"
+            lacks, first = await fitted("few")
             assert not lacks
             assert abs(first["good"][0] - few["good"][0]) < 1e-5, "what repeats tell is there at once"
             told = await until_async(modelled, "a model answers", 60)
@@ -363,6 +364,39 @@ def test_until_its_first_model_is_made_it_says_that_one_lacks(tmp_path):
         await it.applied(gone)
         again = await until_async(modelled, "one answers that does not hold what is erased", 60)
         assert {version for *_, version in again.values()} == {await it.line.covered(gone, tenant="acme")}
+
+    run(body, tmp_path)
+
+
+def test_until_words_of_its_tasks_are_there_it_says_that_they_lack(tmp_path, monkeypatch):
+    real, go = Studies._words, asyncio.Event()
+
+    async def waits(studies, tenant):
+        await go.wait()
+        return await real(studies, tenant)
+
+    monkeypatch.setattr(Studies, "_words", waits)
+
+    async def body(it):
+        for n in range(CLUSTERS_MIN):
+            last = await it.ran("plan", True, f"repair{n} the{n} failing{n} parser{n}", id=f"r{n}")
+        await it.applied(last)
+        await it.embedded()
+
+        async def asked():
+            found = await it.recommend("repair3 the failing parser")
+            return "model" not in found.lacks and found
+
+        early = await until_async(asked, "a model answers", 60)
+        assert (early.lacks, early.degraded) == (["words"], False)
+        go.set()
+
+        async def whole():
+            found = await it.recommend("repair3 the failing parser")
+            return not found.lacks and found
+
+        late = await until_async(whole, "words are there", 60)
+        assert late.value.procedures[0].probability == early.value.procedures[0].probability, "no chance rests on words"
 
     run(body, tmp_path)
 

@@ -60,13 +60,13 @@ def test_tasks_that_lack_their_vectors_are_said(stages):
 
 
 @pytest.mark.parametrize("verb", ["recommend", "predict"])
-def test_a_model_that_is_being_fitted_is_said_but_no_run_is_missing(stages, verb):
-    stages.fitting = True
+def test_what_is_being_made_of_the_runs_is_said_but_no_run_is_missing(stages, verb):
+    stages.lacks = ["words", "model"]
     early = ask(stages, verb, after=3, **QUESTIONS[verb])
-    assert (early["degraded"], early["stale"]) == (["model"], False)
+    assert (early["degraded"], early["stale"]) == (["model", "words"], False)
     stages.down.add("embed")
     blind = ask(stages, verb, after=3, **QUESTIONS[verb])
-    assert (blind["degraded"], blind["stale"]) == (["vector", "model"], True)
+    assert (blind["degraded"], blind["stale"]) == (["vector", "model", "words"], True)
 
 
 def test_a_chance_is_told_for_known_and_unknown_procedures(stages):

@@ -190,7 +190,7 @@ ALERTS: Final = (
         "10m", "ticket", "{{ $value | humanizePercentage }} of answers lack the arm {{ $labels.arm }}",
         "Questions are answered, and worse: without meaning, without words, or by a walk.",
         ("`vector`: is embed there, has index its vectors (\"Waits\" on the dashboard \"pipeline\")? `text`: index. "
-         "`toc`: summarize. `model`: learn fits the first model of success of tenants, one after the other.",
+         "`toc`: summarize. `model`, `words`: learn makes those of tenants for the first time, one after the other.",
          "\"Asks\" on the dashboard \"search\" shows who answers too late."),
     ),
     Alert(

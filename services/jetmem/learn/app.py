@@ -29,7 +29,7 @@ from jetmem.learn.lacking import Lacking
 from jetmem.learn.ranks import totals
 from jetmem.learn.rows import FAMILIES, FORMAT, Rows, hashed
 from jetmem.learn.settings import LearnSettings
-from jetmem.learn.studies import Kind, Studies, Study
+from jetmem.learn.studies import ANSWERING, Kind, Studies, Study
 from jetmem.learn.waves import Waves
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.errors import RequestFailed
@@ -254,32 +254,37 @@ class Learn:
         tenant = asked.tenant
         degraded = self._degraded(tenant, asked.vector, asked.model)
         vector = asked.vector if asked.model == self.rows.model() else b""
-        learnt, first = await self._learnt(tenant, vector)
+        learnt, lacks = await self._learnt(tenant, vector)
 
         def compared() -> Found[T]:
             whole = self.boards.compared(tenant).complete  # before it is answered
-            fitting = first and self.rows.varied(tenant, 1)  # of no run there is nothing to be found
-            return Found(answer(vector, learnt), at, degraded=degraded or not whole, fitting=fitting)
+            missed = lacks if lacks and self.rows.varied(tenant, 1) else ()  # of no run there is nothing to be found
+            return Found(answer(vector, learnt), at, degraded=degraded or not whole, lacks=missed)
 
         return await self.process.in_reader(compared)
 
-    async def _learnt(self, tenant: str, vector: bytes) -> tuple[Learnt, bool]:
-        """What was found so far, and whether it lacks a first model; what is old is being made again meanwhile.
+    async def _learnt(self, tenant: str, vector: bytes) -> tuple[Learnt, Sequence[Kind]]:
+        """What was found so far, and what of it is made for the first time; what is old is made again meanwhile.
 
-        Who has no vector waits for words, and who has too few tasks for a model waits for what repeated runs tell: that
-        takes milliseconds.
+        Who has no vector waits for words, and who has too few tasks for a model waits for words and for what repeated
+        runs tell: that takes milliseconds.
         """
-        at = self._at(tenant)
-        words = self.studies.ask(tenant, "words", at) if vector else await self.studies.get(tenant, "words", at)
-        lacking = tenant in self.learner.vectors.pending
-        ask = partial(self.studies.ask, tenant, "model", self._whole(tenant), lacking=lacking)
-        if ask() is None and not lacking and await self.process.in_reader(partial(self.studies.few, tenant)):
-            await self.studies.get(tenant, "model", self._whole(tenant))
-        # both of one moment: one that was made meanwhile is neither taken for there nor for lacking
-        model, first = ask(), self.studies.first(tenant, "model")
-        found = model.found if model else None
-        version = model.at.rseq if model else 0
-        return Learnt(found, self._boosts(tenant), words.found if words else None, version), first
+        at, whole, lacking = self._at(tenant), self._whole(tenant), tenant in self.learner.vectors.pending
+
+        def asked() -> tuple[Study | None, Study | None]:
+            words = self.studies.ask(tenant, "words", at)
+            return words, self.studies.ask(tenant, "model", whole, lacking=lacking)
+
+        few = None in asked() and await self.process.in_reader(partial(self.studies.few, tenant))
+        if few or not vector:
+            await self.studies.get(tenant, "words", at)
+        if few and not lacking:
+            await self.studies.get(tenant, "model", whole)
+        # all of one moment: what was made meanwhile is neither taken for there nor for lacking
+        words, model = asked()
+        lacks = [kind for kind in ANSWERING if self.studies.first(tenant, kind)]
+        found, version = (model.found, model.at.rseq) if model else (None, 0)
+        return Learnt(found, self._boosts(tenant), words.found if words else None, version), lacks
 
     def _left_out(self, tenant: str) -> int:
         """Procedures that are not on the tenant's board, loaded or not."""

@@ -47,9 +47,9 @@ _KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 
 #: … and in so many bytes of all tenants and kinds, or the last alone. Of one tenant, words are 130 MB at most, a model
 #: 100, patterns and relations 18 each.
 BYTES_MAX: Final = 160_000_000
-#: Of those that answers rest on beside much else: where more tenants ask in turn than can be held, each would be made
-#: again for every question.
-_RESTING: Final[tuple[Kind, ...]] = ("words", "model")
+#: What answers rest on beside much else. Put away it rests: where more tenants ask in turn than can be held, each would
+#: be made again for every question.
+ANSWERING: Final[tuple[Kind, ...]] = ("words", "model")
 _AWAY_MAX: Final = 10_000
 #: Models of so many tenants are made unasked.
 _UNASKED_MAX: Final = 6
@@ -286,7 +286,7 @@ class Studies:
             size -= first.size
         now = self._clock.monotonic()
         for key, each in gone.items():
-            if key[1] in _RESTING:
+            if key[1] in ANSWERING:
                 self._away[key] = now + self._rest_s(each)
         if len(self._away) > _AWAY_MAX:
             self._away = {key: until for key, until in self._away.items() if until > now}

@@ -28,7 +28,6 @@ from jetmem_schemas.procedures_asked import Found
 LEARN: Final = "learn"
 ARM: Final = "procedures"
 _VECTOR: Final = "vector"
-_MODEL: Final = "model"
 #: Of a task that could not be encoded.
 _NO_VECTOR: Final = EncodeReply("", [b""])
 T = TypeVar("T")
@@ -73,8 +72,7 @@ class ProcedureAnswers:
         standing.answered(ARM, found.at, rseq)
         if found.degraded:
             standing.without([_VECTOR])
-        if found.fitting:
-            standing.without([_MODEL], covered=True)  # counts hold all runs; what a model was fitted to is always older
+        standing.without(found.lacks, covered=True)  # counts hold all runs; what is made of them aside is always older
         return found
 
     async def _awaited(self, tenant: str, standing: Standing, patience: Patience) -> int:
