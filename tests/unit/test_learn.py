@@ -313,6 +313,7 @@ def test_a_board_keeps_the_newest_tasks_and_gives_places_on():
     assert sorted(found.tasks) == [b"\2", b"\3", b"\4"]
     board.take(News(tasks={b"\3": None}))
     assert sorted(board.near(np.ones(4, np.float32), 9, 0.1).tasks) == [b"\2", b"\4"]
+    assert len(board.near(np.array([0, 0, 0.2, 1], np.float32), 1, 0.1).tasks) == 1, "what is gone stands for none"
     board.take(
         News(procedures={b"a": ProcedureRow("a", Statistics(runs=2)), b"b": ProcedureRow("b", Statistics(runs=1))})
     )
