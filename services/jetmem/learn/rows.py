@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from struct import Struct
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -26,6 +26,7 @@ from jetmem.runtime.store import Store, WriteSet
 from jetmem_schemas.internal import Head
 from jetmem_schemas.subjects import partition_of
 
+C = TypeVar("C")
 FORMAT: Final = 2
 #: runs: RunRow by (procedure, rseq) · places: what an entry was, and of which procedure, by rseq · procedures:
 #: ProcedureRow · definitions: Defined by (procedure, rseq) · shares: ShareRow by (procedure, agent or context value) ·
@@ -131,22 +132,10 @@ class TriedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     latest: tuple[Latest, ...] = ()
 
 
-class _Tried(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What is stored of a `TriedRow` after its `_SUMS`."""
+class _Tried(msgspec.Struct, Generic[C], frozen=True, array_like=True, gc=False):
+    """What is stored of a `TriedRow` after its `_SUMS`; who looks only at the latest runs leaves the context raw."""
 
-    context: dict[str, str]
-    seq: int
-    runs: int
-    successes: int
-    first_ms: int
-    last_ms: int
-    latest: tuple[Latest, ...]
-
-
-class _Shown(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The same, of which only the latest runs are looked at."""
-
-    context: msgspec.Raw
+    context: C
     seq: int
     runs: int
     successes: int
@@ -166,8 +155,8 @@ class TaskRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 _run = msgspec.msgpack.Decoder(RunRow).decode
 decode_procedure = msgspec.msgpack.Decoder(ProcedureRow).decode
 decode_share = msgspec.msgpack.Decoder(ShareRow).decode
-_tried = msgspec.msgpack.Decoder(_Tried).decode
-_shown = msgspec.msgpack.Decoder(_Shown).decode
+_tried = msgspec.msgpack.Decoder(_Tried[dict[str, str]]).decode
+_shown = msgspec.msgpack.Decoder(_Tried[msgspec.Raw]).decode
 decode_task = msgspec.msgpack.Decoder(TaskRow).decode
 decode_brief = msgspec.msgpack.Decoder(Brief).decode
 _defined = msgspec.msgpack.Decoder(Defined).decode
