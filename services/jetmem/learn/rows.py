@@ -22,8 +22,7 @@ from jetmem.domain.procedures.decay import Decayed
 from jetmem.domain.procedures.run import Ran
 from jetmem.domain.procedures.statistics import Statistics
 from jetmem.learn.core import Defined, Grown, Latest, Tally
-from jetmem.runtime.store import Store, WriteSet
-from jetmem_schemas.internal import Head
+from jetmem.runtime.meta_rows import ModelRows
 from jetmem_schemas.subjects import partition_of
 
 C = TypeVar("C")
@@ -38,7 +37,6 @@ FAMILIES: Final = (
     "runs", "places", "procedures", "definitions", "shares", "tried", "tasks", "vectors", "pending", "arrivals",
     "ranks", "recounts", "meta",
 )  # fmt: skip
-AT: Final = b"at:"
 HASH_BYTES: Final = 16
 _CONTEXT_BYTES: Final = 8
 #: First byte of a place.
@@ -168,11 +166,6 @@ def prefix(tenant: str) -> bytes:
     return keys.tenant(partition_of(tenant), tenant)
 
 
-def tenant_of(key: bytes) -> str:
-    """The tenant of any key."""
-    return key[1 : key.index(b"\0", 1)].decode()
-
-
 def hashed(text: str) -> bytes:
     """What stands for a name or a task in keys."""
     return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).digest()
@@ -254,28 +247,8 @@ def latest_of(tried: bytes) -> tuple[Latest, ...]:
     return _shown(tried[_SUMS.size :]).latest
 
 
-class Rows:
+class Rows(ModelRows):
     """Reads of the store, from any thread."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    def position(self, part: int) -> Head:
-        """Checkpoint of a partition."""
-        raw = self.store.get("meta", AT + keys.partition(part))
-        return msgspec.msgpack.decode(raw, type=Head) if raw else Head()
-
-    def set_position(self, batch: WriteSet, part: int, head: Head) -> None:
-        """Set the checkpoint, in the same write as what it covers."""
-        batch.put("meta", AT + keys.partition(part), encode(head))
-
-    def model(self) -> str:
-        """The model that the vectors are of; "" before the first."""
-        return (self.store.get("meta", b"model") or b"").decode()
-
-    def dimensions(self) -> int:
-        """Length of the model's vectors; 0 before the first."""
-        return int(self.store.get("meta", b"dimensions") or b"0")
 
     def runs(
         self, tenant: str, procedure: bytes, after: int = 0, most: int | None = None
