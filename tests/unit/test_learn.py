@@ -309,10 +309,11 @@ def test_a_board_keeps_the_newest_tasks_and_gives_places_on():
         vector[n % 4] = 1.0
         board.take(News(tasks={bytes([n]): vector.tobytes()}))
     assert board.tasks == 3
-    found = board.near(np.ones(4, np.float32), 9, 0.0)
+    found = board.near(np.ones(4, np.float32), 9, 0.1)
     assert sorted(found.tasks) == [b"\2", b"\3", b"\4"]
     board.take(News(tasks={b"\3": None}))
     assert sorted(board.near(np.ones(4, np.float32), 9, 0.1).tasks) == [b"\2", b"\4"]
+    assert len(board.near(np.array([0, 0, 0.2, 1], np.float32), 1, 0.1).tasks) == 1, "what is gone stands for none"
     board.take(
         News(procedures={b"a": ProcedureRow("a", Statistics(runs=2)), b"b": ProcedureRow("b", Statistics(runs=1))})
     )
@@ -320,7 +321,7 @@ def test_a_board_keeps_the_newest_tasks_and_gives_places_on():
     board.take(News(procedures={b"c": ProcedureRow("c", Statistics(runs=4))}))
     standing = board.standing(0)
     assert sorted(zip(standing.names, standing.all_runs, strict=True)) == [("b", 1.0), ("c", 4.0)]
-    assert board.near(np.ones(7, np.float32), 3, 0.0).tasks == [], "of another model"
+    assert board.near(np.ones(7, np.float32), 3, 0.1).tasks == [], "of another model"
 
 
 def test_boards_are_put_away_when_they_are_too_much():

@@ -107,6 +107,22 @@ def test_vectors_that_cannot_be_read_are_read_again(held):
     assert done(boards).complete
 
 
+def test_after_procedures_that_cannot_be_read_nothing_is_kept_until_they_are(held, monkeypatch):
+    stage, rows, boards = held
+    stage.it._hears += (boards,)
+
+    def fails(tenant):
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="gone"):
+        patched.setattr(rows, "procedures", fails)
+        boards.get(TENANT)
+    stage.record.ran("q", True, id_="late")
+    stage.settle()
+    assert not boards._held[TENANT]._missed, "nobody may ask for long"
+    assert set(boards.get(TENANT).standing(0).names) == {"p", "q"}
+
+
 def test_places_of_tasks_without_a_vector_and_the_newest_of_too_many():
     board = Board(4)
     board.expect([b"1", b"2", b"3", b"4", b"5"])
@@ -117,6 +133,16 @@ def test_places_of_tasks_without_a_vector_and_the_newest_of_too_many():
         board.take(News(tasks={b"%d" % n: np.ones(4, np.float32).tobytes()}))
     assert board.tasks == 4
     assert b"8" in board.near(np.ones(4, np.float32), 9, 0.5).tasks
+
+
+def test_a_vector_that_comes_after_its_place_was_given_on_takes_nobodys():
+    board, vectors = Board(4), np.eye(4, dtype=np.float32)
+    board.expect([b"1", b"2", b"late", b"3"])
+    board.fill([b"1", b"2", b"3"], vectors[:3])
+    board.filled()
+    for task in (b"4", b"late"):
+        board.take(News(tasks={task: vectors[3].tobytes()}))
+    assert sorted(board.near(vectors[3], 9, 0.5).tasks) == [b"4", b"late"]
 
 
 def clustered(count, dimensions=64):
@@ -269,13 +295,14 @@ def test_how_procedures_stand_is_told_anew_when_one_changed_or_after_a_minute():
 
 def test_what_a_write_drops_or_brings_before_its_vector_is_loaded_is_as_the_write_says():
     board, vectors = Board(4), np.eye(4, dtype=np.float32)
-    board.expect([b"1", b"2", b"3"])
+    board.take(News(tasks={b"4": vectors[3].tobytes()}))
+    board.expect([b"1", b"2", b"3", b"4"])
     board.take(News(tasks={b"1": None, b"2": vectors[1].tobytes()}))
-    board.fill([b"1", b"2", b"3"], vectors[[0, 3, 2]])
+    board.fill([b"1", b"2", b"3", b"4"], vectors[[0, 3, 2, 0]])
     board.filled()
-    assert board.tasks == 2 and list(board.vectors([b"1", b"2", b"3"])) == [b"2", b"3"]
+    assert board.tasks == 3 and list(board.vectors([b"1", b"2", b"3", b"4"])) == [b"2", b"3", b"4"]
     found = [board.near(each, 9, 0.5).tasks for each in vectors]
-    assert found == [[], [b"2"], [b"3"], []]
+    assert found == [[], [b"2"], [b"3"], [b"4"]]
 
 
 def test_a_share_of_what_a_write_changed_is_read_again():

@@ -7,12 +7,13 @@ import tracemalloc
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from harness.learn_record import START, TENANT, Record, Stage
 from jetmem.domain.procedures.decay import Decayed
 from jetmem.domain.procedures.kernels import TEXT_CHARS_MAX
-from jetmem.learn import app, counting, sample, shares, similar, studies, study
+from jetmem.learn import app, counting, sample, scan, shares, similar, studies, study
 from jetmem.learn.board import Board
 from jetmem.learn.core import Tally
 from jetmem.learn.rows import hashed
@@ -157,3 +158,18 @@ def test_shares_that_were_asked_about_count_as_much_as_they_take(asked):
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert 0.8 * taken < board.size - empty < 1.25 * taken
+
+
+@pytest.mark.parametrize("parts_from", [2_000, 20_000])
+def test_vectors_of_tasks_count_as_much_as_they_take(monkeypatch, parts_from):
+    monkeypatch.setattr(scan, "PARTS_FROM", parts_from)
+    vectors = np.random.default_rng(1).standard_normal((5_000, 384), dtype=np.float32)
+    board = Board(len(vectors))
+    tracemalloc.start()
+    tasks = [b"%016d" % n for n in range(len(vectors))]
+    board.expect(tasks)
+    board.fill(tasks, vectors)
+    board.filled()
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < board.size < 1.25 * taken

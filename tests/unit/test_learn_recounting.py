@@ -26,6 +26,16 @@ def stage_of(count=RUNS, at_once=3):
     return stage
 
 
+def begun(turns):
+    """A run is forgotten, and the others are counted anew for so many turns."""
+    stage = stage_of()
+    stage.record.forget({"x3"})
+    stage.read()
+    for _ in range(turns):
+        stage.it.recount()
+    return stage
+
+
 def rows(stage):
     return {family: held for family, held in stage.held().items() if family not in ("tasks", "arrivals")}
 
@@ -60,10 +70,7 @@ def test_rows_stay_until_all_that_remains_is_counted_and_nobody_is_told_it_is_do
 
 
 def test_what_comes_meanwhile_is_counted_and_a_second_forget_begins_again():
-    stage = stage_of()
-    stage.record.forget({"x3"})
-    stage.read()
-    stage.it.recount()
+    stage = begun(1)
     stage.record.ran("huge", True, "task 1", id_="late")
     stage.record.defined("huge", description="new")
     stage.read()
@@ -103,9 +110,7 @@ def test_a_procedure_of_which_everything_goes():
 
 
 def test_studies_made_with_the_rows_as_they_were_are_void_when_those_are_replaced():
-    stage = stage_of()
-    stage.record.forget({"x3"})
-    stage.read()
+    stage = begun(0)
     told = []
     stage.boards.tell = lambda tenant, news: told.append((tenant, news.erased, len(news.procedures)))
     stage.settle()
@@ -113,9 +118,7 @@ def test_studies_made_with_the_rows_as_they_were_are_void_when_those_are_replace
 
 
 def test_a_partition_that_begins_again_has_nothing_to_count():
-    stage = stage_of()
-    stage.record.forget({"x3"})
-    stage.read()
+    stage = begun(0)
     assert stage.it.recounts.waiting() == 1
     stage.it.reset(PART)
     assert (stage.it.recounts.waiting(), stage.it.recounts.since(TENANT)) == (0, None)
@@ -142,10 +145,7 @@ def test_the_first_forget_that_is_not_done_with_is_told_of_several_procedures_al
 
 def test_two_passes_that_would_end_in_one_turn_take_two():
     """The second reads what the first wrote."""
-    stage = stage_of()
-    stage.record.forget({"x3"})
-    stage.read()
-    stage.it.recount()
+    stage = begun(1)
     stage.record.forget({"x1"})
     stage.read()
     stage.it.recounts.at_once = 1_000
@@ -158,10 +158,7 @@ def test_two_passes_that_would_end_in_one_turn_take_two():
 
 def test_what_is_being_counted_is_not_counted_at_once_beside():
     """The pass under way would bring back what the other left out."""
-    stage = stage_of()
-    stage.record.forget({"x3"})
-    stage.read()
-    stage.it.recount()
+    stage = begun(1)
     stage.it.recounts.at_once = 1_000
     stage.record.forget({"x1"})
     stage.read()
@@ -208,11 +205,7 @@ def test_what_only_erased_runs_had_tried_is_gone_before_anything_is_counted():
 
 @pytest.mark.parametrize("counted", [True, False])
 def test_a_forget_of_what_is_not_counted_yet_takes_no_time_again(counted):
-    stage = stage_of()
-    stage.record.forget({"x3"})
-    stage.read()
-    for _ in range(3):
-        stage.it.recount()
+    stage = begun(3)
     stage.record.forget({"x7" if counted else "x19"})
     stage.read()
     turns = 0

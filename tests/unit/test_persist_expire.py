@@ -6,17 +6,22 @@ from types import SimpleNamespace
 import msgspec
 import nats.errors
 import pytest
+from faststream.nats import NatsBroker
 
 from harness.messages import AT, said
+from jetmem.adapters.nats_shell import Shell
 from jetmem.adapters.nats_streams import Stored
 from jetmem.domain import keys
 from jetmem.persist import copying, expire, expiring
+from jetmem.persist.app import Persist
 from jetmem.persist.copying import BEGINNING, drop_some, slice_of
 from jetmem.persist.expire import Expire
 from jetmem.persist.handler import Recorder
 from jetmem.persist.record import FAMILIES, Record
+from jetmem.persist.settings import PersistSettings
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.errors import Retryable
+from jetmem.runtime.settings import Common
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.internal import Entry
 from jetmem_schemas.subjects import PARTITIONS, partition_of
@@ -186,6 +191,22 @@ def test_of_a_partition_that_was_given_away_meanwhile_no_row_is_dropped(bench):
     bench.owned = {PART}
     bench.expire._drop(due)
     assert bench.rows() == []
+
+
+def test_the_process_works_off_what_is_noted_of_a_partition_while_it_rides(bench, tmp_path):
+    """Parked, it is copied as it is, and whoever has it then forgets and purges."""
+    bench.say(event("gone"), event("one", NOW))
+    bench.memory.append(said(3, {"ids": ["gone"]}, kind="forget"))
+    bench.read()
+    persist = Persist(Shell("persist", Common(data=str(tmp_path)), broker=NatsBroker()), PersistSettings(), bench.store)
+
+    def noted():
+        return persist.expire._due(expiring.EXPIRES, NOW) is not None, len(persist.purge._unpurged())
+
+    persist.shares.own(dict.fromkeys(range(PARTITIONS), 0))
+    assert noted() == (True, 1)
+    persist.shares.park(PART)
+    assert noted() == (False, 0)
 
 
 def test_published_but_not_acknowledged_it_is_applied_once(bench):

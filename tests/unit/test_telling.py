@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import pytest
 
 from harness.toc_record import at_once
+from jetmem.domain import keys
 from jetmem.domain.calendar import NodeId
 from jetmem.domain.extract import Bullet, Grip, Said
 from jetmem.domain.summaries import Summary
 from jetmem.summarize import teller, telling
 from jetmem.summarize.budget import Budget
-from jetmem.summarize.rows import FAMILIES, Rows, Untold, encode, node_key, node_of, prefix, tenant_of
+from jetmem.summarize.rows import FAMILIES, Rows, Untold, encode, node_key, node_of, prefix
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem.testing.store import FakeStore
 from jetmem_schemas.toc import EXCERPT_CHARS_MAX
@@ -217,7 +218,7 @@ class Asking(teller.Teller):
     async def _tell(self, key):
         if len(self.asked) == self.most:
             raise teller._Paused("spent", 1.0)
-        self.asked.append(tenant_of(key))
+        self.asked.append(keys.tenant_of(key))
         batch = self.store.batch()
         batch.delete("untold", key)
         self.store.write(batch, sync=True)

@@ -47,6 +47,11 @@ def tenant(part: int, name: str) -> bytes:
     return bytes((part,)) + name.encode() + b"\0"
 
 
+def tenant_of(key: bytes) -> str:
+    """The tenant that a key begins with, after its partition."""
+    return key[1 : key.index(b"\0", 1)].decode()
+
+
 def under(prefix: bytes, *tokens: str) -> bytes:
     """A prefix deepened by tokens."""
     return prefix + "".join([token + "\0" for token in tokens]).encode()

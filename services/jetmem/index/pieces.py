@@ -61,7 +61,7 @@ class Pieces:
         pending: dict[str, int] = {}
         first: dict[str, tuple[bytes, Head]] = {}
         for key, raw in self._rows.store.scan("pending", b""):
-            name = key[1 : key.index(b"\0", 1)].decode()
+            name = keys.tenant_of(key)
             pending[name] = pending.get(name, 0) + 1
             if name not in first:
                 place = key.removeprefix(prefix(name))

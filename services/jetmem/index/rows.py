@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 
 from jetmem.domain import keys
-from jetmem.runtime.store import Store, WriteSet
+from jetmem.runtime.meta_rows import ModelRows
+from jetmem.runtime.store import WriteSet
 from jetmem_schemas import subjects
-from jetmem_schemas.internal import Head
 
 FORMAT: Final = 1
 #: A tenant's nodes are rows of `subjects.space(tenant, "toc")`, as if that were a tenant.
@@ -179,32 +179,8 @@ def place_key(tenant: str, sid: int, position: int) -> bytes:
     return prefix(tenant) + keys.u64(sid) + keys.u64(position)
 
 
-class Rows:
+class Rows(ModelRows):
     """Reads and single-row writes of the store. Reads from any thread, writes into the writer's batch."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    def position(self, part: int) -> Head:
-        """Checkpoint of a partition."""
-        raw = self.store.get("meta", b"at:" + keys.partition(part))
-        return msgspec.msgpack.decode(raw, type=Head) if raw else Head()
-
-    def set_position(self, batch: WriteSet, part: int, head: Head) -> None:
-        """Set the checkpoint, in the same write as what it covers."""
-        batch.put("meta", b"at:" + keys.partition(part), _encode(head))
-
-    def model(self) -> str:
-        """The model that the vectors are of; "" before the first."""
-        return (self.store.get("meta", b"model") or b"").decode()
-
-    def dimensions(self) -> int:
-        """Length of the model's vectors; 0 before the first."""
-        return int(self.store.get("meta", b"dimensions") or b"0")
-
-    def set_dimensions(self, batch: WriteSet, dimensions: int) -> None:
-        """Note how long the model's vectors are."""
-        batch.put("meta", b"dimensions", str(dimensions).encode())
 
     def restart_rows(self, batch: WriteSet) -> None:
         """Number the matrices of all tenants from 0: none has a row."""

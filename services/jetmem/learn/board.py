@@ -193,8 +193,6 @@ class Board:
     def filled(self) -> None:
         """All that is stored has been brought; the places of what has no vector are free."""
         with self._lock:
-            for row in self._expected.values():
-                self._tasks[row] = b""
             self._tasks_free += self._expected.values()
             self._expected = {}
             self._scan.shorten()
@@ -219,12 +217,15 @@ class Board:
             return self._stood
 
     def near(self, vector: Vectors, count: int, least: float) -> Near:
-        """The tasks nearest to a vector, at most `count`, of a cosine of at least `least`; as `Scan.nearest`."""
+        """The tasks nearest to a vector, at most `count`, of a cosine of at least `least`, above 0; as `View.nearest`.
+
+        Places that are free, or wait for their vector, are zeros.
+        """
         with self._lock:
             scan = self._scan.view(len(self._tasks))
         rows, cosine = scan.nearest(vector, count, least)
         with self._lock:
-            held = [(task, each) for row, each in zip(rows, cosine, strict=True) if (task := self._at(row))]
+            held = [(task, each) for row, each in zip(rows, cosine, strict=True) if (task := self._tasks[row])]
         return Near([task for task, _ in held], np.array([each for _, each in held]))
 
     def vectors(self, tasks: Sequence[bytes]) -> dict[bytes, Vectors]:
@@ -232,11 +233,6 @@ class Board:
         with self._lock:
             held = {task: row for task in tasks if (row := self._task_row.get(task)) is not None}
             return dict(zip(held, self._scan.vectors([*held.values()]), strict=True))
-
-    def _at(self, row: int) -> bytes:
-        """The task at a place; b"" if it has none, or one whose vector is to come."""
-        task = self._tasks[row]
-        return b"" if task in self._expected else task
 
     @property
     def tasks(self) -> int:

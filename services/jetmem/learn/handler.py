@@ -20,7 +20,7 @@ from jetmem.learn.counting import Counting
 from jetmem.learn.forgetting import Forgetting
 from jetmem.learn.ports import Hears, News
 from jetmem.learn.recounting import AT_ONCE, Recounting
-from jetmem.learn.rows import FAMILIES, Rows, prefix, tenant_of
+from jetmem.learn.rows import FAMILIES, Rows, prefix
 from jetmem.learn.vectors import TaskVectors
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.clock import Clock
@@ -190,8 +190,7 @@ class Learner:
                 self.ledger.wipe(family, b"")
             self.vectors.expect_all()
         batch = store.batch()
-        batch.put("meta", b"model", model.encode())
-        batch.delete("meta", b"dimensions")
+        self.rows.set_model(batch, model)
         batch.delete("meta", _REMODEL)
         store.write(batch, sync=True)
         self.vectors.recount()
@@ -234,5 +233,5 @@ class Learner:
             key = next((key for key, _ in self.rows.store.scan("places", start, start=after)), None)
             if key is None:
                 return found
-            found.append(tenant_of(key))
+            found.append(keys.tenant_of(key))
             after = prefix(found[-1]) + b"\xff" * 9

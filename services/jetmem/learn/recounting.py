@@ -39,7 +39,6 @@ from jetmem.learn.rows import (
     prefix,
     ran,
     share_key,
-    tenant_of,
     tried_key,
 )
 from jetmem.runtime.store import WriteSet
@@ -217,7 +216,7 @@ class Recounting:
         """As noted in the store."""
         self._works = {}
         for key, raw in self._rows.store.scan(_FAMILY, b""):
-            tenant = tenant_of(key)
+            tenant = keys.tenant_of(key)
             tail = key.removeprefix(prefix(tenant))
             procedure = tail[:HASH_BYTES]
             if len(tail) == HASH_BYTES + _NUMBER_BYTES:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from struct import Struct
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,10 +22,10 @@ from jetmem.domain.procedures.decay import Decayed
 from jetmem.domain.procedures.run import Ran
 from jetmem.domain.procedures.statistics import Statistics
 from jetmem.learn.core import Defined, Grown, Latest, Tally
-from jetmem.runtime.store import Store, WriteSet
-from jetmem_schemas.internal import Head
+from jetmem.runtime.meta_rows import ModelRows
 from jetmem_schemas.subjects import partition_of
 
+C = TypeVar("C")
 FORMAT: Final = 2
 #: runs: RunRow by (procedure, rseq) · places: what an entry was, and of which procedure, by rseq · procedures:
 #: ProcedureRow · definitions: Defined by (procedure, rseq) · shares: ShareRow by (procedure, agent or context value) ·
@@ -37,7 +37,6 @@ FAMILIES: Final = (
     "runs", "places", "procedures", "definitions", "shares", "tried", "tasks", "vectors", "pending", "arrivals",
     "ranks", "recounts", "meta",
 )  # fmt: skip
-AT: Final = b"at:"
 HASH_BYTES: Final = 16
 _CONTEXT_BYTES: Final = 8
 #: First byte of a place.
@@ -131,22 +130,10 @@ class TriedRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     latest: tuple[Latest, ...] = ()
 
 
-class _Tried(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What is stored of a `TriedRow` after its `_SUMS`."""
+class _Tried(msgspec.Struct, Generic[C], frozen=True, array_like=True, gc=False):
+    """What is stored of a `TriedRow` after its `_SUMS`; who looks only at the latest runs leaves the context raw."""
 
-    context: dict[str, str]
-    seq: int
-    runs: int
-    successes: int
-    first_ms: int
-    last_ms: int
-    latest: tuple[Latest, ...]
-
-
-class _Shown(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The same, of which only the latest runs are looked at."""
-
-    context: msgspec.Raw
+    context: C
     seq: int
     runs: int
     successes: int
@@ -166,8 +153,8 @@ class TaskRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 _run = msgspec.msgpack.Decoder(RunRow).decode
 decode_procedure = msgspec.msgpack.Decoder(ProcedureRow).decode
 decode_share = msgspec.msgpack.Decoder(ShareRow).decode
-_tried = msgspec.msgpack.Decoder(_Tried).decode
-_shown = msgspec.msgpack.Decoder(_Shown).decode
+_tried = msgspec.msgpack.Decoder(_Tried[dict[str, str]]).decode
+_shown = msgspec.msgpack.Decoder(_Tried[msgspec.Raw]).decode
 decode_task = msgspec.msgpack.Decoder(TaskRow).decode
 decode_brief = msgspec.msgpack.Decoder(Brief).decode
 _defined = msgspec.msgpack.Decoder(Defined).decode
@@ -177,11 +164,6 @@ _defined = msgspec.msgpack.Decoder(Defined).decode
 def prefix(tenant: str) -> bytes:
     """Where a tenant's keys begin."""
     return keys.tenant(partition_of(tenant), tenant)
-
-
-def tenant_of(key: bytes) -> str:
-    """The tenant of any key."""
-    return key[1 : key.index(b"\0", 1)].decode()
 
 
 def hashed(text: str) -> bytes:
@@ -265,28 +247,8 @@ def latest_of(tried: bytes) -> tuple[Latest, ...]:
     return _shown(tried[_SUMS.size :]).latest
 
 
-class Rows:
+class Rows(ModelRows):
     """Reads of the store, from any thread."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    def position(self, part: int) -> Head:
-        """Checkpoint of a partition."""
-        raw = self.store.get("meta", AT + keys.partition(part))
-        return msgspec.msgpack.decode(raw, type=Head) if raw else Head()
-
-    def set_position(self, batch: WriteSet, part: int, head: Head) -> None:
-        """Set the checkpoint, in the same write as what it covers."""
-        batch.put("meta", AT + keys.partition(part), encode(head))
-
-    def model(self) -> str:
-        """The model that the vectors are of; "" before the first."""
-        return (self.store.get("meta", b"model") or b"").decode()
-
-    def dimensions(self) -> int:
-        """Length of the model's vectors; 0 before the first."""
-        return int(self.store.get("meta", b"dimensions") or b"0")
 
     def runs(
         self, tenant: str, procedure: bytes, after: int = 0, most: int | None = None

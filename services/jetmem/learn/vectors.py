@@ -8,7 +8,7 @@ from typing import Final
 
 from jetmem.domain import keys
 from jetmem.learn.ports import News
-from jetmem.learn.rows import Rows, decode_task, prefix, tenant_of
+from jetmem.learn.rows import Rows, decode_task, prefix
 from jetmem.runtime import metrics, stored_vectors
 from jetmem.runtime.store import WriteSet
 from jetmem.runtime.stored_vectors import VECTOR_MARK, dimensions_of
@@ -38,7 +38,7 @@ class TaskVectors:
         pending: dict[str, int] = {}
         first: dict[str, bytes] = {}
         for key, _ in self._rows.store.scan("pending", b""):
-            tenant = tenant_of(key)
+            tenant = keys.tenant_of(key)
             pending[tenant] = pending.get(tenant, 0) + 1
             first.setdefault(tenant, key.removeprefix(prefix(tenant)))
         self._pending, self._first = pending, first
@@ -94,7 +94,7 @@ class TaskVectors:
         raw = stored_vectors.stored(vector, self._dimensions)
         if not self._dimensions and (length := dimensions_of(raw)):
             self._dimensions = length
-            batch.put("meta", b"dimensions", str(length).encode())
+            self._rows.set_dimensions(batch, length)
         return raw
 
     def written(self) -> None:
@@ -117,7 +117,7 @@ class TaskVectors:
         """Every task needs a vector: another model."""
         batch = self._rows.store.batch()
         for key, raw in self._rows.store.scan("tasks", b""):
-            start = prefix(tenant_of(key))
+            start = prefix(keys.tenant_of(key))
             batch.put("pending", start + keys.u64(decode_task(raw).place), key.removeprefix(start))
             if len(batch) >= _CHUNK:
                 self._rows.store.write(batch, sync=False)

@@ -34,7 +34,6 @@ from jetmem.summarize.rows import (
     prefix,
     session_key,
     session_of_segment,
-    tenant_of,
 )
 from jetmem.summarize.sessions import Sessions
 from jetmem.summarize.settings import SummarizeSettings
@@ -158,7 +157,7 @@ class Summarizer:
     def _want(
         self, batch: WriteSet, session: bytes, segments: Mapping[bytes, Item], since: Head, *, urgent: bool = False
     ) -> None:
-        tenant = tenant_of(session)
+        tenant = keys.tenant_of(session)
         zone = self.maker.zone(tenant)
         for place, anchor in segments.items():
             day = calendar.day_of(anchor.ts, zone)
@@ -340,7 +339,7 @@ class Summarizer:
 
     def reset(self, part: int) -> None:
         """Forget everything of a partition; what is begun is finished, if need be by the next process."""
-        held = {tenant_of(key) for key, _ in self.rows.store.scan("sessions", keys.partition(part))}
+        held = {keys.tenant_of(key) for key, _ in self.rows.store.scan("sessions", keys.partition(part))}
         self.ledger.drop(part, held, FAMILIES)
         self.sessions.clear()
         self.waiting.load()

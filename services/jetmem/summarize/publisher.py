@@ -8,13 +8,13 @@ from itertools import islice
 from typing import Final
 
 from jetmem.adapters.nats_shell import Shell
+from jetmem.domain import keys
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.errors import Retryable
 from jetmem.runtime.store import Work
 from jetmem.summarize.handler import Summarizer
 from jetmem.summarize.ports import Publish
-from jetmem.summarize.rows import tenant_of
 from jetmem_schemas.toc import derived_subject
 
 #: Messages published before their acknowledgements are awaited.
@@ -75,7 +75,7 @@ class Publisher:
         return found
 
     async def _send(self, key: bytes, version: int, body: bytes) -> None:
-        seq = await self._publish(derived_subject(tenant_of(key)), body)
+        seq = await self._publish(derived_subject(keys.tenant_of(key)), body)
         metrics.emitted.labels("summarize").inc()
         await self._in_writer(partial(self._summarizer.waiting.acknowledged, key, version, seq))
 

@@ -19,7 +19,7 @@ from jetmem.domain.extract import Said
 from jetmem.domain.lanes import Item, Segment
 from jetmem.domain.summaries import Summary
 from jetmem.runtime.corrections import id_hash
-from jetmem.runtime.store import Store, WriteSet
+from jetmem.runtime.meta_rows import MetaRows
 from jetmem_schemas import toc
 from jetmem_schemas.internal import Head
 from jetmem_schemas.subjects import partition_of
@@ -38,7 +38,6 @@ FAMILIES: Final = (
     "nodes", "dirty", "outbox", "published", "vectors", "lacking", "untold", "theirs",
     "topics", "members", "placed", "topic_vectors", "unplaced", "remake", "tallies", "meta",
 )  # fmt: skip
-AT: Final = b"at:"
 _LANE: Final = (b"\0", b"\1")
 _ORDINAL_BYTES: Final = 8
 _ANCHOR_BYTES: Final = 16
@@ -213,29 +212,12 @@ def node_of(key: bytes) -> tuple[str, NodeId]:
     return key[1:end].decode(), NodeId(first, rest[0], rest[1 + _ORDINAL_BYTES :].decode())
 
 
-def tenant_of(key: bytes) -> str:
-    """The tenant of any key."""
-    return key[1 : key.index(b"\0", 1)].decode()
-
-
 def _level(tenant: str, depth: int) -> bytes:
     return prefix(tenant) + bytes((depth,))
 
 
-class Rows:
+class Rows(MetaRows):
     """Reads of the store, from any thread; single-row writes into a batch of the writer's."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    def position(self, part: int) -> Head:
-        """Checkpoint of a partition."""
-        raw = self.store.get("meta", AT + keys.partition(part))
-        return msgspec.msgpack.decode(raw, type=Head) if raw else Head()
-
-    def set_position(self, batch: WriteSet, part: int, head: Head) -> None:
-        """Set the checkpoint, in the same write as what it covers."""
-        batch.put("meta", AT + keys.partition(part), encode(head))
 
     def events(self, tenant: str, rseqs: Sequence[int]) -> list[EventRow | None]:
         """What was said under these numbers."""
@@ -329,7 +311,7 @@ class Rows:
 
     def tenants(self, part: int) -> list[str]:
         """Tenants of a partition of whom something is held."""
-        return sorted({tenant_of(key) for key, _ in self.store.scan("sessions", keys.partition(part))})
+        return sorted({keys.tenant_of(key) for key, _ in self.store.scan("sessions", keys.partition(part))})
 
     def waiting(self, start: bytes = b"") -> Iterator[tuple[bytes, OutboxRow]]:
         """All that is on its way."""

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from jetmem.adapters.chat_endpoint import BadReply, EndpointBusy, EndpointRefused, Reply
 from jetmem.adapters.nats_shell import Shell
+from jetmem.domain import keys
 from jetmem.runtime import limits, metrics
 from jetmem.runtime.store import Work
 from jetmem.summarize import better, telling
@@ -22,7 +23,7 @@ from jetmem.summarize.better import Better, Told
 from jetmem.summarize.budget import Budget
 from jetmem.summarize.handler import Summarizer
 from jetmem.summarize.ports import Chat
-from jetmem.summarize.rows import Untold, decode_untold, node_of, prefix, session_of, tenant_of
+from jetmem.summarize.rows import Untold, decode_untold, node_of, prefix, session_of
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem.summarize.telling import Source
 
@@ -107,7 +108,7 @@ class Teller:
             results = await asyncio.gather(*(self._tell(key) for key in some), return_exceptions=True)
             failed = [each for each in results if isinstance(each, BaseException)]
             served = next((n for n, each in enumerate(results) if isinstance(each, BaseException)), len(some))
-            self._served = prefix(tenant_of(some[served - 1])) if served else self._served
+            self._served = prefix(keys.tenant_of(some[served - 1])) if served else self._served
             asked += len(some)
             # what is no pause is a fault of ours, and comes first
             for error in sorted(failed, key=lambda each: isinstance(each, _Paused)):
@@ -150,7 +151,7 @@ class Teller:
         found: list[str] = []
         start = b""
         while (row := next(self._rows.store.scan("untold", b"", start=start), None)) is not None:
-            found.append(tenant_of(row[0]))
+            found.append(keys.tenant_of(row[0]))
             start = prefix(found[-1]) + _BEHIND
         return found
 

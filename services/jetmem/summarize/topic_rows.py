@@ -16,7 +16,7 @@ import numpy as np
 from jetmem.domain import keys
 from jetmem.domain.topics import Centre, Floats
 from jetmem.runtime.store import WriteSet
-from jetmem.summarize.rows import NodeRow, Rows, prefix, session_of, tenant_of
+from jetmem.summarize.rows import NodeRow, Rows, prefix, session_of
 from jetmem_schemas.internal import Head
 
 _TIME_BYTES: Final = 8
@@ -90,13 +90,13 @@ def topic_key(tenant: str, topic: str) -> bytes:
 
 def topic_of(key: bytes) -> tuple[str, str]:
     """Tenant and id of a topic's key."""
-    tenant = tenant_of(key)
+    tenant = keys.tenant_of(key)
     return tenant, key[len(prefix(tenant)) :].decode()
 
 
 def member_key(node: bytes, placed: PlacedRow) -> bytes:
     """Key of a segment among its topic's, in order of time."""
-    tenant = tenant_of(node)
+    tenant = keys.tenant_of(node)
     return _members(tenant, placed.topic) + keys.time(placed.start) + node[len(prefix(tenant)) :]
 
 
@@ -163,7 +163,7 @@ class TopicRows:
 
     def place(self, node: bytes, start: int) -> bytes:
         """Where a segment stands in its topic, as `members` takes it."""
-        return keys.time(start) + node[len(prefix(tenant_of(node))) :]
+        return keys.time(start) + node[len(prefix(keys.tenant_of(node))) :]
 
     def placed(self, node: bytes) -> PlacedRow | None:
         """Where a segment is."""
@@ -181,7 +181,7 @@ class TopicRows:
 
     def tallies(self) -> dict[str, Tally]:
         """Of all tenants."""
-        return {tenant_of(key): _tally(raw) for key, raw in self.store.scan("tallies", b"")}
+        return {keys.tenant_of(key): _tally(raw) for key, raw in self.store.scan("tallies", b"")}
 
     def nodes(self, nodes: Iterable[bytes]) -> list[NodeRow | None]:
         """Rows of nodes."""

@@ -13,13 +13,13 @@ from typing import Final, NamedTuple
 import msgspec
 import numpy as np
 
-from jetmem.domain import calendar
+from jetmem.domain import calendar, keys
 from jetmem.domain import topics as rules
 from jetmem.domain.topics import Floats, Member, Regrouped
 from jetmem.runtime.crashpoints import crashpoint
 from jetmem.runtime.store import WriteSet
 from jetmem.summarize.ports import Analyzer
-from jetmem.summarize.rows import NodeRow, Rows, node_of, prefix, tenant_of
+from jetmem.summarize.rows import NodeRow, Rows, node_of, prefix
 from jetmem.summarize.topic_rows import (
     MemberRow,
     PlacedRow,
@@ -99,7 +99,7 @@ class Topics:
         """Begin with what the store holds."""
         self.unplaced.clear()
         for key, raw in self.rows.store.scan("unplaced", b""):
-            self.unplaced.setdefault(tenant_of(key), {})[key] = decode_head(raw)
+            self.unplaced.setdefault(keys.tenant_of(key), {})[key] = decode_head(raw)
         self._writer.forget()
         self.remake = {key: decode_flag(raw) for key, raw in self.rows.store.scan("remake", b"")}
         self._full.clear()
@@ -109,7 +109,7 @@ class Topics:
 
     def _begin(self) -> None:
         batch = self.rows.store.batch()
-        tenants = {tenant_of(key) for key, _ in self.rows.store.scan("nodes", b"")}
+        tenants = {keys.tenant_of(key) for key, _ in self.rows.store.scan("nodes", b"")}
         for tenant in sorted(tenants):
             self._await_all(batch, tenant)
         batch.put("meta", _BEGUN, b"")
@@ -121,15 +121,15 @@ class Topics:
                 self._await(batch, key, Head())
 
     def _await(self, batch: WriteSet, key: bytes, since: Head) -> None:
-        self.unplaced.setdefault(tenant_of(key), {})[key] = since
+        self.unplaced.setdefault(keys.tenant_of(key), {})[key] = since
         batch.put("unplaced", key, encode(since))
 
     def _settle(self, batch: WriteSet, key: bytes) -> None:
-        held = self.unplaced.get(tenant_of(key), {})
+        held = self.unplaced.get(keys.tenant_of(key), {})
         if held.pop(key, None) is not None:
             batch.delete("unplaced", key)
         if not held:
-            self.unplaced.pop(tenant_of(key), None)
+            self.unplaced.pop(keys.tenant_of(key), None)
 
     def _want(self, batch: WriteSet, tenant: str, topic: str, *, urgent: bool = False) -> None:
         """Have a topic made again; nothing is made of those in none."""
@@ -140,7 +140,7 @@ class Topics:
             batch.put("remake", key, encode(urgent))
 
     def _note(self, key: bytes, blank: bool) -> None:
-        tenant = tenant_of(key)
+        tenant = keys.tenant_of(key)
         held = self._full.setdefault(tenant, set())
         if blank:
             held.discard(key)
@@ -162,7 +162,7 @@ class Topics:
             self._await(batch, key, since)
         if placed is None:
             return
-        self._want(batch, tenant_of(key), placed.topic)
+        self._want(batch, keys.tenant_of(key), placed.topic)
         if row.summary is None:
             self._leave(batch, key, placed)
 
@@ -174,7 +174,7 @@ class Topics:
         batch.delete("topic_vectors", key)
         placed = self.rows.placed(key)
         if placed is not None and placed.topic:
-            self._blank(batch, tenant_of(key), placed.topic)
+            self._blank(batch, keys.tenant_of(key), placed.topic)
 
     def forgotten(self, batch: WriteSet, tenant: str) -> None:
         """Something of a tenant was erased: topics that are behind may hold it, whose segments these are by now."""
@@ -240,12 +240,12 @@ class Topics:
 
     def _current(self, found: Found) -> NodeRow | None:
         """The segment's node, if it still is what was read."""
-        held = self.unplaced.get(tenant_of(found.key), {})
+        held = self.unplaced.get(keys.tenant_of(found.key), {})
         row = self._nodes.node(found.key) if found.key in held else None
         return row if row is not None and row.summary is not None and row.digest == found.digest else None
 
     def _place(self, batch: WriteSet, found: Found, node: NodeRow, topic: str, model: str) -> None:
-        key, tenant = found.key, tenant_of(found.key)
+        key, tenant = found.key, keys.tenant_of(found.key)
         old = self.rows.placed(key)
         if old is not None:
             self._leave(batch, key, old, went=False)
@@ -268,7 +268,7 @@ class Topics:
 
     def _leave(self, batch: WriteSet, key: bytes, placed: PlacedRow, *, went: bool = True) -> None:
         """Of a segment nothing stays; unless it `went`, it comes back at once, and grouping has nothing new to see."""
-        tenant = tenant_of(key)
+        tenant = keys.tenant_of(key)
         batch.delete("placed", key)
         batch.delete("topic_vectors", key)
         batch.delete("members", member_key(key, placed))
@@ -356,7 +356,7 @@ class Topics:
         """A topic to be made, and whether it is urgent; urgent ones first. From any thread."""
         held = list(self.remake.items())
         urgent = next((each for each in held if each[1]), None)
-        return urgent or next((each for each in held if not self._paused(tenant_of(each[0]))), None)
+        return urgent or next((each for each in held if not self._paused(keys.tenant_of(each[0]))), None)
 
     def make(self, key: bytes) -> None:
         """Make one topic of its segments; without any it is gone."""

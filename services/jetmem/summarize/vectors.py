@@ -12,6 +12,7 @@ from functools import partial
 from itertools import groupby, islice
 from typing import Final, NamedTuple
 
+from jetmem.domain import keys
 from jetmem.domain.lanes import Item
 from jetmem.runtime import metrics
 from jetmem.runtime.clock import Clock
@@ -21,7 +22,7 @@ from jetmem.summarize.better import Better
 from jetmem.summarize.index_vectors import fetched
 from jetmem.summarize.nodes import Maker
 from jetmem.summarize.ports import EntryVectors
-from jetmem.summarize.rows import Lacking, Rows, decode_lacking, tenant_of
+from jetmem.summarize.rows import Lacking, Rows, decode_lacking
 
 #: Rows looked at in one read.
 _SLICE: Final = 512
@@ -84,7 +85,7 @@ class Vectors:
         while rows := await self._in_reader(partial(self._slice, after)):
             after = rows[-1][0] + b"\0"
             seen += len(rows)
-            for tenant, of_tenant in groupby(rows, key=lambda row: tenant_of(row[0])):
+            for tenant, of_tenant in groupby(rows, key=lambda row: keys.tenant_of(row[0])):
                 try:
                     made += await self._bring(tenant, list(of_tenant))
                 except RequestFailed:

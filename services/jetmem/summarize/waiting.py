@@ -10,7 +10,7 @@ from typing import Final
 from jetmem.domain import keys
 from jetmem.runtime.clock import Clock
 from jetmem.runtime.store import WriteSet
-from jetmem.summarize.rows import Rows, Wanted, decode_wanted, encode, node_of, tenant_of
+from jetmem.summarize.rows import Rows, Wanted, decode_wanted, encode, node_of
 from jetmem.summarize.settings import SummarizeSettings
 from jetmem.summarize.timetable import Timetable
 from jetmem_schemas.internal import Head
@@ -133,7 +133,7 @@ class Waiting:
 
     def _hold(self, batch: WriteSet, key: bytes, *, loading: bool = False) -> None:
         """Until the tenant's next firing, which is a row: one that passes while nobody runs is made up for."""
-        tenant = tenant_of(key)
+        tenant = keys.tenant_of(key)
         self._held.setdefault(tenant, set()).add(key)
         if tenant in self._fires_at:
             return
@@ -176,7 +176,7 @@ class Waiting:
             due, _, key = heapq.heappop(self._due)
             if self._due_at.get(key) == due and key in self.wanted:
                 del self._due_at[key]
-                tenant = tenant_of(key)
+                tenant = keys.tenant_of(key)
                 if self.wanted[key].urgent or not self._paused(tenant):
                     return key
                 self._stopped.setdefault(tenant, set()).add(key)
@@ -232,15 +232,15 @@ class Waiting:
             self._behind(key, held[key])
         else:
             held.pop(key, None)
-            self._full.get(tenant_of(key), {}).pop(key, None)
-        self._age(tenant_of(key), held)
+            self._full.get(keys.tenant_of(key), {}).pop(key, None)
+        self._age(keys.tenant_of(key), held)
         if not held:
-            self._since.pop(tenant_of(key), None)
-            self._full.pop(tenant_of(key), None)
+            self._since.pop(keys.tenant_of(key), None)
+            self._full.pop(keys.tenant_of(key), None)
 
     def _behind(self, key: bytes, since: Head) -> None:
         """It is behind, since then unless it was before; and what of it is stored may hold words."""
-        tenant = tenant_of(key)
+        tenant = keys.tenant_of(key)
         self._full.setdefault(tenant, {})[key] = None
         held = self._since.setdefault(tenant, {})
         if key in held:
@@ -263,7 +263,7 @@ class Waiting:
             self._oldest.pop(tenant, None)
 
     def _of(self, key: bytes) -> dict[bytes, Head]:
-        return self._since.setdefault(tenant_of(key), {})
+        return self._since.setdefault(keys.tenant_of(key), {})
 
     def on_its_way(self, key: bytes) -> bool:
         """Whether a version was made and is not yet recorded."""
