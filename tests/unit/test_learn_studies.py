@@ -16,7 +16,7 @@ from jetmem.domain.procedures.crystals import Rules
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.domain.procedures.run import Ran
 from jetmem.domain.procedures.statistics import RECENT_MAX, wilson
-from jetmem.learn import app, shown, studies, study
+from jetmem.learn import app, shown, similar, studies, study
 from jetmem.learn import waves as learn_waves
 from jetmem.learn.estimating import Learnt
 from jetmem.learn.ports import News, Wave
@@ -356,6 +356,22 @@ def test_what_cannot_be_made_is_not_tried_for_every_question(monkeypatch):
         stage.failed.clear()
         stage.clock.now += 31
         assert (await stage.study("patterns")).found.rows == {}
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
+def test_what_could_not_be_made_for_the_first_time_lacks_while_it_rests(monkeypatch):
+    """Else answers without it would claim to be whole."""
+
+    async def body():
+        stage = learnt(hard_and_easy(), study_every_s=30.0)
+        at = stage.it.at[PART]
+        monkeypatch.setattr(similar, "told", lambda of: 1 / 0)
+        assert await stage.studies.get(TENANT, "words", at) is None
+        assert stage.studies.ask(TENANT, "words", at) is None
+        assert not stage.studies._making and stage.failed
+        assert stage.studies.first(TENANT, "words")
         await stage.studies.close()
 
     asyncio.run(body())

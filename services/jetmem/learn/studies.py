@@ -167,9 +167,12 @@ class Studies:
         return kept
 
     def first(self, tenant: str, kind: Kind) -> bool:
-        """Whether one is being made, or rests, while none is found: since the start, a forget, or it was put away."""
+        """Whether one is being made, or rests, while none is found: since the start, a forget, or it was put away.
+
+        One that could not be made rests, too.
+        """
         key = (tenant, kind)
-        return self._now(tenant, kind) is None and (key in self._making or self._rests_away(key))
+        return self._now(tenant, kind) is None and (key in self._making or self._resting(key))
 
     def few(self, tenant: str) -> bool:
         """Whether a tenant has too few tasks for a model to be fitted; reads the store."""
@@ -245,7 +248,7 @@ class Studies:
         return now - self._lacking.setdefault(tenant, now) < VECTORS_S
 
     def _is_old(self, tenant: str, kind: Kind, kept: Study | None, at: Head, lacking: bool) -> bool:
-        if self._clock.monotonic() < self._rests.get((tenant, kind), 0.0) or self._rests_away((tenant, kind)):
+        if self._resting((tenant, kind)):
             return False
         if kept is None:
             return True
@@ -291,8 +294,8 @@ class Studies:
         if len(self._away) > _AWAY_MAX:
             self._away = {key: until for key, until in self._away.items() if until > now}
 
-    def _rests_away(self, key: tuple[str, Kind]) -> bool:
-        return self._clock.monotonic() < self._away.get(key, 0.0)
+    def _resting(self, key: tuple[str, Kind]) -> bool:
+        return self._clock.monotonic() < max(self._rests.get(key, 0.0), self._away.get(key, 0.0))
 
     def _rest_s(self, kept: Study) -> float:
         return max(self._settings.study_every_s, _TIMES * kept.took_s)
