@@ -119,6 +119,23 @@ def test_places_of_tasks_without_a_vector_and_the_newest_of_too_many():
     assert b"8" in board.near(np.ones(4, np.float32), 9, 0.5).tasks
 
 
+def test_a_place_given_on_while_it_is_compared_is_not_taken_for_what_was_there(monkeypatch):
+    board, (one, other, third) = Board(9), np.eye(3, dtype=np.float32)
+    board.take(News(tasks={b"gone": one.tobytes(), b"stays": np.sqrt((one + third) / 2).tobytes()}))
+    real = scan.View.nearest
+
+    def meanwhile(view, *asked):
+        found = real(view, *asked)
+        board.take(News(tasks={b"gone": None}))
+        board.take(News(tasks={b"new": other.tobytes()}))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan.View, "nearest", meanwhile)
+        assert board.near(one, 9, 0.3).tasks == [b"stays"]
+    assert board.near(other, 9, 0.3).tasks == [b"new"]
+
+
 def clustered(count, dimensions=64):
     rng = np.random.default_rng(5)
     centres = rng.standard_normal((count // 50, dimensions))
