@@ -505,7 +505,7 @@ def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
         assert found.lacked
         later = Head(at.rseq + 1, at.seq)
         stage.studies._kept[TENANT, "patterns"] = found._replace(took_s=60.0, made_s=stage.clock.monotonic())
-        assert stage.studies._waits(TENANT, lacking=True)
+        assert stage.studies._waits((TENANT, "patterns"), lacking=True)
         stage.clock.now += 121
         stage.studies.ask(TENANT, "patterns", later, lacking=True)
         assert not stage.studies._making, "it rests"
@@ -515,6 +515,27 @@ def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
         fresh = learnt(hard_and_easy())
         assert fresh.studies.ask(TENANT, "patterns", at) is None and fresh.studies._making
         await fresh.studies.close()
+
+    asyncio.run(body())
+
+
+def test_a_model_waits_no_longer_for_vectors_because_words_wait_for_none():
+    """Each question asks for both: while embed was down no model was ever begun."""
+
+    async def body():
+        stage = learnt(hard_and_easy())
+        at = stage.it.at[PART]
+
+        def begun():
+            stage.studies.ask(TENANT, "words", at)
+            stage.studies.ask(TENANT, "model", at, lacking=True)
+            return (TENANT, "model") in stage.studies._making
+
+        for _ in range(12):
+            assert not begun()
+            stage.clock.now += 10
+        assert begun()
+        await stage.studies.close()
 
     asyncio.run(body())
 

@@ -128,7 +128,7 @@ class Studies:
         #: What was put away rests likewise.
         self._away: dict[tuple[str, Kind], float] = {}
         self._told: dict[str, float] = {}
-        self._lacking: dict[str, float] = {}
+        self._lacking: dict[tuple[str, Kind], float] = {}
         self._fitting = asyncio.Semaphore(1)
         self._wording = asyncio.Semaphore(1)
         self._sampling = asyncio.Semaphore(SAMPLES_MAX)
@@ -159,7 +159,7 @@ class Studies:
             lacking: Whether tasks lack their vectors: nothing is begun for `VECTORS_S` then.
         """
         kept = self._now(tenant, kind)
-        waits = self._waits(tenant, lacking=lacking)
+        waits = self._waits((tenant, kind), lacking=lacking)
         if not waits and (tenant, kind) not in self._making and self._is_old(tenant, kind, kept, at, lacking):
             task = asyncio.create_task(self._make(tenant, kind, at, lacking))
             self._making[tenant, kind] = task
@@ -240,12 +240,12 @@ class Studies:
                 self._kept.move_to_end((tenant, kind))
             return kept
 
-    def _waits(self, tenant: str, *, lacking: bool) -> bool:
+    def _waits(self, key: tuple[str, Kind], *, lacking: bool) -> bool:
         if not lacking:
-            self._lacking.pop(tenant, None)
+            self._lacking.pop(key, None)
             return False
         now = self._clock.monotonic()
-        return now - self._lacking.setdefault(tenant, now) < VECTORS_S
+        return now - self._lacking.setdefault(key, now) < VECTORS_S
 
     def _is_old(self, tenant: str, kind: Kind, kept: Study | None, at: Head, lacking: bool) -> bool:
         if self._resting((tenant, kind)):
