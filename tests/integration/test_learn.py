@@ -401,6 +401,27 @@ def test_until_words_of_its_tasks_are_there_it_says_that_they_lack(tmp_path, mon
     run(body, tmp_path)
 
 
+def test_who_has_few_tasks_waits_for_words_and_model_at_once(tmp_path, monkeypatch):
+    """One after the other, while others' are being made, would take longer than who asks waits."""
+    real, waiting, both = Studies.get, set(), asyncio.Event()
+
+    async def waits(studies, tenant, kind, at):
+        waiting.add(kind)
+        if waiting == {"words", "model"}:
+            both.set()
+        await both.wait()
+        return await real(studies, tenant, kind, at)
+
+    monkeypatch.setattr(Studies, "get", waits)
+
+    async def body(it):
+        await it.applied(await some_runs(it))
+        await it.embedded()
+        assert not (await it.recommend(PLAIN)).lacks
+
+    run(body, tmp_path)
+
+
 def test_restarted_and_rebuilt_it_answers_the_same(tmp_path):
     async def body(it):
         seq = await some_runs(it)

@@ -164,6 +164,15 @@ def test_agents_and_contexts_are_told_as_the_whole_is():
     assert there.duration_ms.p90 < 9_000 < 2 * bob.duration_ms.p50
 
 
+def test_a_part_whose_runs_are_of_the_very_beginning_of_time_says_so():
+    record = Record()
+    record.ran("p", True, ts=0)
+    stage = Stage(record)
+    stage.settle()
+    (alice,) = stage.procedure("p").by_agent
+    assert (alice.first, alice.last) == (rfc3339(0), rfc3339(0)) == (stage.procedure("p").first,) * 2
+
+
 def test_parts_are_bounded_and_those_of_most_runs_come_first(monkeypatch):
     record = Record()
     for n in range(30):

@@ -145,6 +145,23 @@ def test_a_vector_that_comes_after_its_place_was_given_on_takes_nobodys():
     assert sorted(board.near(vectors[3], 9, 0.5).tasks) == [b"4", b"late"]
 
 
+def test_a_place_given_on_while_it_is_compared_is_not_taken_for_what_was_there(monkeypatch):
+    board, (one, other, third) = Board(9), np.eye(3, dtype=np.float32)
+    board.take(News(tasks={b"gone": one.tobytes(), b"stays": np.sqrt((one + third) / 2).tobytes()}))
+    real = scan.View.nearest
+
+    def meanwhile(view, *asked):
+        found = real(view, *asked)
+        board.take(News(tasks={b"gone": None}))
+        board.take(News(tasks={b"new": other.tobytes()}))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan.View, "nearest", meanwhile)
+        assert board.near(one, 9, 0.3).tasks == [b"stays"]
+    assert board.near(other, 9, 0.3).tasks == [b"new"]
+
+
 def clustered(count, dimensions=64):
     rng = np.random.default_rng(5)
     centres = rng.standard_normal((count // 50, dimensions))

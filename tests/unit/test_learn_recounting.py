@@ -306,6 +306,19 @@ def test_rows_are_made_so_many_a_pass_and_procedures_counted_so_many_at_once(mon
     assert same_as_learnt_at_once(stage)
 
 
+def test_of_a_procedure_of_which_everything_goes_no_row_stays_that_a_later_pass_makes(monkeypatch):
+    """The first pass erases the procedure, what it was run in is more than one pass takes."""
+    monkeypatch.setattr(recounting, "TOUCHED_MAX", 3)
+    stage = stage_of()
+    for n in range(RUNS):
+        stage.record.ran("wide", True, f"task {n % 4}", id_=f"w{n}", context={"customer": f"secret {n}"})
+    stage.settle()
+    stage.record.forget({f"w{n}" for n in range(RUNS)})
+    stage.settle()
+    assert same_as_learnt_at_once(stage)
+    assert not any(b"secret" in raw for held in stage.held().values() for raw in held.values())
+
+
 class Process:
     """Threads of a process, one after the other; `meanwhile` comes between the reader's work and the writer's."""
 

@@ -16,7 +16,7 @@ from jetmem.domain.procedures.crystals import Rules
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.domain.procedures.run import Ran
 from jetmem.domain.procedures.statistics import RECENT_MAX, wilson
-from jetmem.learn import app, shown, studies, study
+from jetmem.learn import app, shown, similar, studies, study
 from jetmem.learn import waves as learn_waves
 from jetmem.learn.estimating import Learnt
 from jetmem.learn.ports import News, Wave
@@ -361,6 +361,22 @@ def test_what_cannot_be_made_is_not_tried_for_every_question(monkeypatch):
     asyncio.run(body())
 
 
+def test_what_could_not_be_made_for_the_first_time_lacks_while_it_rests(monkeypatch):
+    """Else answers without it would claim to be whole."""
+
+    async def body():
+        stage = learnt(hard_and_easy(), study_every_s=30.0)
+        at = stage.it.at[PART]
+        monkeypatch.setattr(similar, "told", lambda of: 1 / 0)
+        assert await stage.studies.get(TENANT, "words", at) is None
+        assert stage.studies.ask(TENANT, "words", at) is None
+        assert not stage.studies._making and stage.failed
+        assert stage.studies.first(TENANT, "words")
+        await stage.studies.close()
+
+    asyncio.run(body())
+
+
 @pytest.mark.parametrize("much", [False, True])
 def test_what_was_asked_last_is_kept(monkeypatch, much):
     if much:
@@ -489,7 +505,7 @@ def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
         assert found.lacked
         later = Head(at.rseq + 1, at.seq)
         stage.studies._kept[TENANT, "patterns"] = found._replace(took_s=60.0, made_s=stage.clock.monotonic())
-        assert stage.studies._waits(TENANT, lacking=True)
+        assert stage.studies._waits((TENANT, "patterns"), lacking=True)
         stage.clock.now += 121
         stage.studies.ask(TENANT, "patterns", later, lacking=True)
         assert not stage.studies._making, "it rests"
@@ -499,6 +515,27 @@ def test_a_model_waits_for_vectors_that_are_being_made_but_not_for_ever():
         fresh = learnt(hard_and_easy())
         assert fresh.studies.ask(TENANT, "patterns", at) is None and fresh.studies._making
         await fresh.studies.close()
+
+    asyncio.run(body())
+
+
+def test_a_model_waits_no_longer_for_vectors_because_words_wait_for_none():
+    """Each question asks for both: while embed was down no model was ever begun."""
+
+    async def body():
+        stage = learnt(hard_and_easy())
+        at = stage.it.at[PART]
+
+        def begun():
+            stage.studies.ask(TENANT, "words", at)
+            stage.studies.ask(TENANT, "model", at, lacking=True)
+            return (TENANT, "model") in stage.studies._making
+
+        for _ in range(12):
+            assert not begun()
+            stage.clock.now += 10
+        assert begun()
+        await stage.studies.close()
 
     asyncio.run(body())
 

@@ -195,6 +195,14 @@ def test_likeness_is_symmetric_and_highest_to_itself():
     assert np.linalg.eigvalsh(gram).min() > -1e-9
 
 
+def test_tasks_of_which_none_has_a_word_are_compared_by_all_else():
+    known = situations(["?!", "...", "\N{GRINNING FACE}" * 3], contexts=[{"db": "x"}, {"db": "x"}, {}])
+    gram = Kernel(known).to(known)
+    assert np.isfinite(gram).all()
+    assert gram == pytest.approx(gram.T)
+    assert gram[0, 1] > gram[0, 2], "one context"
+
+
 def test_paraphrases_are_found_by_words():
     words = retrieval.Wording(["list all airlines", "count the singers", "delete the logs"], str.split)
     likeness = words.likeness("how to count singers")

@@ -1,11 +1,13 @@
 """Questions about procedures over fake stages."""
 
+import msgspec
 import pytest
 
 from harness.planted import ask, ids, refused
 from harness.taught import NAMES, VECTOR, taught
+from jetmem.learn.core import context_of
 from jetmem.runtime import limits
-from jetmem_schemas.internal import Head
+from jetmem_schemas.internal import Head, encode
 
 QUESTIONS = {
     "recommend": {"task": "make the tests pass"},
@@ -40,6 +42,16 @@ def test_procedures_for_a_task_come_best_first_with_what_they_rest_on(stages):
     drawn = ask(stages, "recommend", task="t", explore="thompson", seed="7")
     assert drawn["procedures"][0]["drawn"] == 0.5
     assert ask(stages, "recommend", tenant="other", task="t")["cold"] is True
+
+
+@pytest.mark.parametrize("verb", ["recommend", "predict"])
+def test_a_context_that_a_run_may_have_can_be_asked_about(stages, verb):
+    """Also one of whole numbers that MessagePack does not hold."""
+    context = {"order": 10**30, "below": -(2**63) - 1, "most": 2**64 - 1, "name": "x", "none": None, "share": 0.5}
+    ask(stages, verb, context=context, **QUESTIONS[verb])
+    [asked] = _asked(stages, verb)
+    sent = msgspec.msgpack.decode(encode(asked), type=type(asked))
+    assert context_of(sent.ask.context) == context_of(context)
 
 
 @pytest.mark.parametrize("verb", ["recommend", "predict"])

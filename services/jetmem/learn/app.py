@@ -276,10 +276,10 @@ class Learn:
             return words, self.studies.ask(tenant, "model", whole, lacking=lacking)
 
         few = None in asked() and await self.process.in_reader(partial(self.studies.few, tenant))
-        if few or not vector:
-            await self.studies.get(tenant, "words", at)
+        waits = [self.studies.get(tenant, "words", at)] if few or not vector else []
         if few and not lacking:
-            await self.studies.get(tenant, "model", whole)
+            waits.append(self.studies.get(tenant, "model", whole))
+        await asyncio.gather(*waits)  # where others' are being made both may take as long as one can wait
         # all of one moment: what was made meanwhile is neither taken for there nor for lacking
         words, model = asked()
         lacks = [kind for kind in ANSWERING if self.studies.first(tenant, kind)]

@@ -36,6 +36,8 @@ _TASK_BYTES: Final = 400
 _PROCEDURE_BYTES: Final = 730
 #: Procedures whose context is looked at: the likeliest so far, and those that were tried near.
 WEIGHED_MAX: Final = 128
+#: What a cosine may differ by where the same numbers are added up in another order.
+_ROUNDED: Final = 1e-4
 #: What counts now counts so long, while nothing changes, within two in 100,000: a half-life is 30 days.
 _STANDS_MS: Final = 60_000
 
@@ -224,8 +226,15 @@ class Board:
         with self._lock:
             scan = self._scan.view(len(self._tasks))
         rows, cosine = scan.nearest(vector, count, least)
+        if not rows:
+            return Near([], np.zeros(0))
         with self._lock:
-            held = [(task, each) for row, each in zip(rows, cosine, strict=True) if (task := self._tasks[row])]
+            now = np.abs(self._scan.vectors(rows) @ vector - cosine) < _ROUNDED  # else the place was given on meanwhile
+            held = [
+                (task, each)
+                for row, each, same in zip(rows, cosine, now, strict=True)
+                if same and (task := self._tasks[row])
+            ]
         return Near([task for task, _ in held], np.array([each for _, each in held]))
 
     def vectors(self, tasks: Sequence[bytes]) -> dict[bytes, Vectors]:

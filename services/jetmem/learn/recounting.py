@@ -98,8 +98,11 @@ class Remaining:
                 self._tried[key] = tried(self._tried.get(key) or TriedRow(row.context), [run])
         self.grown = grown(self.grown, run, rules)
 
-    def write(self, batch: WriteSet, old: ProcedureRow, news: News, *, defined: bool) -> None:
-        """Write all rows in place of the old ones; those of no run go, but a procedure that is defined."""
+    def write(self, batch: WriteSet, old: ProcedureRow | None, news: News, *, defined: bool) -> None:
+        """Write all rows in place of the old ones; those of no run go, but a procedure that is defined.
+
+        A procedure that an earlier pass erased is None: rows that it did not make may still be there.
+        """
         for (kind, of), tally in self._shares.items():
             _put(
                 batch, "shares", share_key(self._tenant, self._procedure, kind, of), tally, encode(ShareRow(of, tally))
@@ -107,8 +110,9 @@ class Remaining:
         for key in self._keys:
             row = self._tried.get(key, TriedRow({}))
             _put(batch, "tried", key, row.tally, encode_tried(row))
-        fresh = ProcedureRow(old.name, *self.grown)
-        write_procedure(batch, self._tenant, self._procedure, old, fresh, news, defined=defined)
+        if old is not None:
+            fresh = ProcedureRow(old.name, *self.grown)
+            write_procedure(batch, self._tenant, self._procedure, old, fresh, news, defined=defined)
 
 
 def write_procedure(
@@ -306,9 +310,8 @@ class Recounting:
 
     def _finish(self, batch: WriteSet, work: _Work, count: Remaining, news: News) -> None:
         old = self._rows.procedure(work.tenant, work.procedure)
-        if old is not None:
-            defined = self._rows.definition(work.tenant, work.procedure) is not None
-            count.write(batch, old, news, defined=defined)
+        defined = self._rows.definition(work.tenant, work.procedure) is not None
+        count.write(batch, old, news, defined=defined)
         news.erased = True  # what was made with the rows as they were
         key = work.tenant, work.procedure
         del self._active[key]

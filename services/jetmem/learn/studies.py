@@ -128,7 +128,7 @@ class Studies:
         #: What was put away rests likewise.
         self._away: dict[tuple[str, Kind], float] = {}
         self._told: dict[str, float] = {}
-        self._lacking: dict[str, float] = {}
+        self._lacking: dict[tuple[str, Kind], float] = {}
         self._fitting = asyncio.Semaphore(1)
         self._wording = asyncio.Semaphore(1)
         self._sampling = asyncio.Semaphore(SAMPLES_MAX)
@@ -159,7 +159,7 @@ class Studies:
             lacking: Whether tasks lack their vectors: nothing is begun for `VECTORS_S` then.
         """
         kept = self._now(tenant, kind)
-        waits = self._waits(tenant, lacking=lacking)
+        waits = self._waits((tenant, kind), lacking=lacking)
         if not waits and (tenant, kind) not in self._making and self._is_old(tenant, kind, kept, at, lacking):
             task = asyncio.create_task(self._make(tenant, kind, at, lacking))
             self._making[tenant, kind] = task
@@ -167,9 +167,12 @@ class Studies:
         return kept
 
     def first(self, tenant: str, kind: Kind) -> bool:
-        """Whether one is being made, or rests, while none is found: since the start, a forget, or it was put away."""
+        """Whether one is being made, or rests, while none is found: since the start, a forget, or it was put away.
+
+        One that could not be made rests, too.
+        """
         key = (tenant, kind)
-        return self._now(tenant, kind) is None and (key in self._making or self._rests_away(key))
+        return self._now(tenant, kind) is None and (key in self._making or self._resting(key))
 
     def few(self, tenant: str) -> bool:
         """Whether a tenant has too few tasks for a model to be fitted; reads the store."""
@@ -237,15 +240,15 @@ class Studies:
                 self._kept.move_to_end((tenant, kind))
             return kept
 
-    def _waits(self, tenant: str, *, lacking: bool) -> bool:
+    def _waits(self, key: tuple[str, Kind], *, lacking: bool) -> bool:
         if not lacking:
-            self._lacking.pop(tenant, None)
+            self._lacking.pop(key, None)
             return False
         now = self._clock.monotonic()
-        return now - self._lacking.setdefault(tenant, now) < VECTORS_S
+        return now - self._lacking.setdefault(key, now) < VECTORS_S
 
     def _is_old(self, tenant: str, kind: Kind, kept: Study | None, at: Head, lacking: bool) -> bool:
-        if self._clock.monotonic() < self._rests.get((tenant, kind), 0.0) or self._rests_away((tenant, kind)):
+        if self._resting((tenant, kind)):
             return False
         if kept is None:
             return True
@@ -291,8 +294,8 @@ class Studies:
         if len(self._away) > _AWAY_MAX:
             self._away = {key: until for key, until in self._away.items() if until > now}
 
-    def _rests_away(self, key: tuple[str, Kind]) -> bool:
-        return self._clock.monotonic() < self._away.get(key, 0.0)
+    def _resting(self, key: tuple[str, Kind]) -> bool:
+        return self._clock.monotonic() < max(self._rests.get(key, 0.0), self._away.get(key, 0.0))
 
     def _rest_s(self, kept: Study) -> float:
         return max(self._settings.study_every_s, _TIMES * kept.took_s)

@@ -32,6 +32,7 @@ _VECTOR: Final = "vector"
 _NO_VECTOR: Final = EncodeReply("", [b""])
 T = TypeVar("T")
 Item = TypeVar("Item", bound=msgspec.Struct)
+Compared = TypeVar("Compared", procedures.Recommend, procedures.Predict)
 Answer = Callable[[str, Any, Standing, Patience], Awaitable[Reply]]
 
 
@@ -98,7 +99,7 @@ class ProcedureAnswers:
     ) -> procedure_replies.RecommendReply:
         """Of what does not fit one reply the best are shown."""
         rseq, vector, model = await self._prepared(tenant, request.task, standing, patience)
-        asked = procedures_asked.RecommendAsk(tenant, request, vector, model)
+        asked = procedures_asked.RecommendAsk(tenant, _packable(request), vector, model)
         kind = Found[procedures_asked.RecommendFound]
         found = (await self._ask("recommend", tenant, asked, kind, rseq, standing, patience)).value
         items = found.procedures if found else []
@@ -113,7 +114,7 @@ class ProcedureAnswers:
         self, tenant: str, request: procedures.Predict, standing: Standing, patience: Patience
     ) -> procedure_replies.PredictReply:
         rseq, vector, model = await self._prepared(tenant, request.task, standing, patience)
-        asked = procedures_asked.PredictAsk(tenant, request, vector, model)
+        asked = procedures_asked.PredictAsk(tenant, _packable(request), vector, model)
         kind = Found[procedures_asked.PredictFound]
         found = _known(await self._ask("predict", tenant, asked, kind, rseq, standing, patience), "procedure")
         return procedure_replies.PredictReply(
@@ -179,6 +180,16 @@ class ProcedureAnswers:
         return procedure_replies.InsightsReply(
             **standing.common(patience.took_ms()), insights=_first(found.value or [])
         )
+
+
+def _packable(request: Compared) -> Compared:
+    """With whole numbers of its context that no message between stages holds as words, as learn compares them."""
+    large = {name: str(value) for name, value in request.context.items() if type(value) is int and not _fits(value)}
+    return msgspec.structs.replace(request, context=request.context | large) if large else request
+
+
+def _fits(number: int) -> bool:
+    return -(2**63) <= number < 2**64
 
 
 def _known(found: Found[T], field: str) -> T:

@@ -8,6 +8,7 @@ question is than its nouns do), length, and all of these once more among situati
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -31,6 +32,7 @@ LENGTH: Final = 0.3
 SAME: Final = 0.3
 SAME_MEANING: Final = 1.0
 SAME_WORDS: Final = 1.0
+_WORD: Final = re.compile(r"\w")
 #: Characters of a task that are looked at; a task is a sentence or a page, never a file.
 TEXT_CHARS_MAX: Final = 4_000
 
@@ -90,7 +92,10 @@ class Kernel:
         self.known = known
         self._contexts = Contexts(known.contexts)
         self._words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-        texts: Any = self._words.fit_transform([each[:TEXT_CHARS_MAX] or "_" for each in known.texts])
+        said = [each[:TEXT_CHARS_MAX] or "_" for each in known.texts]
+        # where none has a word there is none to learn, which the vectorizer refuses
+        worded = any(map(_WORD.search, said))
+        texts: Any = self._words.fit_transform(said) if worded else self._words.fit(["_"]).transform(said)
         self._texts: Any = texts.T.tocsr()  # by word, once: to turn it takes longer than to answer
         lengths = _lengths(known.texts)
         self._middle, self._spread = float(lengths.mean()), max(float(lengths.std()), 0.1)
