@@ -33,7 +33,7 @@ class Recommend(Request, frozen=True, kw_only=True, omit_defaults=True):
         agent: Who asks: where agents differ, its own runs tell what to expect of it.
         k: How many.
         explore: `thompson` draws from what is known of each, so that what was seldom tried is tried too.
-        seed: The same question with the same seed gives the same draw while nothing is learnt.
+        seed: The same question with the same seed gives the same draw until the tenant's runs tell something new.
     """
 
     task: Task
@@ -144,7 +144,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         by_agent: Runs of it by the agent that asks.
         neighbours: Its runs of the tasks most like this one, each task once before any comes again.
         boost: What waves of related procedures move the prior by; 0 where contagion is off.
-        crystal: Version of the crystal whose steps are shown, 0 if it is fluid.
+        crystal: Version of the crystal that froze the procedure's steps; 0 if it is fluid, or it froze none.
     """
 
     how: How
@@ -204,7 +204,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         posterior: Beta's 95 % over the decayed counts.
         first: First use.
         last: Last use.
-        latest: Its runs among the procedure's latest 1,000: what all that follows is of.
+        latest: Its runs among the procedure's latest 1,000: what all that follows is of, and left out where it is 0.
         recent: Its last ten outcomes, the latest last.
         consistency: Share of those that ended like most of them.
         agents: Distinct ones.
@@ -221,8 +221,8 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last: str = ""
     latest: int = 0
     recent: list[bool] = []
-    consistency: float = 0.0
-    agents: int = 0
+    consistency: float | None = None
+    agents: int | None = None
     reward: Spread | None = None
     duration_ms: Spread | None = None
     cost: Spread | None = None
@@ -234,7 +234,8 @@ class ProcedureDetail(ProcedureItem, frozen=True, kw_only=True, omit_defaults=Tr
     """One procedure whole.
 
     Attributes:
-        steps: Of the crystal, else of the definition, else the most common ones of successful runs.
+        steps: As the crystal froze them, else of the definition, else the most common ones of successful runs.
+        frozen: Whether a crystal froze them, as they were when it formed: those of the definition of then, or of runs.
         version: Of the definition, as it was published; "" without one.
         consistency: Share of the last ten runs that ended like most of them.
         decayed_runs: Runs, each of half weight after 30 days.
@@ -248,6 +249,7 @@ class ProcedureDetail(ProcedureItem, frozen=True, kw_only=True, omit_defaults=Tr
     """
 
     steps: list[str] = []
+    frozen: bool = False
     version: str = ""
     consistency: float = 0.0
     decayed_runs: float = 0.0

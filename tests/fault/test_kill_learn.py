@@ -18,13 +18,16 @@ from harness.seeds import SEED
 from harness.waiting import until, until_async
 from jetmem.domain.procedures.prediction import CLUSTERS_MIN
 from jetmem.index.settings import IndexSettings
+from jetmem.learn.recounting import AT_ONCE
 from jetmem.runtime.crashpoints import POINTS
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import AppliedReply, AppliedRequest, StageStatus
 from jetmem_schemas.procedures import ProcedureAsk, ProcedureDetail, Recommend
 from jetmem_schemas.procedures_asked import Found, OneAsk, RecommendAsk, RecommendFound
 
-OWN_POINTS = [point for point in POINTS if point.startswith("learn:")]
+#: Reached where more runs of a procedure remain after a forget than one turn of the writer counts.
+IN_RECOUNT = "learn:in-recount"
+OWN_POINTS = [point for point in POINTS if point.startswith("learn:") and point != IN_RECOUNT]
 TENANTS = ("acme", "zoo")
 #: Nobody ran them: a model tells what they are like.
 NEW = ("quite another matter", "quite another matter hopeless")
@@ -50,23 +53,31 @@ class Load:
     async def run(self):
         while self.more:
             tenant = self.random.choice(TENANTS)
-            ids = [f"r{n}" for n in range(self.number, self.number + 30)]
-            self.number += len(ids)
-            seqs = await asyncio.gather(*(self.ran(tenant, id_) for id_ in ids))
-            self.last[tenant] = max(self.last[tenant], *seqs)
+            await self.reports(tenant, 30)
             if self.random.random() < 0.3:
-                gone = self.random.sample(sorted(self.held[tenant]), 5)
-                self.last[tenant] = await self.line.forget(tenant=tenant, ids=gone)
-                for id_ in gone:
-                    del self.held[tenant][id_]
+                await self.forget(tenant, self.random.sample(sorted(self.held[tenant]), 5))
 
-    async def ran(self, tenant, id_):
-        name, task = self.random.choice(NAMES), self.random.choice(TASKS)
+    async def reports(self, tenant, count, name=""):
+        ids = [f"r{n}" for n in range(self.number, self.number + count)]
+        self.number += count
+        seqs = await asyncio.gather(*(self.ran(tenant, id_, name) for id_ in ids))
+        self.last[tenant] = max(self.last[tenant], *seqs)
+
+    async def forget(self, tenant, gone):
+        self.last[tenant] = await self.line.forget(tenant=tenant, ids=gone)
+        for id_ in gone:
+            del self.held[tenant][id_]
+
+    async def ran(self, tenant, id_, name=""):
+        """One run, of a procedure at one of the tasks, or of any at any."""
+        task = self.random.choice(TASKS)
         success = self.random.random() < (0.1 if "hopeless" in task else 0.9)
+        # new ones go on asking for vectors
+        asked = task + ("" if name else self.random.choice(["", "", f" of {id_}"]))
+        name = name or self.random.choice(NAMES)
         self.held[tenant][id_] = (name, success)
-        task += self.random.choice(["", "", f" of {id_}"])  # new ones go on asking for vectors
         body = {
-            "task": task, "success": success, "procedure": name, "id": id_,
+            "task": asked, "success": success, "procedure": name, "id": id_,
             "steps": [{"tool": tool} for tool in ("read", "edit")], "context": {"lang": self.random.choice("ab")},
             "ts": 1_777_900_000_000 + self.number * 1_000, "failure": "" if success else f"broke {id_}",
         }  # fmt: skip
@@ -137,7 +148,7 @@ async def killed_again(line, load, again, *, emptied=False):
     return {tenant: await known(line, tenant) for tenant in TENANTS}
 
 
-async def judged(line, load, again):
+async def judged(line, load, again, emptied=(False, True)):
     """Counts are those of the runs that were not forgotten; killed again, and from nothing, the same is learnt."""
     await caught_up(line, load)
     told = await killed_again(line, load, again)
@@ -146,8 +157,8 @@ async def judged(line, load, again):
             mine = [success for which, success in load.held[tenant].values() if which == name]
             found = told[tenant][0][name]
             assert (found.runs, found.successes) == (len(mine), sum(mine))
-    for emptied in (False, True):
-        same = await killed_again(line, load, again, emptied=emptied)
+    for each in emptied:
+        same = await killed_again(line, load, again, emptied=each)
         for tenant in TENANTS:
             assert same[tenant][0] == told[tenant][0]
             assert same[tenant][1] == pytest.approx(told[tenant][1], abs=1e-5)
@@ -231,5 +242,28 @@ def test_killed_at_random(tmp_path):
         load.more = False
         await loading
         await judged(line, load, again)
+
+    run(tmp_path, body)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", [1, 2])
+def test_killed_while_a_forget_is_counted_in_turns(tmp_path, turn):
+    """In the first turn, and in the last, before its write."""
+
+    async def body(line, learn, again):
+        process = learn(crash=f"{IN_RECOUNT}:{turn}")
+        load = Load(line)
+        for tenant in TENANTS:
+            await load.reports(tenant, 210)
+        huge = TENANTS[0]
+        for _ in range(AT_ONCE // 100 + 1):
+            await load.reports(huge, 100, NAMES[0])
+        await caught_up(line, load)
+        await load.forget(huge, [id_ for id_, (name, _) in load.held[huge].items() if name == NAMES[0]][-5:])
+        await asyncio.to_thread(until, lambda: not process.running(), "learn dies in the recount")
+        assert process.ended() == -signal.SIGKILL
+        learn()
+        await judged(line, load, again, emptied=[True])
 
     run(tmp_path, body)

@@ -134,9 +134,9 @@ class Stage:
     def vector(self, text: str) -> bytes:
         return bytes(self.encoder.encode([text])[0].tobytes())
 
-    def recommend(self, task: str, *, vector: bytes | None = None, seed="", tenant=TENANT, **fields: Any) -> Any:
+    def recommend(self, task: str, *, vector: bytes | None = None, tenant=TENANT, **fields: Any) -> Any:
         held = self.vector(task) if vector is None else vector
-        return self.answers.recommend(tenant, Recommend(task=task, **fields), held, seed)
+        return self.answers.recommend(tenant, Recommend(task=task, **fields), held)
 
     def predict(self, task: str, procedure: str, *, tenant=TENANT, **fields: Any) -> Any:
         return self.answers.predict(tenant, Predict(task=task, procedure=procedure, **fields), self.vector(task))

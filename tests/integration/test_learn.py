@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import msgspec
+import pytest
 
 from harness.files import grep
 from harness.pipeline import MODEL, FakeEmbed, pipeline
@@ -139,6 +140,31 @@ def test_runs_are_learnt_from_and_asked_about(tmp_path):
         }
         other = await it.recommend(PLAIN, tenant="zoo")
         assert (other.value.procedures, other.value.cold) == ([], True)
+
+    run(body, tmp_path)
+
+
+def test_a_draw_is_seeded_by_the_question_and_what_its_own_tenant_learnt(tmp_path):
+    """Nothing that others do in the same partition, and no event, draws anew."""
+    part = subjects.partition_of("acme")
+    other = next(name for name in (f"zoo{n}" for n in range(10_000)) if subjects.partition_of(name) == part)
+
+    async def body(it):
+        async def drawn(seed="s1"):
+            found = await it.recommend(OTHER, explore="thompson", seed=seed, k=20)
+            return {each.id: each.drawn for each in found.value.procedures}
+
+        for n in range(10):
+            await it.applied(await it.ran(f"p{n}", n % 3 == 0, PLAIN))
+        await it.embedded()
+        before = await drawn()
+        assert len(before) == 10
+        assert await drawn("s2") != pytest.approx(before, abs=1e-3)
+        await it.applied(await it.ran("theirs", True, OTHER, tenant=other), other)
+        await it.applied(await it.line.say("no run"))
+        assert await drawn() == pytest.approx(before, abs=1e-3)
+        await it.applied(await it.ran("p0", True, PLAIN))
+        assert await drawn() != pytest.approx(before, abs=1e-3)
 
     run(body, tmp_path)
 

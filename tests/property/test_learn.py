@@ -20,14 +20,15 @@ RULES = Rules(
     runs_min=2, agents_min=1, lower_min=0.1, last=2, last_min=0.5, dissolve_last=3, dissolve_below=0.4, alarm=1.0
 )
 NAMES = st.sampled_from(["plan", "code", "test", ""])
+STEPS = st.lists(st.sampled_from(["read", "edit", "check"]), max_size=4)
 TASKS = st.sampled_from(["fix the parser", "fix the lexer", "write a poem", "cook rice"])
 
 runs = st.tuples(
     st.just("run"), NAMES, st.booleans(), TASKS, st.sampled_from(["alice", "bob"]),
     st.sampled_from([0, 0, 500, DAY, -DAY]), st.sampled_from([{}, {"lang": "python"}, {"lang": "c", "os": 1}]),
-    st.lists(st.sampled_from(["read", "edit", "check"]), max_size=4), st.none() | st.floats(0, 1),
+    STEPS, st.none() | st.floats(0, 1),
 )  # fmt: skip
-defines = st.tuples(st.just("define"), st.sampled_from(["plan", "code", "spare"]), st.text(max_size=5))
+defines = st.tuples(st.just("define"), st.sampled_from(["plan", "code", "spare"]), st.text(max_size=5), STEPS)
 does = st.tuples(st.sampled_from(["read", "read", "embed", "restart", "kill", "ask", "recount"]), st.integers(0, 5))
 #: So that a forget leaves most procedures to be counted in slices.
 AT_ONCE = 2
@@ -52,7 +53,7 @@ def play(history):
                     steps=[{"tool": each} for each in steps], failure="" if success else "timeout", **fields,
                 )  # fmt: skip
             elif step[0] == "define":
-                record.defined(step[1], description=step[2])
+                record.defined(step[1], description=step[2], steps=[{"tool": each} for each in step[3]])
             elif step[0] == "forget":
                 known = record.runs()
                 names = {known[n % len(known)].id for n in step[1]} if known else {"nobody"}
@@ -108,6 +109,10 @@ def test_answers_are_those_of_what_remains(history):
             assert msgspec.json.encode(told[0]) == msgspec.json.encode(told[1])
     for sort in ("name", "runs", "rate", "lift", "last"):
         assert stage.procedures(sort=sort) == again.procedures(sort=sort)
+    for name in ("plan", "code", "test", "spare"):
+        assert msgspec.json.encode(stage.procedure(name)) == msgspec.json.encode(again.procedure(name)), (
+            "steps, crystal"
+        )
 
 
 def plain(stage):
@@ -128,10 +133,14 @@ def test_replay_changes_nothing(history, count):
 
 
 def in_two_orders(said, data, **alike):
-    """What is learnt of runs of one moment in the order said and in another; `alike` says more of each by its place."""
+    """What is learnt of runs of one moment in the order said and in another; `alike` says more of each by its place.
+
+    One of their procedures is defined before them, and anew after them.
+    """
     found = []
     for which in (range(len(said)), data.draw(st.permutations(range(len(said))))):
         record = Record()
+        record.defined("plan", steps=[{"tool": "think"}])
         for n in which:
             _, name, success, task, agent, _, context, steps, reward = said[n]
             more = {field: of(n) for field, of in alike.items()}
@@ -139,6 +148,7 @@ def in_two_orders(said, data, **alike):
                 name, success, task, agent=agent, context=context, id_=f"x{n}",
                 steps=[{"tool": each} for each in steps], reward=reward, **more,
             )  # fmt: skip
+        record.defined("plan", steps=[{"tool": "act"}])
         found.append(fresh(record))
     return found
 

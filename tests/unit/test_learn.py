@@ -187,6 +187,11 @@ def test_parts_are_bounded_and_those_of_most_runs_come_first(monkeypatch):
     few = stage.procedure("p").by_agent
     assert [each.runs for each in few] == [each.runs for each in found], "counts are of all runs"
     assert sum(each.latest for each in few) <= 4
+    unseen = [each for each in few if not each.latest]
+    assert unseen
+    for each in unseen:  # nothing is known of its last runs: that is no 0
+        assert (each.consistency, each.agents, each.duration_ms) == (None, None, None)
+        assert {"consistency", "agents", "recent"}.isdisjoint(msgspec.to_builtins(each))
 
 
 def test_runs_without_a_procedure_are_kept_apart():
@@ -203,7 +208,7 @@ def worded(stage):
 
 def ask(stage, task, *, vector=True, **learnt):
     held = stage.vector(task) if vector else b""
-    return stage.answers.recommend(TENANT, Recommend(task=task), held, "", Learnt(**learnt))
+    return stage.answers.recommend(TENANT, Recommend(task=task), held, Learnt(**learnt))
 
 
 def test_without_a_vector_words_tell_what_works():

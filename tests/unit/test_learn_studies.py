@@ -200,14 +200,16 @@ def test_a_model_is_used_as_its_gate_says():
     assert model.fitted.how == "factors"
     plain = {each.id: each for each in stage.recommend("new w1 hopeless", context={"kind": "True"}).procedures}
     asked = stage.answers.recommend(
-        TENANT, _recommend("new w1 hopeless", {"kind": "True"}), stage.vector("new w1 hopeless"), "",
+        TENANT,
+        _recommend("new w1 hopeless", {"kind": "True"}),
+        stage.vector("new w1 hopeless"),
         Learnt(model, version=77),
-    )  # fmt: skip
+    )
     fitted = {each.id: each for each in asked.procedures}
     assert {(each.why.how, each.why.model) for each in fitted.values()} == {("difficulty", 77)}
     assert fitted["good"].probability < 0.5
     assert (plain["good"].why.how, plain["good"].why.model) == ("neighbours", 0)
-    blind = stage.answers.recommend(TENANT, _recommend("x", {}), b"", "", Learnt(model, version=77))
+    blind = stage.answers.recommend(TENANT, _recommend("x", {}), b"", Learnt(model, version=77))
     assert {(each.why.how, each.why.model) for each in blind.procedures} == {("rate", 0)}, "no vector, no model"
 
 
@@ -640,6 +642,82 @@ def test_a_procedure_crystallises_and_dissolves_and_says_so_once():
     assert stage.recommend("t1").procedures[0].why.crystal == 0
     stage.it.apply(PART, record.entries)
     assert len(stage.waves) == 62
+
+
+def proved(record, count=27, *, start=START, **fields):
+    """Runs that make a procedure crystalline."""
+    for n in range(count):
+        record.ran("p", True, f"t{n}", agent=f"a{n % 3}", ts=start + n * 1_000, **fields)
+
+
+def told_steps(stage):
+    """Steps with whether they are frozen, and which crystal `recommend` and `predict` say froze them."""
+    detail = stage.procedure("p")
+    (told,) = stage.recommend("t1").procedures
+    assert told.steps == detail.steps
+    assert (told.why.crystal, stage.predict("t1", "p").why.crystal) == (detail.crystal * detail.frozen,) * 2
+    return detail.steps, detail.frozen
+
+
+def test_a_crystal_freezes_the_steps_that_are_shown_when_it_forms():
+    record = Record()
+    first = record.defined("p", steps=steps("green", "switch"))
+    proved(record)
+    second = record.defined("p", steps=steps("other", "thing"))
+    stage = learnt(record)
+    assert told_steps(stage) == (["green", "switch"], True)
+    again = record.ran("p", True, "later", ts=START + 60_000, steps=steps("quite", "different"))
+    stage.settle()
+    assert told_steps(stage) == (["green", "switch"], True)
+    record.forget({"r5", again.id})  # counted anew
+    stage.settle()
+    assert (told_steps(stage), told_steps(learnt(record))) == ((["green", "switch"], True),) * 2
+    record.forget({first.id})
+    stage.settle()
+    assert (told_steps(stage), told_steps(learnt(record))) == ((["other", "thing"], False),) * 2, (
+        "it froze what is forgotten"
+    )
+    record.forget({second.id})
+    stage.settle()
+    assert (told_steps(stage), told_steps(learnt(record))) == (([], False),) * 2
+    assert stage.procedure("p").crystal == 1
+    stage.it.apply(PART, record.entries)
+    assert told_steps(stage) == ([], False)
+
+
+def test_what_is_frozen_stays_though_runs_of_the_same_time_step_or_before_come_after_it_is_defined_anew():
+    record = Record()
+    record.defined("p", steps=steps("green", "switch"))
+    for n in range(27):
+        record.ran("p", True, f"t{n}", agent=f"a{n % 3}")
+    record.defined("p", steps=steps("other", "thing"))
+    record.ran("p", True, "t1")
+    record.ran("p", True, "t2", ts=START - 60_000)
+    stage = learnt(record)
+    assert told_steps(stage) == (["green", "switch"], True)
+    record.forget({"r5"})
+    stage.settle()
+    assert (told_steps(stage), told_steps(learnt(record))) == ((["green", "switch"], True),) * 2
+
+
+def test_a_definition_is_frozen_rather_than_what_runs_did_and_else_what_most_of_them_did():
+    record = Record()
+    record.defined("p", description="no steps are said")
+    proved(record, steps=steps("read", "edit"))
+    later = record.defined("p", steps=steps("other"))
+    stage = learnt(record)
+    assert told_steps(stage) == (["read", "edit"], True)
+    for n in range(40):
+        record.ran("p", False, f"t{n}", ts=START + (100 + n) * 1_000)
+    stage.settle()
+    assert (stage.procedure("p").state, told_steps(stage)) == ("fluid", (["other"], False))
+    proved(record, 300, start=START + 400_000, steps=steps("read", "edit"))
+    stage.settle()
+    detail = stage.procedure("p")
+    assert (detail.crystal, told_steps(stage)) == (2, (["other"], True)), "the definition of when it formed again"
+    record.forget({later.id})
+    stage.settle()
+    assert told_steps(stage) == (["read", "edit"], True)
 
 
 @pytest.mark.parametrize("odd", [None, 19, 23])

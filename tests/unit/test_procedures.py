@@ -54,6 +54,16 @@ def test_a_row_tells_what_failed_and_which_steps_work():
     assert statistics.consistency(row) == pytest.approx(6 / 9)
 
 
+def test_steps_are_those_that_two_runs_at_least_took_or_the_only_one():
+    def said(*of):
+        return statistics.steps(statistics.recomputed([ran(n, True, steps=each) for n, each in enumerate(of, 1)]))
+
+    assert said(("plan",)) == ("plan",)
+    assert said(("plan",), ("code",)) == said(("plan",), ()) == said(()) == ()
+    assert said(("b",), ("a",), ("b",), ()) == ("b",)
+    assert said(("b",), ("a",), ("b",), ("a",)) == ("a",)
+
+
 def test_what_seldom_fails_tells_its_failures_too():
     """Of 1,000 runs 20 failed: a sample of all would hold one of them."""
     runs = [

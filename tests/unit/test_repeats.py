@@ -29,7 +29,7 @@ def ran(number, procedure, task, agent, success):
 
 def asked(stage, model, task, **fields):
     ask = Recommend(task=task, **fields)
-    return stage.answers.recommend(TENANT, ask, stage.vector(task), "", Learnt(model))
+    return stage.answers.recommend(TENANT, ask, stage.vector(task), Learnt(model))
 
 
 def studied(stage):

@@ -55,22 +55,20 @@ class Answers:
 
     # --- for a task
 
-    def recommend(
-        self, tenant: str, ask: Recommend, vector: bytes, seed: str, learnt: Learnt = NOTHING
-    ) -> RecommendFound:
+    def recommend(self, tenant: str, ask: Recommend, vector: bytes, learnt: Learnt = NOTHING) -> RecommendFound:
         """Procedures for a task, best first.
 
         Args:
             tenant: Whose.
             ask: The question.
             vector: Of its task, b"" if there is none.
-            seed: What a draw depends on beside the question.
             learnt: What was found in many runs at once.
         """
         board = self._boards.compared(tenant)
         asked = self._asked(tenant, ask, vector)
         found = estimated(self._rows, board, asked, None, learnt)
-        mixed = "\0".join((tenant, ask.task, ask.agent or "", ask.seed, seed))
+        # who asks again after more runs draws again; nothing that others do is in it
+        mixed = "\0".join((tenant, ask.task, ask.agent or "", ask.seed, str(board.totals.runs)))
         ranked = choosing.rank(found.candidates(), ask.explore, mixed, ask.k)
         place = {found.standing.names[row]: at for at, row in enumerate(found.rows)}
         order = self._order(board, asked, found, learnt)
@@ -88,8 +86,9 @@ class Answers:
             (one,) = choosing.rank([Candidate(ask.procedure, general.mean, 0.0)])
             return PredictFound(one.probability, _interval(one), Why(how="none", runs=0, successes=0), True)
         (one,) = choosing.rank(found.candidates())
-        row = self._rows.procedure(tenant, hashed(ask.procedure))
-        why = self._why(asked, ask.agent, found, 0, self._order(board, asked, found, learnt), row)
+        row = self._rows.procedure(tenant, key := hashed(ask.procedure))
+        crystal = row.crystal.version if row is not None and self._steps(tenant, key, row)[1] else 0
+        why = self._why(asked, ask.agent, found, 0, self._order(board, asked, found, learnt), crystal)
         return PredictFound(one.probability, _interval(one), why, why.runs == 0)
 
     def _asked(self, tenant: str, ask: Recommend | Predict, vector: bytes) -> Asked:
@@ -104,13 +103,14 @@ class Answers:
         row = self._rows.procedure(asked.tenant, key)
         if row is None:  # it was erased just now
             return None
+        steps, frozen = self._steps(asked.tenant, key, row)
         return Recommended(
             id=ranked.procedure,
             probability=ranked.probability,
             interval=_interval(ranked),
-            why=self._why(asked, ask.agent, found, at, order, row),
+            why=self._why(asked, ask.agent, found, at, order, row.crystal.version if frozen else 0),
             state=row.crystal.state,
-            steps=list(self._steps(asked.tenant, key, row)),
+            steps=list(steps),
             duration_ms=shares.spread(row.counts.duration_ms),
             cost=shares.spread(row.counts.cost),
             failures=shares.said(statistics.failures(row.counts)),
@@ -118,9 +118,7 @@ class Answers:
             drawn=ranked.draw if ask.explore == "thompson" else None,
         )
 
-    def _why(
-        self, asked: Asked, agent: str | None, found: Estimates, at: int, order: Order, stored: ProcedureRow | None
-    ) -> Why:
+    def _why(self, asked: Asked, agent: str | None, found: Estimates, at: int, order: Order, crystal: int) -> Why:
         row = int(found.rows[at])
         standing = found.standing
         return Why(
@@ -132,7 +130,7 @@ class Answers:
             by_agent=self._by_agent(asked.tenant, standing.keys[row], agent),
             neighbours=self._neighbours(asked, _spread_out(found.trials.by(row), order)),
             boost=found.boost(at),
-            crystal=_version(stored),
+            crystal=crystal,
         )
 
     def _by_agent(self, tenant: str, procedure: bytes, agent: str | None) -> int:
@@ -167,12 +165,18 @@ class Answers:
             if task is not None
         ]  # fmt: skip
 
-    def _steps(self, tenant: str, procedure: bytes, row: ProcedureRow) -> Sequence[str]:
-        """Of the crystal, else of the definition, else the most common ones of successful runs."""
-        if row.crystal.state == "crystalline" and row.crystal.steps:
-            return row.crystal.steps
+    def _steps(self, tenant: str, procedure: bytes, row: ProcedureRow) -> tuple[Sequence[str], bool]:
+        """As the crystal froze them, else of the definition, else the most common ones of runs; whether frozen.
+
+        What a crystal froze of a definition is looked up, not copied: one that is forgotten has no part in it.
+        """
+        crystal = row.crystal
+        if crystal.state == "crystalline":
+            then = self._rows.definition(tenant, procedure, crystal.seq)
+            if frozen := (then.steps if then is not None else ()) or crystal.steps:
+                return frozen, True
         defined = self._rows.definition(tenant, procedure)
-        return defined.steps if defined is not None and defined.steps else statistics.steps(row.counts)
+        return (defined.steps if defined is not None else ()) or statistics.steps(row.counts), False
 
     # --- of procedures
 
@@ -188,9 +192,11 @@ class Answers:
         defined = self._rows.definition(tenant, key)
         item = self._item(tenant, row, self._base(self._boards.get(tenant)))
         latest = self._rows.latest(tenant, key, shares.LATEST_READ_MAX)
+        steps, frozen = self._steps(tenant, key, row)
         return ProcedureDetail(
             **{name: getattr(item, name) for name in ProcedureItem.__struct_fields__},
-            steps=list(self._steps(tenant, key, row)),
+            steps=list(steps),
+            frozen=frozen,
             version=defined.version if defined else "",
             consistency=shares.alike(counts),
             decayed_runs=runs,
@@ -268,11 +274,6 @@ def _spread_out(seen: Iterable[Seen], order: Order) -> list[Evidence]:
         held.append((came[each.task], order[each.task], (each, run)))
         came[each.task] += 1
     return [each for *_, each in sorted(held, key=lambda one: one[:2])[:NEIGHBOURS]]
-
-
-def _version(row: ProcedureRow | None) -> int:
-    """Of the crystal whose steps are shown."""
-    return row.crystal.version if row is not None and row.crystal.state == "crystalline" else 0
 
 
 def _interval(ranked: Ranked) -> Interval:

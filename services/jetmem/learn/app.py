@@ -189,12 +189,10 @@ class Learn:
     # --- questions
 
     async def _recommend(self, part: int, asked: RecommendAsk) -> Found[RecommendFound]:
-        at = self._at(asked.tenant)
-
         def answer(vector: bytes, learnt: Learnt) -> RecommendFound:
-            return self.answers.recommend(asked.tenant, asked.ask, vector, str(at.rseq), learnt)
+            return self.answers.recommend(asked.tenant, asked.ask, vector, learnt)
 
-        return await self._compared(asked, at, answer)
+        return await self._compared(asked, self._at(asked.tenant), answer)
 
     async def _predict(self, part: int, asked: PredictAsk) -> Found[PredictFound]:
         def answer(vector: bytes, learnt: Learnt) -> PredictFound:

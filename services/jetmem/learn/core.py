@@ -153,14 +153,18 @@ def tallied(row: Tally, run: Ran) -> Tally:
 def grown(old: Grown, run: Ran, rules: Rules) -> Grown:
     """Count one run of a procedure, and judge it; one that was counted before changes nothing.
 
-    Crystals follow the log step by step (`contagion.STEP_MS`); within a step the order of runs does not matter.
+    Crystals follow the log step by step (`contagion.STEP_MS`); within a step the order of runs does not matter, but to
+    which definition is frozen where one is published in the very step: the newest when the crystal first formed.
     """
     counts = statistics.apply(old.counts, run)
     if counts is old.counts:
         return old
     step = max(old.step, run.at_ms // contagion.STEP_MS)
     before = old.crystal if step > old.step else old.before
-    return Grown(counts, crystals.judge(before, counts, rules), before, step)
+    crystal = crystals.judge(before, counts, rules)
+    if old.crystal.seq and crystal.seq > old.crystal.seq:  # judged again in the step that formed it
+        crystal = msgspec.structs.replace(crystal, seq=old.crystal.seq)
+    return Grown(counts, crystal, before, step)
 
 
 def with_latest(latest: tuple[Latest, ...], run: Ran) -> tuple[Latest, ...]:

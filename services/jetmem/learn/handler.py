@@ -142,6 +142,7 @@ class Learner:
         batch = self.rows.store.batch()
         news: dict[str, News] = {}
         self.recounts.slice(batch, news)
+        crashpoint("learn:in-recount")
         self._total(batch, news)
         if news:
             self.rows.store.write(batch, sync=False)

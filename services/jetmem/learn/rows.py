@@ -284,9 +284,10 @@ class Rows(ModelRows):
         for key, raw in self.store.scan("procedures", prefix(tenant)):
             yield key[-HASH_BYTES:], decode_brief(raw)
 
-    def definition(self, tenant: str, procedure: bytes) -> Defined | None:
-        """The newest definition of a procedure."""
-        for _, raw in self.store.scan("definitions", prefix(tenant) + procedure, back=True):
+    def definition(self, tenant: str, procedure: bytes, upto: int | None = None) -> Defined | None:
+        """The newest definition of a procedure, or the newest up to a number in the log."""
+        start = None if upto is None else run_key(tenant, procedure, upto)
+        for _, raw in self.store.scan("definitions", prefix(tenant) + procedure, start=start, back=True):
             return _defined(raw)
         return None
 

@@ -38,6 +38,7 @@ POINTS: Final = (
     "summarize:after-topics",
     "learn:after-store",
     "learn:after-vectors",
+    "learn:in-recount",
     "embed:before-encode",
     "embed:before-ack",
 )

@@ -38,7 +38,14 @@ RULES: Final = Rules()
 
 
 class Crystal(msgspec.Struct, frozen=True):
-    """State of one procedure; `version` counts crystallisations; `steps` and `rate` (lower bound) are of the last."""
+    """State of one procedure; `version` counts crystallisations, what follows it is of the last.
+
+    Attributes:
+        since_ms: Time of the run that formed or dissolved it.
+        rate: Lower bound that was proved.
+        steps: Those that its runs had in common then: frozen where no definition up to `seq` tells any.
+        seq: Number, in the log, of the run that formed it; 0 while fluid.
+    """
 
     state: State = "fluid"
     version: int = 0
@@ -46,6 +53,7 @@ class Crystal(msgspec.Struct, frozen=True):
     rate: float = 0.0
     steps: tuple[str, ...] = ()
     why: str = ""
+    seq: int = 0
 
 
 def cusum(outcomes: tuple[Outcome, ...], rate: float, rules: Rules = RULES) -> float:
@@ -77,7 +85,7 @@ def _formed(crystal: Crystal, row: Statistics, rules: Rules) -> Crystal:
     )
     if not proved:
         return crystal
-    return Crystal("crystalline", crystal.version + 1, row.last_ms, lower, steps(row), "proved")
+    return Crystal("crystalline", crystal.version + 1, row.last_ms, lower, steps(row), "proved", row.seq)
 
 
 def _dissolved(crystal: Crystal, row: Statistics, rules: Rules) -> Crystal:

@@ -198,9 +198,13 @@ def lessons(row: Statistics, most: int = 3) -> list[tuple[str, int]]:
 
 
 def steps(row: Statistics) -> tuple[str, ...]:
-    """The steps that successful runs took most often: what a procedure is where nobody defined it."""
+    """The steps that successful runs took most often: what a procedure is where nobody defined it.
+
+    Of several runs two at least took them: what one alone did is not the procedure's.
+    """
     found = Counter(each.steps for each in row.told if each.success and each.steps)
-    return min(found, key=lambda each: (-found[each], each)) if found else ()
+    common = [each for each, count in found.items() if count > 1 or row.runs == 1]
+    return min(common, key=lambda each: (-found[each], each), default=())
 
 
 def _common(row: Statistics, texts: Callable[[Told], Iterable[str]], most: int) -> list[tuple[str, int]]:
