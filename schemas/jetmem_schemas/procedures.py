@@ -103,7 +103,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """What half of the runs, and nine of ten, stay below."""
+    """What half of the runs, and nine of ten, do not exceed; at most 4.1 % more than the least such value."""
 
     p50: float
     p90: float
@@ -304,7 +304,14 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Works(msgspec.Struct, frozen=True, kw_only=True):
-    """How a procedure does in a cluster; `lift` is its rate over the mean of the cluster's runs, both shrunk alike."""
+    """How a procedure does in a cluster.
+
+    Attributes:
+        rate: Share of its runs there that succeeded.
+        low: Wilson's lower bound of that.
+        lift: That rate over the cluster's.
+        runs: Its runs there.
+    """
 
     id: str
     rate: float
@@ -314,7 +321,17 @@ class Works(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InsightItem(msgspec.Struct, frozen=True, kw_only=True):
-    """A cluster of tasks."""
+    """A cluster of tasks.
+
+    Attributes:
+        tasks: Distinct ones.
+        runs: Of those tasks.
+        rate: Share of them that succeeded.
+        examples: The tasks nearest its middle.
+        contexts: Those that are frequent in it, as `key=value`.
+        works: Procedures of a rate above the cluster's, also when drawn to their rate everywhere; the best first.
+        fails: Likewise below it; the worst first.
+    """
 
     id: str
     tasks: int

@@ -12,11 +12,13 @@ from typing import Final
 
 import msgspec
 
-#: A quantile is off by at most this share of itself.
+#: Half a bucket, as a share of what is in it.
 ERROR: Final = 0.02
+#: A quantile is told as at most so many times itself, and never as less.
+ABOVE: Final = (1 + ERROR) / (1 - ERROR)
 LEAST: Final = 1e-6
 MOST: Final = 1e12
-_GAMMA: Final = math.log((1 + ERROR) / (1 - ERROR))
+_GAMMA: Final = math.log(ABOVE)
 _LOWEST: Final = math.ceil(math.log(LEAST) / _GAMMA)
 _HIGHEST: Final = math.ceil(math.log(MOST) / _GAMMA)
 #: What is at most `LEAST`, 0 and below among it.
@@ -52,10 +54,13 @@ def merged(left: Sketch, right: Sketch) -> Sketch:
 
 
 def quantile(of: Sketch, share: float) -> float | None:
-    """The value that `share` (0..1) of all do not exceed, within `ERROR` of itself; None of none."""
+    """A value that `share` (0..1) of all do not exceed: the upper border of the bucket; None of none.
+
+    The middle would be nearer, but less than values that are the border: a share of 1 would be told as 0.98.
+    """
     rank = math.ceil(share * of.size) or 1
     for bucket in sorted(of.counts):
         rank -= of.counts[bucket]
         if rank <= 0:
-            return 0.0 if bucket == _ZERO else 2 * math.exp(bucket * _GAMMA) / (math.exp(_GAMMA) + 1)
+            return 0.0 if bucket == _ZERO else math.exp(bucket * _GAMMA)
     return None
