@@ -173,3 +173,9 @@ def test_what_sources_say_together_is_shown(monkeypatch, files):
     told = merged(*files(berlin=text_of(BERLIN), tokyo=text_of(noisy)))
     assert "procedure" in told.splitlines()[0] and told.splitlines()[1].startswith("plan")
     assert "mean of 2 sources: berlin (entry 7), tokyo (entry 3, noise of epsilon 0.5)" in told
+
+
+def test_what_leaves_has_to_be_said():
+    result = CliRunner().invoke(app, ["procedures", "export", "acme"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("jetmem: say what is to be exported: --stats, ")
