@@ -309,7 +309,7 @@ class Works(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rate: Share of its runs there that succeeded.
         low: Wilson's lower bound of that.
-        lift: That rate over the cluster's.
+        lift: That rate over the cluster's; 0 where nothing succeeded.
         runs: Its runs there.
     """
 
@@ -329,8 +329,8 @@ class InsightItem(msgspec.Struct, frozen=True, kw_only=True):
         rate: Share of them that succeeded.
         examples: The tasks nearest its middle.
         contexts: Those that are frequent in it, as `key=value`.
-        works: Procedures of a rate above the cluster's, also when drawn to their rate everywhere; the best first.
-        fails: Likewise below it; the worst first.
+        works: Procedures whose rate is not below the cluster's; first what is best when drawn to its rate everywhere.
+        fails: Those whose rate is below it; likewise the worst first.
     """
 
     id: str

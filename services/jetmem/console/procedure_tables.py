@@ -42,7 +42,9 @@ _NONE_OF_STATE: Final = "no procedure is {state}; without --state all are listed
 _NO_PATTERNS: Final = "no pattern fits; steps in a row become one after three successful runs"
 _NO_INSIGHTS: Final = "no cluster of tasks yet"
 #: Why runs that are less alike may come first.
-_ORDER: Final = "runs come by meaning and words together, each task once before any comes again; alike is of meaning"
+_ORDER: Final = (
+    "runs come by meaning and words together, each task once before any comes again; alike tells of meaning alone"
+)
 #: What a probability rests on, as one says it.
 _HOW: Final[dict[p.How, str]] = {
     "none": "nothing is known",
@@ -195,10 +197,11 @@ def show_patterns(done: Sequence[str], console: Console, reply: PatternsReply) -
         sure = f"  at least {follows.rate:.2f} of the runs that went on so succeed"
         head = Text.assemble("next: ", (_line(follows.step), "bold green"), sure)
         tables.in_lines(console, head, hang=_INDENT)
+    if done and not reply.next:
+        after = _line(" > ".join(done))
+        tables.in_lines(console, Text(f"nothing is known of what comes after {after}", "yellow"))
     if done:
-        nothing = f"of what comes after {_line(' > '.join(done))} nothing is known; "
-        head = Text("" if reply.next else nothing, "yellow").append("patterns of all runs, the surest first:")
-        tables.in_lines(console, head)
+        console.print("patterns, whatever was done, the surest first:")
     table = tables.lines("steps", ">succeeded", ">failed", ">rate", ">at least", ">lift", "shared")
     for each in reply.patterns:
         sizes = f"{each.successes:,}", f"{each.failures:,}", f"{each.rate:.2f}", f"{each.low:.2f}", f"{each.lift:.2f}"

@@ -42,8 +42,8 @@ class Works(msgspec.Struct, frozen=True):
 class Insight(msgspec.Struct, frozen=True):
     """One cluster: tasks nearest its middle, contexts that are frequent, what works, what fails.
 
-    What works does better there than the cluster's runs, and is still expected to when its rate is drawn to its rate
-    everywhere; what fails, likewise, does worse. What a few runs there tell otherwise than all others is neither.
+    What works does as well there as the cluster's runs or better, what fails worse. First comes what is expected to do
+    best, or worst, of rates drawn to those everywhere: what one run tells comes late.
     """
 
     size: int
@@ -75,7 +75,6 @@ def insights(situations: Situations, successes: Floats, runs: Floats, procedures
 def _one(tasks: Situations, successes: Floats, runs: Floats, rate: Floats, procedures: Sequence[str]) -> Insight:
     here = float(successes.sum()) / max(1.0, float(runs.sum()))
     shrunk = estimate.shrunk(successes, runs, rate, estimate.CONTEXT_RUNS)
-    usual = float(shrunk @ runs) / max(1.0, float(runs.sum()))  # as shrunk as what is held against it
     works, fails = [], []
     for i in np.argsort(-shrunk, kind="stable"):
         if not runs[i]:
@@ -83,11 +82,7 @@ def _one(tasks: Situations, successes: Floats, runs: Floats, rate: Floats, proce
         share = float(successes[i]) / float(runs[i])
         lift = share / here if here else 0.0
         one = Works(procedures[i], share, lift, wilson(float(successes[i]), float(runs[i]))[0], int(runs[i]))
-        better = float(shrunk[i]) / usual >= _USUAL
-        if lift >= _USUAL and better:
-            works.append(one)
-        elif lift < _USUAL and not (better and here):
-            fails.append(one)
+        (works if lift >= _USUAL else fails).append(one)
     pairs = Counter((name, value) for each in tasks.contexts for name, value in each.items())
     contexts = sorted(((n, v, c) for (n, v), c in pairs.items()), key=lambda each: (-each[2], each))[:EXAMPLES]
     texts = tuple(dict.fromkeys(tasks.texts))  # a task that was tried in two contexts is one
