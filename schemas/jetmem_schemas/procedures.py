@@ -103,7 +103,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """What half of the runs, and nine of ten, do not exceed; at most 4.1 % more than the least such value."""
+    """What half of the runs, and nine of ten, do not exceed: within 4.1 %, as round as can be."""
 
     p50: float
     p90: float

@@ -91,6 +91,12 @@ def test_a_sketch_is_bounded_and_takes_what_is_no_number():
     assert all(-sketch.BUCKETS_MAX < bucket < sketch.BUCKETS_MAX for bucket in made.counts)
 
 
+@pytest.mark.parametrize("value", [d * 10.0**e for d in range(1, 10) for e in range(-5, 11)])
+def test_round_values_are_told_as_they_are(value):
+    made = sketch.add(sketch.add(sketch.Sketch(), value), value)
+    assert sketch.quantile(made, 0.9) == pytest.approx(value, rel=1e-12)
+
+
 def test_estimates_go_from_general_to_near():
     rate = estimate.shrunk(np.array([90.0]), np.array([100.0]), np.array([0.5]), 4.0)
     assert 0.85 < rate[0] < 0.9
