@@ -75,7 +75,8 @@ def insights(situations: Situations, successes: Floats, runs: Floats, procedures
 def _one(tasks: Situations, successes: Floats, runs: Floats, rate: Floats, procedures: Sequence[str]) -> Insight:
     here = float(successes.sum()) / max(1.0, float(runs.sum()))
     shrunk = estimate.shrunk(successes, runs, rate, estimate.CONTEXT_RUNS)
-    works, fails = [], []
+    works: list[Works] = []
+    fails: list[Works] = []
     for i in np.argsort(-shrunk, kind="stable"):
         if not runs[i]:
             continue
