@@ -25,6 +25,10 @@ Cursor = Annotated[str, Meta(max_length=CURSOR_CHARS_MAX)]
 Moment: TypeAlias = (
     Annotated[datetime, Meta(description="RFC 3339; without an offset the tenant's clock")] | int | float
 )
+_DEGRADED: Final = (
+    "what the answer lacks or has too old: `record`, `text`, `vector`, `toc`, `procedures`, `tasks`; and, about "
+    "procedures, `model` and `words` while those of the tenant are made for the first time since a start or a forget"
+)
 Few = Annotated[list[Annotated[str, Meta(max_length=128)]], Meta(max_length=64)]
 
 
@@ -47,7 +51,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     fresh: dict[str, int]
-    degraded: list[str]
+    degraded: Annotated[list[str], Meta(description=_DEGRADED)]
     stale: bool
     took_ms: float
     timezone: Annotated[str, Meta(description="where times are read; what is in the reply is UTC")] = "UTC"

@@ -103,7 +103,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """What half of the runs, and nine of ten, stay below."""
+    """What half of the runs, and nine of ten, do not exceed: within 4.1 %, as round as can be."""
 
     p50: float
     p90: float
@@ -306,7 +306,14 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Works(msgspec.Struct, frozen=True, kw_only=True):
-    """How a procedure does in a cluster; `lift` is its rate over the mean of the cluster's runs, both shrunk alike."""
+    """How a procedure does in a cluster.
+
+    Attributes:
+        rate: Share of its runs there that succeeded.
+        low: Wilson's lower bound of that.
+        lift: That rate over the cluster's; 0 where nothing succeeded.
+        runs: Its runs there.
+    """
 
     id: str
     rate: float
@@ -316,7 +323,17 @@ class Works(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InsightItem(msgspec.Struct, frozen=True, kw_only=True):
-    """A cluster of tasks."""
+    """A cluster of tasks.
+
+    Attributes:
+        tasks: Distinct ones.
+        runs: Of those tasks.
+        rate: Share of them that succeeded.
+        examples: The tasks nearest its middle.
+        contexts: Those that are frequent in it, as `key=value`.
+        works: Procedures whose rate is not below the cluster's; first what is best when drawn to its rate everywhere.
+        fails: Those whose rate is below it; likewise the worst first.
+    """
 
     id: str
     tasks: int

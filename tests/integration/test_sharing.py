@@ -42,7 +42,7 @@ async def applied(line, seq):
 
 async def exported(line, *arguments, tenant="acme"):
     """The one source of an export, with its text."""
-    text = await jetmem(line, "procedures", "export", tenant, *arguments)
+    text = await jetmem(line, "procedures", "export", tenant, "--stats", *arguments)
     told = json.loads(text)
     assert told["format"] == 1
     (source,) = told["sources"]
@@ -54,14 +54,17 @@ def test_counts_leave_and_no_texts_and_are_merged(tmp_path):
         for n in range(5):
             await ran(line, "plan", n > 0)
         await applied(line, await ran(line, "guess", False, id="wrong"))
-        source, text = await exported(line, "--stats")
+        source, text = await exported(line)
         assert source["procedures"] == {
             "guess": {"runs": 1.0, "successes": 0.0}, "plan": {"runs": 5.0, "successes": 4.0}
         }  # fmt: skip
         assert (source["source"], source["version"], source["epsilon"]) == ("acme", 6, 0.0)
         assert not [word for word in SECRETS if word in text]
         berlin = tmp_path / "berlin.json"
-        assert await jetmem(line, "procedures", "export", "acme", "--source", "berlin", "--out", str(berlin)) == ""
+        assert (
+            await jetmem(line, "procedures", "export", "acme", "--stats", "--source", "berlin", "--out", str(berlin))
+            == ""
+        )
         acme = tmp_path / "acme.json"
         acme.write_text(text)
         result = CliRunner().invoke(app, ["procedures", "merge", str(acme), str(berlin)])
@@ -118,10 +121,10 @@ def test_pages_are_of_one_version_and_end_when_something_is_erased(tmp_path):
 
 def test_a_tenant_of_whom_nothing_is_learnt_and_a_stage_that_is_down(tmp_path):
     async def body(line):
-        told = await jetmem(line, "procedures", "export", "nobody", code=1)
+        told = await jetmem(line, "procedures", "export", "nobody", "--stats", code=1)
         assert told == "jetmem: not_found: no run of nobody names a procedure; is the tenant's name spelt right?"
-        await jetmem(line, "procedures", "export", "bad.name", code=2)
+        await jetmem(line, "procedures", "export", "bad.name", "--stats", code=2)
         await line.stop("learn")
-        assert "stage learn is not running" in await jetmem(line, "procedures", "export", "acme", code=1)
+        assert "stage learn is not running" in await jetmem(line, "procedures", "export", "acme", "--stats", code=1)
 
     run(body, tmp_path)

@@ -120,8 +120,9 @@ def test_quantiles_are_near_and_merge(values, share):
     exact = sorted(values)[max(1, -(-len(values) * share // 1)).__int__() - 1]
     near = sketch.quantile(whole, share)
     # the rank of a share is itself rounded: a neighbour in rank is as right
-    assert any(abs(near - each) <= 1.01 * sketch.ERROR * each for each in values)
-    assert near <= max(values) * 1.03
+    ratio = sketch.RATIO * (1 + 1e-9)
+    assert any(each / ratio <= near <= each * ratio for each in values)
+    assert near <= max(values) * ratio
     assert exact <= max(values)
 
 

@@ -66,15 +66,25 @@ def test_a_prediction_says_what_it_rests_on(stages):
 
 
 def test_procedures_are_a_table_with_a_spark_line(stages):
+    def show(*given):
+        procedure_tables.show_procedures(None, *given)
+
     reply = reply_of(stages, "procedures", limit=2)
-    text = shown(procedure_tables.show_procedures, reply)
+    text = shown(show, reply)
     assert re.search(r"^procedure  runs .*\nalpha +10 ", text, re.MULTILINE), "numbers end in one line"
     all_in(text, "procedure", "alpha", "0.80", "0.50–0.90", "1.14", "▁██", "fluid", "2026-01-06", "more: --cursor")
     empty = msgspec.structs.replace(reply, procedures=[])
-    all_in(shown(procedure_tables.show_procedures, empty), "no procedure is known")
+    all_in(shown(show, empty), "no procedure is known")
+    some = shown(lambda *given: procedure_tables.show_procedures("crystalline", *given), empty)
+    assert "no procedure is crystalline; without --state all are" in some and "known" not in some
     proved = msgspec.structs.replace(reply.procedures[0], id="search-then-edit-test", runs=12_345, state="crystalline")
-    narrow = shown(procedure_tables.show_procedures, msgspec.structs.replace(reply, procedures=[proved]), 80)
+    narrow = shown(show, msgspec.structs.replace(reply, procedures=[proved]), 80)
     assert re.search(r"^search-then-edit-test +12,345 .* crystalline +2026-01-06 *$", narrow, re.MULTILINE), narrow
+    long = msgspec.structs.replace(proved, id="search-the-whole-repository_then-edit-and-run-the-tests")
+    lines = shown(show, msgspec.structs.replace(reply, procedures=[long]), 80).splitlines()[:-1]
+    assert all(len(line) <= 80 for line in lines)
+    parts = [line[:25].strip() for line in lines[1:]]
+    assert parts == ["search-the-whole-", "repository_then-edit-and-", "run-the-tests"]
 
 
 def test_one_procedure_is_told_whole(stages):
@@ -91,10 +101,10 @@ def test_one_procedure_is_told_whole(stages):
     text = shown(procedure_tables.show_procedure, msgspec.structs.replace(reply, procedure=whole))
     all_in(
         text,
-        "version 3",
+        "definition 3",
         "0.40–0.80 (3.2 of 4.5 runs, each",
         "-0.050 by waves",
-        "version 2 since 2026-01-06 10:00:00: 20 runs",
+        "crystal      version 2 since 2026-01-06 10:00:00: 20 runs",
     )
 
 
@@ -111,8 +121,22 @@ def test_neighbours_are_a_tree(stages):
 
 
 def test_patterns_and_clusters(stages):
-    text = shown(procedure_tables.show_patterns, reply_of(stages, "patterns", done=["search"], limit=2))
-    all_in(text, "next: test  0.80", "search > edit", "1.50", "yes", "more: --cursor")
+    def show(*given):
+        procedure_tables.show_patterns(["search"], *given)
+
+    reply = reply_of(stages, "patterns", done=["search"], limit=2)
+    text = shown(show, reply)
+    all_in(
+        text,
+        "next: test  at least 0.80 of the runs that went on so succeed",
+        "\npatterns, whatever was done",
+    )
+    all_in(text, "search > edit", "1.50", "yes", "more: --cursor")
+    all_in(
+        shown(show, msgspec.structs.replace(reply, next=[])),
+        "nothing is known of what comes after search\npatterns, whatever",
+    )
+    assert "whatever" not in shown(lambda *given: procedure_tables.show_patterns([], *given), reply)
     text = shown(procedure_tables.show_insights, reply_of(stages, "insights"))
     all_in(text, "7 tasks, 20 runs, 0.60 succeeded", "lang=python", "“fix the tests”")
     all_in(text, "✓ alpha  0.90, at least 0.70, lift 1.50, 8 runs", "✗ gamma  0.20, at least 0.10, lift 0.33, 6 runs")
@@ -120,12 +144,27 @@ def test_patterns_and_clusters(stages):
     all_in(shown(procedure_tables.show_insights, empty), "no cluster")
 
 
+def test_evidence_is_told_in_whole_words_of_any_terminal_with_its_order(stages):
+    reply = reply_of(stages, "recommend", task="t", k=1)
+    [first] = reply.procedures
+    [near] = first.why.neighbours
+    long = msgspec.structs.replace(near, task="make the failing unit tests of the billing service pass again " * 2)
+    why = msgspec.structs.replace(first.why, neighbours=[long, long])
+    reply = msgspec.structs.replace(reply, procedures=[msgspec.structs.replace(first, why=why)])
+    lines = shown(procedure_tables.show_recommended, reply, 60).splitlines()[:-1]
+    assert all(len(line) <= 60 for line in lines)
+    assert "       billing service pass again make the failing unit" in lines
+    assert "runs come by meaning and words together" in " ".join(lines)
+    blind = msgspec.structs.replace(reply, degraded=["vector"])
+    assert "by meaning and words" not in shown(procedure_tables.show_recommended, blind), "there are words alone"
+
+
 def test_what_was_stored_steers_no_terminal_and_fills_no_screen(stages):
     reply = reply_of(stages, "recommend", task="t", k=1)
     long = p.Said(text="a\x1b[31m\nb" + "c" * 500, runs=1)
     [first] = reply.procedures
     bad = msgspec.structs.replace(first, id="x\x1b]0;y\x07", steps=["s\x1b[2J"], failures=[long], lessons=[])
-    text = shown(procedure_tables.show_recommended, msgspec.structs.replace(reply, procedures=[bad]))
+    text = shown(procedure_tables.show_recommended, msgspec.structs.replace(reply, procedures=[bad]), 240)
     assert "\x1b" not in text and "\x07" not in text
     all_in(text, "fails: a [31m b", "c… (1 run)")
 
@@ -174,10 +213,24 @@ def test_what_would_be_refused_is_not_asked(arguments):
         (
             ["recommend", "acme", "t", "--context", "lang=python", "--context", "n=3", "--context", "ci=true"],
             "recommend",
-            {"task": "t", "k": 5, "context": {"lang": "python", "n": 3, "ci": True}},
+            {"task": "t", "k": 5, "explore": "none", "context": {"lang": "python", "n": 3, "ci": True}},
         ),
         (
-            ["recommend", "acme", "t", "-k", "2", "--explore", "--seed", "7", "--agent", "bob", "--context", 'a=["x"]'],
+            [
+                "recommend",
+                "acme",
+                "t",
+                "-k",
+                "2",
+                "--explore",
+                "thompson",
+                "--seed",
+                "7",
+                "--agent",
+                "bob",
+                "--context",
+                'a=["x"]',
+            ],
             "recommend",
             {"task": "t", "k": 2, "explore": "thompson", "seed": "7", "agent": "bob", "context": {"a": '["x"]'}},
         ),

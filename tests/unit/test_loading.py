@@ -2,12 +2,16 @@
 
 import asyncio
 import gzip
+import io
+import re
+import sys
 
 import pytest
 
 from jetmem import loading
 from jetmem.adapters.lined_files import LINE_BYTES_MAX, LoadError, Source, lines
 from jetmem.client import Progress, Refused
+from jetmem.console import load_command
 from jetmem.loading import made_id, parse
 from jetmem_schemas.errors import SchemaError
 
@@ -174,3 +178,20 @@ def test_what_is_acknowledged_after_an_interruption_is_counted(tmp_path):
 
     report = asyncio.run(interrupted())
     assert (report.stored, report.last_seq) == (1, 7)
+
+
+def test_a_bad_line_is_told_on_a_line_of_its_own_above_the_bar(monkeypatch, tmp_path):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"{}\n")
+    work = load_command._Work("run", "stored", None, "", "")
+    with Source(str(path)) as source, work._bar(source):
+        work._on_bad(3, "bad_json", "no [bold] value " * 9)
+    erased = r"\r\x1b\[2K"  # the bar's line, before what is told in its place
+    assert re.search(rf"connecting.*{erased}line 3: bad_json: (no \[bold\] value )+\n", screen.getvalue(), re.DOTALL)

@@ -101,6 +101,12 @@ def test_a_sketch_is_bounded_and_takes_what_is_no_number():
     assert all(-sketch.BUCKETS_MAX < bucket < sketch.BUCKETS_MAX for bucket in made.counts)
 
 
+@pytest.mark.parametrize("value", [d * 10.0**e for d in range(1, 10) for e in range(-5, 11)])
+def test_round_values_are_told_as_they_are(value):
+    made = sketch.add(sketch.add(sketch.Sketch(), value), value)
+    assert sketch.quantile(made, 0.9) == pytest.approx(value, rel=1e-12)
+
+
 def test_estimates_go_from_general_to_near():
     rate = estimate.shrunk(np.array([90.0]), np.array([100.0]), np.array([0.5]), 4.0)
     assert 0.85 < rate[0] < 0.9
@@ -458,8 +464,23 @@ def test_what_always_succeeds_in_a_cluster_works_there_whatever_it_does_elsewher
     successes = np.zeros((40, 1))
     successes[:20] = 1
     found = insights.insights(situations(texts, vectors), successes, np.ones((40, 1)), ["joins"])
-    assert [len(each.works) for each in found] == [1] * len(found)
-    assert not any(each.fails for each in found)
+    assert {each.rate for each in found} == {0.0, 1.0}
+    for each in found:
+        told = [(one.procedure, one.rate, one.lift) for one in (*each.works, *each.fails)]
+        assert told == [("joins", each.rate, each.rate)], "shares are plain, and where nothing succeeds nothing works"
+        assert bool(each.works) == (each.rate == 1.0)
+
+
+def test_what_few_runs_in_a_cluster_tell_otherwise_than_all_others_comes_late():
+    texts = [f"sql {n}" for n in range(20)] + [f"bash {n}" for n in range(20)]
+    vectors = np.repeat(np.eye(2, dtype=np.float32), 20, axis=0)
+    runs, successes = np.zeros((40, 3)), np.zeros((40, 3))
+    runs[:, 0], runs[0, 1], runs[20:, 1], runs[1, 2], runs[20:, 2] = 4, 1, 4, 1, 4
+    successes[:, 0], successes[0, 1], successes[20:, 2] = 3, 1, 4
+    found = insights.insights(situations(texts, vectors), successes, runs, ["mostly", "seldom", "often"])
+    [here] = [each for each in found if each.examples[0].startswith("sql")]
+    assert [one.procedure for one in here.works] == ["mostly", "seldom"]
+    assert here.works[1].rate == 1.0 and here.works[1].lower < 0.5
 
 
 def test_exploring_is_seeded_by_the_request():

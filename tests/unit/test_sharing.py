@@ -147,13 +147,13 @@ def test_a_file_that_cannot_be_opened_or_written(files, tmp_path):
 
 @pytest.mark.parametrize("epsilon", ["0", "-1", "1e-9", "nan", "inf"])
 def test_a_bad_epsilon_is_refused_before_anyone_is_asked(epsilon):
-    result = CliRunner().invoke(app, ["procedures", "export", "acme", "--epsilon", epsilon])
+    result = CliRunner().invoke(app, ["procedures", "export", "acme", "--stats", "--epsilon", epsilon])
     assert result.exit_code == 2
     assert "--epsilon must be at least 0.001" in result.stderr
 
 
 def test_a_bad_source_is_refused():
-    result = CliRunner().invoke(app, ["procedures", "export", "acme", "--source", "a b"])
+    result = CliRunner().invoke(app, ["procedures", "export", "acme", "--stats", "--source", "a b"])
     assert result.exit_code == 2
     assert "--source must match" in result.stderr
 
@@ -173,3 +173,9 @@ def test_what_sources_say_together_is_shown(monkeypatch, files):
     told = merged(*files(berlin=text_of(BERLIN), tokyo=text_of(noisy)))
     assert "procedure" in told.splitlines()[0] and told.splitlines()[1].startswith("plan")
     assert "mean of 2 sources: berlin (entry 7), tokyo (entry 3, noise of epsilon 0.5)" in told
+
+
+def test_what_leaves_has_to_be_said():
+    result = CliRunner().invoke(app, ["procedures", "export", "acme"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("jetmem: say what is to be exported: --stats, ")

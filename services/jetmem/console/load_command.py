@@ -121,6 +121,7 @@ class _Work:
         self._loader: Loader | None = None
         self._said = time.monotonic()
         self._seen = ""
+        self._say = _say
 
     @property
     def begun(self) -> bool:
@@ -147,31 +148,35 @@ class _Work:
     def summary(self, ending: str) -> None:
         """The last lines on standard error."""
         if self.bad > BAD_TOLD_MAX:
-            _say(f"{self.bad - BAD_TOLD_MAX} more bad lines")
+            self._say(f"{self.bad - BAD_TOLD_MAX} more bad lines")
         if self._loader is not None:
             report = self._loader.report
             rate = report.stored / report.seconds if report.seconds else 0.0
-            _say(
+            self._say(
                 f"{report.stored:,} {self._kind}s acknowledged in {report.seconds:.3g} s ({rate:,.0f}/s), "
                 f"{report.bad:,} bad lines, last sequence {report.last_seq}; "
                 "what was recorded before is not stored again"
             )
             if report.unread:
-                _say(f"fields that mean nothing: {_counted(report.unread, self._kind)}")
+                self._say(f"fields that mean nothing: {_counted(report.unread, self._kind)}")
         if ending:
-            _say(ending)
+            self._say(ending)
 
     def _bar(self, source: Source) -> _Told:
-        return _Bar(source, self._kind) if sys.stderr.isatty() else nullcontext(self._on_stored)
+        if not sys.stderr.isatty():
+            return nullcontext(self._on_stored)
+        bar = _Bar(source, self._kind)
+        self._say = bar.say
+        return bar
 
     def _on_bad(self, number: int, code: str, reason: str) -> None:
         if self.bad <= BAD_TOLD_MAX:
-            _say(f"line {number}: {code}: {reason}")
+            self._say(f"line {number}: {code}: {reason}")
 
     def _on_stored(self, report: Report) -> None:
         if time.monotonic() - self._said >= _SAY_EVERY_S:
             self._said = time.monotonic()
-            _say(f"{report.stored} {self._kind}s acknowledged ({report.stored / report.seconds:.0f}/s)")
+            self._say(f"{report.stored} {self._kind}s acknowledged ({report.stored / report.seconds:.0f}/s)")
 
     def _on_waiting(self, tenant: str, pending: int, obstacle: str) -> None:
         whats = {"text": "words", "vector": "vectors", "procedures": "what is learnt"}
@@ -180,7 +185,7 @@ class _Work:
         news = seen != self._seen and sys.stderr.isatty()
         if news or time.monotonic() - self._said >= _SAY_EVERY_S:
             self._said, self._seen = time.monotonic(), seen
-            _say(seen)
+            self._say(seen)
 
 
 def _counted(unread: Counter[str], kind: str) -> str:
@@ -223,6 +228,10 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Say something above the bar while it is there; after it, on the next line."""
+        self._progress.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _say(text: str) -> None:

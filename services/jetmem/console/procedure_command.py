@@ -45,8 +45,10 @@ def recommend(
     context: Context = None,
     agent: ForAgent = None,
     k: Annotated[int, typer.Option("-k", "--limit", help="How many at most.")] = 5,
-    explore: Annotated[bool, typer.Option("--explore", help="Draw the order: what was seldom tried may lead.")] = False,
-    seed: Annotated[str, typer.Option(help="With --explore: the same one gives the same draw.")] = "",
+    explore: Annotated[str, typer.Option(help="none, or thompson: draw the order, what was seldom tried may lead.")] = (
+        "none"
+    ),
+    seed: Annotated[str, typer.Option(help="With --explore thompson: the same one gives the same draw.")] = "",
     after: After = None,
     wait_ms: WaitMs = None,
     as_json: AsJson = False,
@@ -57,7 +59,7 @@ def recommend(
     from jetmem.console import procedure_tables
 
     fields = {"task": task, "context": _context(context), "agent": agent, "k": k, "after": after, "wait_ms": wait_ms}
-    fields |= {"explore": "thompson" if explore else None, "seed": seed or None}
+    fields |= {"explore": explore, "seed": seed or None}
     answered("recommend", tenant, fields, procedure_tables.show_recommended, as_json, server, creds)
 
 
@@ -97,7 +99,8 @@ def procedures(
     from jetmem.console import procedure_tables
 
     fields = {"sort": sort, "state": state, "limit": limit, "cursor": cursor, "after": after, "wait_ms": wait_ms}
-    answered("procedures", tenant, fields, procedure_tables.show_procedures, as_json, server, creds)
+    show = partial(procedure_tables.show_procedures, state)
+    answered("procedures", tenant, fields, show, as_json, server, creds)
 
 
 def procedure(
@@ -154,7 +157,8 @@ def patterns(
 
     fields: dict[str, Any] = {"done": done or None, "shared": shared or None, "limit": limit, "cursor": cursor}
     fields |= {"after": after, "wait_ms": wait_ms}
-    answered("patterns", tenant, fields, procedure_tables.show_patterns, as_json, server, creds)
+    show = partial(procedure_tables.show_patterns, done or [])
+    answered("patterns", tenant, fields, show, as_json, server, creds)
 
 
 def insights(

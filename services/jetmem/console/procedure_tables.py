@@ -14,6 +14,7 @@ from rich.tree import Tree
 from jetmem.console import tables
 from jetmem.console.moments import when, zone_named
 from jetmem_schemas import procedures as p
+from jetmem_schemas.asking import Reply
 from jetmem_schemas.procedure_replies import (
     InsightsReply,
     PatternsReply,
@@ -24,7 +25,9 @@ from jetmem_schemas.procedure_replies import (
     RelatedReply,
 )
 
-_INDENT: Final = " " * 5
+_INDENT: Final = 5
+#: Of what goes on in a second line.
+_HANG: Final = 2
 _TEXT_CHARS: Final = 160
 #: Of a failure in a table.
 _GLANCE_CHARS: Final = 40
@@ -35,8 +38,13 @@ _COLUMNS: Final = (">runs", ">rate", "95 %", ">lift", "last ten", ">agents", "st
 _WIDE: Final = 100
 _IF_WIDE: Final = frozenset({"95 %", ">agents"})
 _NO_PROCEDURES: Final = "no procedure is known; runs that name one teach them: jetmem runs load, or report_run"
+_NONE_OF_STATE: Final = "no procedure is {state}; without --state all are listed"
 _NO_PATTERNS: Final = "no pattern fits; steps in a row become one after three successful runs"
 _NO_INSIGHTS: Final = "no cluster of tasks yet"
+#: Why runs that are less alike may come first.
+_ORDER: Final = (
+    "runs come by meaning and words together, each task once before any comes again; alike tells of meaning alone"
+)
 #: What a probability rests on, as one says it.
 _HOW: Final[dict[p.How, str]] = {
     "none": "nothing is known",
@@ -61,8 +69,7 @@ def show_recommended(console: Console, reply: RecommendReply) -> None:
     for each in reply.procedures:
         ranked = f"  drew {each.drawn:.2f}" if each.drawn is not None else ""
         chance = f"  chance {_chance(each.probability, each.interval)}"
-        head = Text.assemble((_line(each.id), "bold green"), chance, ranked)
-        console.print(head, soft_wrap=True)
+        tables.in_lines(console, Text.assemble((_line(each.id), "bold green"), chance, ranked), hang=_INDENT)
         _print_why(console, each.why)
         _tell(console, "steps", " > ".join(each.steps))
         _tell(console, "takes", _spread(each.duration_ms, of_time=True))
@@ -70,6 +77,7 @@ def show_recommended(console: Console, reply: RecommendReply) -> None:
         _print_said(console, each.failures, each.lessons)
     if not reply.procedures:
         console.print(_NO_PROCEDURES)
+    _print_order(console, reply, [each.why for each in reply.procedures])
     tables.footer(console, reply)
 
 
@@ -77,13 +85,14 @@ def show_predicted(name: str, console: Console, reply: PredictReply) -> None:
     """One procedure's chance, and what it rests on."""
     cold = ("  it has no run; is its name spelt right?", "yellow") if reply.cold else ""
     head = Text.assemble((_line(name), "bold green"), f"  chance {_chance(reply.probability, reply.interval)}", cold)
-    console.print(head, soft_wrap=True)
+    tables.in_lines(console, head, hang=_INDENT)
     _print_why(console, reply.why)
+    _print_order(console, reply, [reply.why])
     tables.footer(console, reply)
 
 
-def show_procedures(console: Console, reply: ProceduresReply) -> None:
-    """A page of procedures; what has no room beside their names is told of each by `show_procedure`."""
+def show_procedures(state: str | None, console: Console, reply: ProceduresReply) -> None:
+    """A page of procedures, all or those of a state; what has no room is told of each by `show_procedure`."""
     wide = console.width >= _WIDE
     columns = [each for each in _COLUMNS if wide or each not in _IF_WIDE]
     table, zone = tables.lines("procedure", *columns), zone_named(reply.timezone)
@@ -98,8 +107,8 @@ def show_procedures(console: Console, reply: ProceduresReply) -> None:
             "state": each.state,
             "last used": when(each.last, zone)[:10] if each.last else "",
         }
-        table.add_row(_line(each.id), *(told[column] for column in columns))
-    console.print(table if reply.procedures else _NO_PROCEDURES)
+        table.add_row(tables.Name(_line(each.id)), *(told[column] for column in columns))
+    console.print(table if reply.procedures else _NONE_OF_STATE.format(state=state) if state else _NO_PROCEDURES)
     if reply.left_out:
         console.print(
             f"{reply.left_out:,} more are not listed: used least of late; `jetmem procedure` shows one by name"
@@ -110,10 +119,11 @@ def show_procedures(console: Console, reply: ProceduresReply) -> None:
 def show_procedure(console: Console, reply: ProcedureReply) -> None:
     """One procedure whole."""
     each = reply.procedure
-    version = f"  version {_line(each.version)}" if each.version else ""
-    console.print(Text.assemble((_line(each.id), "bold green"), f"  {each.state}{version}"), soft_wrap=True)
+    version = f"  definition {_line(each.version)}" if each.version else ""
+    head = Text.assemble((_line(each.id), "bold green"), f"  {each.state}{version}")
+    tables.in_lines(console, head, hang=_INDENT)
     if each.description:
-        console.print(_INDENT + _line(each.description), soft_wrap=True)
+        tables.in_lines(console, Text(_line(each.description)), _INDENT)
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in _facts(each, zone_named(reply.timezone)):
         if value:
@@ -161,7 +171,7 @@ def _shares(title: str, shares: Sequence[p.Share]) -> Table:
         half = _time(share.duration_ms.p50) if share.duration_ms else "", f"{share.cost.p50:.3g}" if share.cost else ""
         fails = _line(share.failures[0].text)[:_GLANCE_CHARS] if share.failures else ""
         counts = f"{share.runs:,}", f"{share.successes:,}", bounds
-        table.add_row(_line(share.of), *counts, spark(share.recent), *half, fails)
+        table.add_row(tables.Name(_line(share.of)), *counts, spark(share.recent), *half, fails)
     return table
 
 
@@ -175,20 +185,28 @@ def show_related(name: str, console: Console, reply: RelatedReply) -> None:
         through = "" if parent is not root or len(each.path) <= 2 else f" through {_line(' > '.join(each.path[1:-1]))}"
         told = Text.assemble((_line(each.id), "green"), f"  {each.strength:.2f} {_RELATION[each.kind]}{through}")
         grown[tuple(each.path)] = parent.add(told)
-    console.print(root, soft_wrap=True)
+    console.print(root)
     if not reply.procedures:
         console.print("nothing is related to it")
     tables.footer(console, reply)
 
 
-def show_patterns(console: Console, reply: PatternsReply) -> None:
-    """A page of patterns, and what tends to come next."""
+def show_patterns(done: Sequence[str], console: Console, reply: PatternsReply) -> None:
+    """A page of patterns, and what tends to come after the steps that are done."""
     for follows in reply.next:
-        console.print(Text.assemble("next: ", (_line(follows.step), "bold green"), f"  {follows.rate:.2f}"))
+        sure = f"  at least {follows.rate:.2f} of the runs that went on so succeed"
+        head = Text.assemble("next: ", (_line(follows.step), "bold green"), sure)
+        tables.in_lines(console, head, hang=_INDENT)
+    if done and not reply.next:
+        after = _line(" > ".join(done))
+        tables.in_lines(console, Text(f"nothing is known of what comes after {after}", "yellow"))
+    if done:
+        console.print("patterns, whatever was done, the surest first:")
     table = tables.lines("steps", ">succeeded", ">failed", ">rate", ">at least", ">lift", "shared")
     for each in reply.patterns:
         sizes = f"{each.successes:,}", f"{each.failures:,}", f"{each.rate:.2f}", f"{each.low:.2f}", f"{each.lift:.2f}"
-        table.add_row(" > ".join(_line(step) for step in each.steps), *sizes, "yes" if each.shared else "")
+        steps = tables.Name(" > ".join(_line(step) for step in each.steps))
+        table.add_row(steps, *sizes, "yes" if each.shared else "")
     console.print(table if reply.patterns else _NO_PATTERNS)
     tables.footer(console, reply, cursor=tables.cursor_of(reply.cursor))
 
@@ -197,13 +215,15 @@ def show_insights(console: Console, reply: InsightsReply) -> None:
     """Clusters of tasks: what is typical of each, what works, what fails."""
     for each in reply.insights:
         sizes = f"{tables.count(each.tasks, 'task')}, {tables.count(each.runs, 'run')}, {each.rate:.2f} succeeded"
-        console.print(Text.assemble((sizes, "bold"), f"  {_line(', '.join(each.contexts))}"), soft_wrap=True)
+        head = Text.assemble((sizes, "bold"), f"  {_line(', '.join(each.contexts))}")
+        tables.in_lines(console, head, hang=_INDENT)
         for example in each.examples:
-            console.print(f"{_INDENT}“{_line(example)}”", style="dim", soft_wrap=True)
+            tables.in_lines(console, Text(f"“{_line(example)}”"), _INDENT, hang=_HANG, style="dim")
         for mark, style, found in (("✓", "green", each.works), ("✗", "red", each.fails)):
             for one in found:
                 told = f"  {one.rate:.2f}, at least {one.low:.2f}, lift {one.lift:.2f}, {tables.count(one.runs, 'run')}"
-                console.print(Text.assemble(_INDENT, (f"{mark} {_line(one.id)}", style), told), soft_wrap=True)
+                head = Text.assemble((f"{mark} {_line(one.id)}", style), told)
+                tables.in_lines(console, head, _INDENT, hang=_HANG)
     if not reply.insights:
         console.print(_NO_INSIGHTS)
     tables.footer(console, reply)
@@ -220,25 +240,30 @@ def _print_why(console: Console, why: p.Why) -> None:
     parts += [f"{why.by_agent:,} by this agent"] if why.by_agent else []
     parts += [f"boost {why.boost:+.3f}"] if why.boost else []
     parts += [f"crystal {why.crystal}"] if why.crystal else []
-    console.print(_INDENT + "; ".join(parts), soft_wrap=True)
+    tables.in_lines(console, Text("; ".join(parts)), _INDENT, hang=_HANG)
     for near in why.neighbours:
         mark = ("✓", "green") if near.success else ("✗", "red")
         told = f" alike {near.similarity:.2f}  “{_line(near.task)}”  {_line(near.agent)}  "
-        console.print(Text.assemble(_INDENT, mark, told, (_line(near.run), "green")), style="dim", soft_wrap=True)
+        head = Text.assemble(mark, told, (_line(near.run), "green"))
+        tables.in_lines(console, head, _INDENT, hang=_HANG, style="dim")
+
+
+def _print_order(console: Console, reply: Reply, whys: Sequence[p.Why]) -> None:
+    """Where vectors lack there are words alone."""
+    if "vector" not in reply.degraded and any(len(why.neighbours) > 1 for why in whys):
+        tables.in_lines(console, Text(_ORDER, "dim"))
 
 
 def _print_said(console: Console, failures: Sequence[p.Said], lessons: Sequence[p.Said]) -> None:
     for what, style, found in (("fails", "red", failures), ("lesson", "yellow", lessons)):
         for said in found:
-            told = Text.assemble(
-                (f"{_INDENT}{what}: ", style), f"{_line(said.text)} ({tables.count(said.runs, 'run')})"
-            )
-            console.print(told, soft_wrap=True)
+            told = Text.assemble((f"{what}: ", style), f"{_line(said.text)} ({tables.count(said.runs, 'run')})")
+            tables.in_lines(console, told, _INDENT, hang=_HANG)
 
 
 def _tell(console: Console, what: str, value: str) -> None:
     if value:
-        console.print(f"{_INDENT}{what}: {tables.clean(value)}", soft_wrap=True)
+        tables.in_lines(console, Text(f"{what}: {tables.clean(value)}"), _INDENT, hang=_HANG)
 
 
 def _line(text: str) -> str:

@@ -31,8 +31,11 @@ def register(group: typer.Typer) -> None:
 def export(
     tenant: Tenant,
     stats: Annotated[
-        bool, typer.Option("--stats", show_default=False, help="Counts alone; there is nothing else to export.")
-    ] = True,
+        bool,
+        typer.Option(
+            "--stats", help="Counts of runs and successes. Has to be said: it is what leaves, and all that can."
+        ),
+    ] = False,
     source: Annotated[str, typer.Option(help="What these counts are to be called; else as the tenant is.")] = "",
     epsilon: Annotated[
         float | None, typer.Option(help="Add Laplace noise that hides any one run; smaller hides better.")
@@ -43,12 +46,15 @@ def export(
 ) -> None:
     """Write each procedure's name with its runs and successes, as JSON to be merged with that of others.
 
+    They are the parameters of what is thought of its rate: Beta(successes + 1, runs - successes + 1).
     Names of procedures leave, even with noise; no task, step, failure, lesson, context or agent does. Each export of
     other runs, or with another epsilon, adds its own epsilon to what is told of one run.
     """
     from jetmem.console import sharing_files, tables
     from jetmem.domain.procedures.federation import taken
 
+    if not stats:
+        fail("say what is to be exported: --stats, counts of runs and successes, is all that can be", 2)
     name = source or tenant
     sharing_files.check_asked(name, epsilon)
 

@@ -13,7 +13,7 @@ def show_merged(console: Console, merged: Merged, how: How) -> None:
     table = tables.lines("procedure", ">runs", ">rate", ">sources")
     for each in sorted(sharing_files.combined(merged, how), key=lambda each: (-each.runs, each.id)):
         name = tables.clean(each.id.replace("\n", " "))
-        table.add_row(name, f"{each.runs:,.0f}", f"{each.rate:.2f}", f"{each.sources:,}")
+        table.add_row(tables.Name(name), f"{each.runs:,.0f}", f"{each.rate:.2f}", f"{each.sources:,}")
     console.print(table if table.row_count else "no procedure has a run")
     told = ", ".join(map(_source, merged.sources.values())) or "none"
     console.print(f"{how} of {tables.count(len(merged.sources), 'source')}: {told}", style="dim", soft_wrap=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import tzinfo
 from typing import Final
 
 import msgspec
-from rich.console import Console, JustifyMethod, OverflowMethod
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, JustifyMethod, OverflowMethod, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -20,8 +23,12 @@ _BEFORE_MATCH_CHARS: Final = 80
 #: A cut is moved so far to spare a word.
 _WORD_CHARS_MAX: Final = 24
 _INDENT: Final = 5
+#: However narrow the terminal.
+_LINE_CHARS_MIN: Final = 20
 _NEAR: Final = 4
 _NOTHING: Final = "nothing found"
+#: Of a name that is too long for its line.
+_PARTS: Final = re.compile(r"[^-_.:/=]*[-_.:/=]+\s*|[^-_.:/=]+")
 #: What a person can do about an answer that was cut short.
 _CUT: Final = {
     "nodes": "not all was looked at: the budget of nodes was used up; --nodes gives it more",
@@ -114,9 +121,15 @@ def show_item(
     title, item = titled(item)
     if title:
         console.print(Text.assemble(pad, " " * _INDENT, (clean(title), "bold")), soft_wrap=True)
-    for line in snippet(item).wrap(console, max(20, console.width - _INDENT - deeper)):
+    in_lines(console, snippet(item), _INDENT + deeper, style=style)
+
+
+def in_lines(console: Console, text: Text, indent: int = 0, *, hang: int = 0, style: str = "") -> None:
+    """Print text in lines of whole words, `indent` columns to the right, all but the first `hang` further."""
+    for place, line in enumerate(text.wrap(console, max(_LINE_CHARS_MIN, console.width - indent - hang))):
         line.rstrip()
-        console.print(Text.assemble(pad, " " * _INDENT, line, style=style), soft_wrap=True)
+        pad = " " * (indent + (hang if place else 0))
+        console.print(Text.assemble(pad, line, style=style), soft_wrap=True)
 
 
 def titled(item: requests.Item) -> tuple[str, requests.Item]:
@@ -326,6 +339,28 @@ def add_columns(table: Table, columns: Iterable[str], *, no_wrap: bool, overflow
         justify: JustifyMethod = "right" if name.startswith(">") else "left"
         table.add_column(name.removeprefix(">"), justify=justify, no_wrap=no_wrap, overflow=overflow)
     return table
+
+
+class Name:
+    """A name in a cell: where it does not fit it breaks after its own `-`, `_` or the like, not amid a word."""
+
+    def __init__(self, name: str) -> None:
+        self._words = re.findall(r"\S+\s*", name)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        parts = [cell_len(part) for word in self._words for part in _PARTS.findall(word)]
+        whole = sum(map(cell_len, self._words))
+        return Measurement(min(max(parts, default=0), options.max_width), min(whole, options.max_width))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [""]
+        for word in self._words:
+            fits = cell_len(word.rstrip()) <= options.max_width
+            for part in [word] if fits else _PARTS.findall(word):
+                if cell_len(lines[-1] + part.rstrip()) > options.max_width:
+                    lines.append("")
+                lines[-1] += part
+        yield Text("\n".join(line.rstrip() for line in lines if line), overflow="fold")
 
 
 def count(number: int, noun: str) -> str:

@@ -1,7 +1,8 @@
 """`recommend`, `predict` and the other questions about procedures, which learn alone can answer: with it down, nobody.
 
-Without embed or the vectors of tasks, tasks are compared by words: such an answer says that `vector` is degraded. One
-that is given while the first model of success is being fitted says so of `model`.
+What an answer lacks is in its `degraded`: `vector`, where tasks are compared by words alone, without embed or the
+vectors of tasks; `model`, while a tenant's first model of success is being fitted; `words`, while those of its tasks,
+which put evidence in order, are being looked at for the first time.
 """
 
 from __future__ import annotations

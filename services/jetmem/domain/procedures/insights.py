@@ -30,7 +30,7 @@ _USUAL: Final = 1.0 - 1e-9
 
 
 class Works(msgspec.Struct, frozen=True):
-    """A procedure in one cluster: `rate` shrunk to its rate elsewhere, `lift` that over the cluster's mean."""
+    """A procedure in one cluster: share of its runs there that succeeded, `lift` that over the cluster's share."""
 
     procedure: str
     rate: float
@@ -40,7 +40,11 @@ class Works(msgspec.Struct, frozen=True):
 
 
 class Insight(msgspec.Struct, frozen=True):
-    """One cluster: tasks nearest its middle, contexts that are frequent, what works, what fails."""
+    """One cluster: tasks nearest its middle, contexts that are frequent, what works, what fails.
+
+    What works does as well there as the cluster's runs or better, what fails worse. First comes what is expected to do
+    best, or worst, of rates drawn to those everywhere: what one run tells comes late.
+    """
 
     size: int
     runs: int
@@ -69,20 +73,19 @@ def insights(situations: Situations, successes: Floats, runs: Floats, procedures
 
 
 def _one(tasks: Situations, successes: Floats, runs: Floats, rate: Floats, procedures: Sequence[str]) -> Insight:
-    here = float(successes.sum() + 1) / float(runs.sum() + 2)
+    here = float(successes.sum()) / max(1.0, float(runs.sum()))
     shrunk = estimate.shrunk(successes, runs, rate, estimate.CONTEXT_RUNS)
-    usual = float(shrunk @ runs) / max(1.0, float(runs.sum()))  # as shrunk as what is held against it
-    seen = [int(i) for i in np.argsort(-shrunk, kind="stable") if runs[i] > 0]
-    every = [
-        Works(
-            procedures[i], float(shrunk[i]), float(shrunk[i]) / usual,
-            wilson(float(successes[i]), float(runs[i]))[0], int(runs[i]),
-        )
-        for i in seen
-    ]  # fmt: skip
+    works: list[Works] = []
+    fails: list[Works] = []
+    for i in np.argsort(-shrunk, kind="stable"):
+        if not runs[i]:
+            continue
+        share = float(successes[i]) / float(runs[i])
+        lift = share / here if here else 0.0
+        one = Works(procedures[i], share, lift, wilson(float(successes[i]), float(runs[i]))[0], int(runs[i]))
+        (works if lift >= _USUAL else fails).append(one)
     pairs = Counter((name, value) for each in tasks.contexts for name, value in each.items())
     contexts = sorted(((n, v, c) for (n, v), c in pairs.items()), key=lambda each: (-each[2], each))[:EXAMPLES]
-    works = tuple(each for each in every if each.lift >= _USUAL)[:NAMED]
-    fails = tuple(each for each in reversed(every) if each.lift < _USUAL)[:NAMED]
     texts = tuple(dict.fromkeys(tasks.texts))  # a task that was tried in two contexts is one
-    return Insight(len(texts), int(runs.sum()), here, texts[:EXAMPLES], tuple(contexts), works, fails)
+    best, worst = tuple(works[:NAMED]), tuple(fails[::-1][:NAMED])
+    return Insight(len(texts), int(runs.sum()), here, texts[:EXAMPLES], tuple(contexts), best, worst)

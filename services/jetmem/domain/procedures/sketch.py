@@ -12,11 +12,15 @@ from typing import Final
 
 import msgspec
 
-#: A quantile is off by at most this share of itself.
+#: Half a bucket, as a share of its middle.
 ERROR: Final = 0.02
+#: The upper border of a bucket over the lower: a quantile is told less than so many times too large or too small.
+RATIO: Final = (1 + ERROR) / (1 - ERROR)
 LEAST: Final = 1e-6
 MOST: Final = 1e12
-_GAMMA: Final = math.log((1 + ERROR) / (1 - ERROR))
+_GAMMA: Final = math.log(RATIO)
+#: Significant digits: of so many some number is in every bucket.
+_DIGITS: Final = 3
 _LOWEST: Final = math.ceil(math.log(LEAST) / _GAMMA)
 _HIGHEST: Final = math.ceil(math.log(MOST) / _GAMMA)
 #: What is at most `LEAST`, 0 and below among it.
@@ -52,10 +56,22 @@ def merged(left: Sketch, right: Sketch) -> Sketch:
 
 
 def quantile(of: Sketch, share: float) -> float | None:
-    """The value that `share` (0..1) of all do not exceed, within `ERROR` of itself; None of none."""
+    """The value that `share` (0..1) of all do not exceed, as the roundest number in its bucket; None of none.
+
+    Values of one digit, as 1, 0.5 or 200, are told as they are, others within `RATIO`. The middle of the bucket is
+    within `ERROR`, but tells a reward that was always 1 as 0.98.
+    """
     rank = math.ceil(share * of.size) or 1
     for bucket in sorted(of.counts):
         rank -= of.counts[bucket]
         if rank <= 0:
-            return 0.0 if bucket == _ZERO else 2 * math.exp(bucket * _GAMMA) / (math.exp(_GAMMA) + 1)
+            return 0.0 if bucket == _ZERO else _roundest(bucket)
     return None
+
+
+def _roundest(bucket: int) -> float:
+    """Of the numbers of least digits the one that is next to the middle."""
+    high = math.exp(bucket * _GAMMA)
+    middle = 2 * high / (RATIO + 1)
+    rounded = (float(f"{middle:.{digits}e}") for digits in range(_DIGITS))
+    return next((each for each in rounded if high / RATIO < each <= high), middle)
