@@ -60,7 +60,7 @@ class ProcedureAsk(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Procedures(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """Procedures: by name, runs, rate (its lower bound), lift (rate over the tenant's), or the last used first."""
+    """Procedures: by name, runs, rate or lift (over the tenant's rate; both by lower bound), or the last used first."""
 
     sort: Literal["name", "runs", "rate", "lift", "last"] = "runs"
     state: State | None = None

@@ -65,6 +65,17 @@ def test_what_is_left_out_answers_to_its_name_and_where_it_was_tried():
         assert stage.predict("anything", "nobody").cold
 
 
+def test_one_run_wins_no_list():
+    record = Record()
+    record.ran("lucky", True)
+    for n in range(40):
+        record.ran("sure", n > 1, f"task {n}")
+    stage = learnt(record)
+    for sort in ("rate", "lift"):
+        found, _ = stage.procedures(sort=sort)
+        assert [each.id for each in found] == ["sure", "lucky"] and found[0].lift < found[1].lift
+
+
 def test_a_board_of_many_reads_what_it_holds():
     record = Record()
     for n in range(200):

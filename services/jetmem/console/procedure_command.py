@@ -85,7 +85,9 @@ def predict(
 
 def procedures(
     tenant: Tenant,
-    sort: Annotated[str, typer.Option(help="name, runs, rate (its lower bound), lift or last (used).")] = "runs",
+    sort: Annotated[
+        str, typer.Option(help="name, runs, rate or lift (both by their lower bounds) or last (used).")
+    ] = "runs",
     state: Annotated[str | None, typer.Option(help="Only fluid ones, or only crystalline (proved) ones.")] = None,
     limit: Annotated[int, typer.Option(help="How many at most.")] = 50,
     cursor: Cursor = None,
@@ -95,7 +97,7 @@ def procedures(
     server: Server = LOCAL,
     creds: Creds = "",
 ) -> None:
-    """List procedures with how they did; --sort lift puts those first that do best beside the tenant's rate."""
+    """List procedures with how they did; --sort lift puts those first that surely do best beside the tenant's rate."""
     from jetmem.console import procedure_tables
 
     fields = {"sort": sort, "state": state, "limit": limit, "cursor": cursor, "after": after, "wait_ms": wait_ms}

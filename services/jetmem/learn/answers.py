@@ -283,7 +283,7 @@ def _interval(ranked: Ranked) -> Interval:
 def _order(standing: Standing, sort: str) -> Floats | None:
     """What procedures are sorted by, the least first; None: by name alone."""
     runs, won = standing.all_runs, standing.all_won
-    if sort == "rate":
+    if sort in ("rate", "lift"):  # lift is the rate over that of the tenant, one number; by itself one run would win
         return np.array([-wilson(float(w), float(n))[0] if n else 0.0 for w, n in zip(won, runs, strict=True)])
-    by = {"runs": runs, "lift": won / np.maximum(runs, 1.0), "last": standing.last_ms}.get(sort)
+    by = {"runs": runs, "last": standing.last_ms}.get(sort)
     return None if by is None else -by
