@@ -136,10 +136,12 @@ class Stage:
 
     def recommend(self, task: str, *, vector: bytes | None = None, tenant=TENANT, **fields: Any) -> Any:
         held = self.vector(task) if vector is None else vector
-        return self.answers.recommend(tenant, Recommend(task=task, **fields), held)
+        return self.answers.recommend(self.boards.compared(tenant), tenant, Recommend(task=task, **fields), held)
 
     def predict(self, task: str, procedure: str, *, tenant=TENANT, **fields: Any) -> Any:
-        return self.answers.predict(tenant, Predict(task=task, procedure=procedure, **fields), self.vector(task))
+        return self.answers.predict(
+            self.boards.compared(tenant), tenant, Predict(task=task, procedure=procedure, **fields), self.vector(task)
+        )
 
     def procedure(self, name: str) -> Any:
         return self.answers.procedure(TENANT, name)

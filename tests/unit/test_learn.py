@@ -208,7 +208,7 @@ def worded(stage):
 
 def ask(stage, task, *, vector=True, **learnt):
     held = stage.vector(task) if vector else b""
-    return stage.answers.recommend(TENANT, Recommend(task=task), held, Learnt(**learnt))
+    return stage.answers.recommend(stage.boards.compared(TENANT), TENANT, Recommend(task=task), held, Learnt(**learnt))
 
 
 def test_without_a_vector_words_tell_what_works():

@@ -10,8 +10,9 @@ from harness.stores import Touching
 from jetmem.domain.procedures.decay import Decayed
 from jetmem.domain.procedures.statistics import Statistics
 from jetmem.learn import ranks
+from jetmem.learn.board import WEIGHED_MAX, Board
 from jetmem.learn.boards import Boards
-from jetmem.learn.rows import FAMILIES, ProcedureRow, hashed
+from jetmem.learn.rows import FAMILIES, ProcedureRow, Totals, hashed
 from jetmem.runtime import metrics
 from jetmem_schemas.events import TS_MAX_MS, TS_MIN_MS
 
@@ -115,6 +116,18 @@ def test_what_was_defined_and_never_run_gives_way_to_all_that_was_run():
     assert len(listed(stage)) == MOST
     stage.boards.observe()
     assert metrics.procedures_left_out._value.get() == 12 - MOST
+
+
+def test_of_equal_procedures_the_same_are_likeliest_wherever_they_stand():
+    found = [(hashed(f"p{n}"), ProcedureRow(f"p{n}", Statistics())) for n in range(3 * WEIGHED_MAX)]
+    likeliest = []
+    for order in (found, found[::-1]):
+        board = Board(9)
+        board.open(order, Totals())
+        standing = board.standing(START)
+        likeliest.append({standing.names[row] for row in standing.likeliest.tolist()})
+    assert likeliest[0] == likeliest[1]
+    assert len(likeliest[0]) == WEIGHED_MAX
 
 
 def test_ranks_are_in_order_from_year_1_to_year_9999():

@@ -200,6 +200,7 @@ def test_a_model_is_used_as_its_gate_says():
     assert model.fitted.how == "factors"
     plain = {each.id: each for each in stage.recommend("new w1 hopeless", context={"kind": "True"}).procedures}
     asked = stage.answers.recommend(
+        stage.boards.compared(TENANT),
         TENANT,
         _recommend("new w1 hopeless", {"kind": "True"}),
         stage.vector("new w1 hopeless"),
@@ -209,7 +210,9 @@ def test_a_model_is_used_as_its_gate_says():
     assert {(each.why.how, each.why.model) for each in fitted.values()} == {("difficulty", 77)}
     assert fitted["good"].probability < 0.5
     assert (plain["good"].why.how, plain["good"].why.model) == ("neighbours", 0)
-    blind = stage.answers.recommend(TENANT, _recommend("x", {}), b"", Learnt(model, version=77))
+    blind = stage.answers.recommend(
+        stage.boards.compared(TENANT), TENANT, _recommend("x", {}), b"", Learnt(model, version=77)
+    )
     assert {(each.why.how, each.why.model) for each in blind.procedures} == {("rate", 0)}, "no vector, no model"
 
 
@@ -217,11 +220,15 @@ def test_a_fitted_answer_moves_on_with_the_rate():
     record = hard_and_easy()
     stage = learnt(record)
     model = studied(stage, "model").found
-    before = stage.answers.predict(TENANT, _predict("new w1", "good"), stage.vector("new w1"), Learnt(model))
+    before = stage.answers.predict(
+        stage.boards.compared(TENANT), TENANT, _predict("new w1", "good"), stage.vector("new w1"), Learnt(model)
+    )
     for n in range(60):
         record.ran("good", False, f"something else {n}", ts=START + n)
     stage.settle()
-    after = stage.answers.predict(TENANT, _predict("new w1", "good"), stage.vector("new w1"), Learnt(model))
+    after = stage.answers.predict(
+        stage.boards.compared(TENANT), TENANT, _predict("new w1", "good"), stage.vector("new w1"), Learnt(model)
+    )
     assert after.probability < before.probability - 0.1
 
 
@@ -607,8 +614,10 @@ def test_contagion_is_off_unless_it_is_set():
     stage = learnt(record, contagion=True)
     boosts = studied(stage, "related").found.boosts
     assert boosts["plan"].sum.value > 0
-    still = stage.answers.predict(TENANT, _predict("x", "plan"), b"")
-    moved = stage.answers.predict(TENANT, _predict("x", "plan"), b"", Learnt(None, boosts))
+    still = stage.answers.predict(stage.boards.compared(TENANT), TENANT, _predict("x", "plan"), b"")
+    moved = stage.answers.predict(
+        stage.boards.compared(TENANT), TENANT, _predict("x", "plan"), b"", Learnt(None, boosts)
+    )
     assert 0 < moved.why.boost <= 0.2
     assert moved.probability > still.probability
 

@@ -55,16 +55,18 @@ class Answers:
 
     # --- for a task
 
-    def recommend(self, tenant: str, ask: Recommend, vector: bytes, learnt: Learnt = NOTHING) -> RecommendFound:
+    def recommend(
+        self, board: Board, tenant: str, ask: Recommend, vector: bytes, learnt: Learnt = NOTHING
+    ) -> RecommendFound:
         """Procedures for a task, best first.
 
         Args:
+            board: The tenant's, `Boards.compared`.
             tenant: Whose.
             ask: The question.
             vector: Of its task, b"" if there is none.
             learnt: What was found in many runs at once.
         """
-        board = self._boards.compared(tenant)
         asked = self._asked(tenant, ask, vector)
         found = estimated(self._rows, board, asked, None, learnt)
         # who asks again after more runs draws again; nothing that others do is in it
@@ -76,9 +78,8 @@ class Answers:
         told = [each for each in shown if each is not None]
         return RecommendFound(told, found.cold(), self._similar(asked, found, order))
 
-    def predict(self, tenant: str, ask: Predict, vector: bytes, learnt: Learnt = NOTHING) -> PredictFound:
+    def predict(self, board: Board, tenant: str, ask: Predict, vector: bytes, learnt: Learnt = NOTHING) -> PredictFound:
         """One procedure's chance."""
-        board = self._boards.compared(tenant)
         asked = self._asked(tenant, ask, vector)
         found = estimated(self._rows, board, asked, hashed(ask.procedure), learnt)
         if not len(found.rows):

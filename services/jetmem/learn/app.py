@@ -20,6 +20,7 @@ from jetmem.domain.procedures import contagion
 from jetmem.domain.procedures.crystals import Rules
 from jetmem.learn import shown
 from jetmem.learn.answers import Answers
+from jetmem.learn.board import Board
 from jetmem.learn.boards import Boards
 from jetmem.learn.estimating import NO_BOOSTS, Learnt
 from jetmem.learn.exporting import Exports
@@ -189,14 +190,14 @@ class Learn:
     # --- questions
 
     async def _recommend(self, part: int, asked: RecommendAsk) -> Found[RecommendFound]:
-        def answer(vector: bytes, learnt: Learnt) -> RecommendFound:
-            return self.answers.recommend(asked.tenant, asked.ask, vector, learnt)
+        def answer(board: Board, vector: bytes, learnt: Learnt) -> RecommendFound:
+            return self.answers.recommend(board, asked.tenant, asked.ask, vector, learnt)
 
         return await self._compared(asked, self._at(asked.tenant), answer)
 
     async def _predict(self, part: int, asked: PredictAsk) -> Found[PredictFound]:
-        def answer(vector: bytes, learnt: Learnt) -> PredictFound:
-            return self.answers.predict(asked.tenant, asked.ask, vector, learnt)
+        def answer(board: Board, vector: bytes, learnt: Learnt) -> PredictFound:
+            return self.answers.predict(board, asked.tenant, asked.ask, vector, learnt)
 
         return await self._compared(asked, self._at(asked.tenant), answer)
 
@@ -246,7 +247,7 @@ class Learn:
         return study
 
     async def _compared(
-        self, asked: RecommendAsk | PredictAsk, at: Head, answer: Callable[[bytes, Learnt], T]
+        self, asked: RecommendAsk | PredictAsk, at: Head, answer: Callable[[Board, bytes, Learnt], T]
     ) -> Found[T]:
         """An answer for a task, from its vector and what was found so far, and what of that was missing."""
         tenant = asked.tenant
@@ -255,9 +256,10 @@ class Learn:
         learnt, lacks = await self._learnt(tenant, vector)
 
         def compared() -> Found[T]:
-            whole = self.boards.compared(tenant).complete  # before it is answered
+            board = self.boards.compared(tenant)
+            whole = board.complete  # before it is answered
             missed = lacks if lacks and self.rows.varied(tenant, 1) else ()  # of no run there is nothing to be found
-            return Found(answer(vector, learnt), at, degraded=degraded or not whole, lacks=missed)
+            return Found(answer(board, vector, learnt), at, degraded=degraded or not whole, lacks=missed)
 
         return await self.process.in_reader(compared)
 

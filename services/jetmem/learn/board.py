@@ -70,9 +70,10 @@ class Standing(NamedTuple):
         more_won, more_runs = decayed(counts, self.now_ms)
         won, runs = np.r_[self.won, more_won], np.r_[self.runs, more_runs]
         there, rate = np.r_[self.there, np.ones(len(found), dtype=bool)], estimate.rates(won, runs)
+        keys = [*self.keys[:size], *(key for key, _ in found)]
         return Standing(
             [*self.names[:size], *(each.name for _, each in found)],
-            [*self.keys[:size], *(key for key, _ in found)],
+            keys,
             self.row | {key: size + at for at, (key, _) in enumerate(found)},
             won,
             runs,
@@ -82,7 +83,7 @@ class Standing(NamedTuple):
             np.r_[self.crystalline, np.array([each.crystal.state == "crystalline" for _, each in found], dtype=bool)],
             there,
             rate,
-            most(rate, there),
+            most(rate, np.flatnonzero(there), keys),
             self.now_ms,
         )
 
@@ -213,9 +214,8 @@ class Board:
             plain = (held["all_won"], held["all"], held["last_ms"])
             crystalline, there = held["crystal"] > 0, held["there"] > 0
             rate = estimate.rates(won, runs)
-            self._stood = Standing(
-                names, keys, row, won, runs, *plain, crystalline, there, rate, most(rate, there), now_ms
-            )
+            likeliest = most(rate, np.flatnonzero(there), keys)
+            self._stood = Standing(names, keys, row, won, runs, *plain, crystalline, there, rate, likeliest, now_ms)
             return self._stood
 
     def near(self, vector: Vectors, count: int, least: float) -> Near:
@@ -359,16 +359,17 @@ def as_of(value: Floats, at_ms: Floats, now_ms: int) -> Floats:
     return np.asarray(value * np.exp2(-np.maximum(0.0, now_ms - at_ms) / HALF_LIFE_MS))
 
 
-def most(of: Floats, there: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Places of the largest `WEIGHED_MAX` of those that are there."""
-    rows = np.flatnonzero(there)
-    return rows[places_of_most(of[rows])]
+def most(of: Floats, rows: NDArray[np.intp], keys: Sequence[bytes]) -> NDArray[np.intp]:
+    """The `WEIGHED_MAX` of these rows of which there is most; of equal ones those of the least keys.
 
-
-def places_of_most(of: Floats) -> NDArray[np.intp]:
-    """Places of the largest `WEIGHED_MAX`, the first of equal ones; sorting all 10,000 takes five times as long."""
-    if len(of) <= WEIGHED_MAX:
-        return np.arange(len(of))
-    least = np.partition(of, len(of) - WEIGHED_MAX)[len(of) - WEIGHED_MAX]
-    some = np.flatnonzero(of >= least)
-    return some[np.argsort(-of[some], kind="stable")[:WEIGHED_MAX]]
+    So it is the same whatever places they have, which a restart changes. Sorting all 10,000 takes five times as long.
+    """
+    if len(rows) <= WEIGHED_MAX:
+        return rows
+    there = of[rows]
+    least = np.partition(there, len(there) - WEIGHED_MAX)[len(there) - WEIGHED_MAX]
+    above, equal = rows[there > least], rows[there == least]
+    room = WEIGHED_MAX - len(above)
+    if len(equal) > room:  # many are defined and were never run
+        equal = np.array(heapq.nsmallest(room, equal.tolist(), key=keys.__getitem__), dtype=np.intp)
+    return np.concatenate([above, equal])

@@ -20,7 +20,7 @@ from jetmem.domain.procedures.estimate import Prior
 from jetmem.domain.procedures.kernels import Floats, Situations, Vectors
 from jetmem.domain.procedures.repeats import Worths
 from jetmem.learn import nearby, ranks, similar
-from jetmem.learn.board import WEIGHED_MAX, Board, Near, Standing, as_of, most, places_of_most
+from jetmem.learn.board import WEIGHED_MAX, Board, Near, Standing, as_of, most
 from jetmem.learn.core import pairs_of
 from jetmem.learn.kept_shares import Told
 from jetmem.learn.nearby import Trials
@@ -258,8 +258,9 @@ def _weighed(standing: Standing, rate: Floats, near_runs: Floats, only: bytes | 
     if np.count_nonzero(standing.there) <= WEIGHED_MAX:
         return np.flatnonzero(standing.there)
     tried = np.flatnonzero(standing.there & (near_runs > 0))  # few: to choose among many zeros takes ten times as long
-    likeliest = standing.likeliest if rate is standing.rate else most(rate, standing.there)
-    return np.union1d(likeliest, tried[places_of_most(near_runs[tried])])
+    held = standing.likeliest
+    likeliest = held if rate is standing.rate else most(rate, np.flatnonzero(standing.there), standing.keys)
+    return np.union1d(likeliest, most(near_runs, tried, standing.keys))
 
 
 def _in_context(
