@@ -293,7 +293,7 @@ class Bench:
             *timings("recommend", found.recommend, p95_max=RECOMMEND_P95_MS_MAX, note=note),
             *timings("run published until others hear", found.waves, p95_max=WAVE_P95_MS_MAX, note=heard),
             Figure("memory, learn", used.now, "MiB", note=f"most {used.most:,.0f}; to stay below 1,536"),
-            Figure("contagion on, a study", hubs.seconds, "s", CONTAGION_S_MAX, at_most=True, note=hubs.told),
+            Figure("contagion on, in a study", hubs.seconds, "s", CONTAGION_S_MAX, at_most=True, note=hubs.told),
         ]
         title = f"{plan.runs} runs of {plan.tasks} tasks by {plan.procedures} procedures, {found.runs} of them measured"
         self._add("learn", title, figures)
