@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from harness.toc_record import Clock, Killed, Store
+from jetmem.domain.procedures import relations
 from jetmem.domain.procedures.crystals import RULES, Rules
 from jetmem.learn.answers import Answers
 from jetmem.learn.boards import Boards
@@ -26,7 +27,7 @@ PART = partition_of(TENANT)
 START = 1_767_000_000_000
 MODEL = "fake"
 
-__all__ = ["PART", "START", "TENANT", "Killed", "Record", "Stage", "Store"]
+__all__ = ["PART", "START", "TENANT", "Killed", "Record", "Stage", "Store", "edges_of"]
 
 
 @dataclass
@@ -158,3 +159,12 @@ class Stage:
     def held(self) -> dict[str, dict[bytes, bytes]]:
         """Every row but the checkpoint and what is noted for the files."""
         return {family: dict(self.store.scan(family, b"")) for family in FAMILIES if family != "meta"}
+
+
+def edges_of(graph):
+    """Edges of `relations.Graph`, in order of their ends and kind."""
+    ends = zip(graph.source.tolist(), graph.target.tolist(), graph.kind.tolist(), graph.strength.tolist(), strict=True)
+    return sorted(
+        relations.Edge(graph.names[one], graph.names[other], relations.KINDS[kind], strength)
+        for one, other, kind, strength in ends
+    )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.learn_record import PART, START, TENANT, Killed, Record, Stage
+from harness.learn_record import PART, START, TENANT, Killed, Record, Stage, edges_of
 from jetmem.domain.procedures import contagion
 from jetmem.domain.procedures.crystals import Rules
 from jetmem.domain.procedures.decay import Decayed
@@ -127,9 +127,14 @@ def plain(stage):
 @given(histories, st.integers(1, 10))
 def test_replay_changes_nothing(history, count):
     record, stage = play(history)
-    before = stage.held()
+    before, boosts = stage.held(), boosted(stage)
     stage.it.apply(PART, record.entries[:count])
     assert stage.held() == before
+    assert boosted(stage) == boosts
+
+
+def boosted(stage):
+    return study.related(sampled(stage.rows, TENANT, 1_000), spread=True).boosts
 
 
 def in_two_orders(said, data, **alike):
@@ -172,10 +177,13 @@ def test_order_within_a_time_step_does_not_matter(said, data):
 @settings(max_examples=60)
 @given(st.lists(runs, min_size=1, max_size=14), st.data())
 def test_order_within_a_time_step_moves_no_relation_boost_pattern_or_insight(said, data):
-    """Each run has a session of its own: in one, the order is what FOLLOWS tells."""
-    found = [sampled(each.rows, TENANT, 1_000) for each in in_two_orders(said, data, session="s{}".format)]
+    """Also of runs of one session in one millisecond, which FOLLOWS takes by id."""
+    sessions = data.draw(st.lists(st.sampled_from(["s1", "s2"]), min_size=len(said), max_size=len(said)))
+    times = data.draw(st.lists(st.sampled_from([START, START + 1]), min_size=len(said), max_size=len(said)))
+    orders = in_two_orders(said, data, session=sessions.__getitem__, ts=times.__getitem__)
+    found = [sampled(each.rows, TENANT, 1_000) for each in orders]
     graphs = [study.related(each, spread=True) for each in found]
-    for one, other in zip(graphs[0].edges, graphs[1].edges, strict=True):
+    for one, other in zip(*(edges_of(each.graph) for each in graphs), strict=True):
         assert (one.source, one.target, one.kind) == (other.source, other.target, other.kind)
         assert one.strength == pytest.approx(other.strength, abs=1e-6)
     boosts = [{name: contagion.value(each, START) for name, each in one.boosts.items()} for one in graphs]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import pairwise
 
 import msgspec
@@ -126,45 +126,61 @@ def test_quantiles_are_near_and_merge(values, share):
     assert exact <= max(values)
 
 
-def boosted(runs, reached):
-    """Boosts and expectations after a log of runs, as a stage would keep them."""
-    known, boosts = {}, {}
-    for run in runs:
-        seen = known.get(run.procedure, contagion.Expected())
-        said = contagion.expected(seen, run.at_ms, 0.5)
-        for name, amount in contagion.spread(run.success, said, reached.get(run.procedure, {})).items():
-            boosts[name] = contagion.apply(boosts.get(name, contagion.Boost()), amount, run.seq, run.at_ms)
-        known[run.procedure] = contagion.see(seen, run.seq, run.at_ms, run.success)
-    return known, boosts
-
-
 EDGES = [
     relations.Edge("plan", "code", "follows", 0.9),
     relations.Edge("code", "test", "similar_to", 0.8),
     relations.Edge("test", "ship", "context_related", 0.7),
     relations.Edge("ship", "plan", "follows", 0.6),
 ]
-REACHED = {name: relations.reach(relations.graph(EDGES), name) for name in ("plan", "code", "test", "ship")}
+GRAPH = relations.graph(EDGES)
+NOW = 100 * DAY
+
+
+def boosted(runs):
+    """What is left of boosts after a log of runs, not clipped."""
+    boosts = study.boosts(runs, GRAPH)
+    return {name: decay.value(each, NOW, contagion.HALF_LIFE_MS) for name, each in boosts.items()}
+
+
+def boosted_plainly(runs):
+    """The formula, run by run."""
+    strengths = {(path.names[0], path.names[-1]): path.strength
+                 for name in GRAPH.names for path in relations.paths(GRAPH, name)}  # fmt: skip
+    before, boosts = defaultdict(list), Counter()
+    for run in runs:
+        seen = before[run.procedure]
+        step = max([run.at_ms // contagion.STEP_MS, *(at for at, _ in seen)])
+        known = [success for at, success in seen if at < step]
+        surprise = run.success - (sum(known) + 1.0) / (len(known) + 2)
+        fades = 0.5 ** ((NOW - run.at_ms) / contagion.HALF_LIFE_MS)
+        for (source, target), strength in strengths.items():
+            if source == run.procedure:
+                boosts[target] += surprise * strength * 0.1 * fades
+        seen.append((step, run.success))
+    return boosts
+
+
+@given(histories())
+def test_contagion_in_arrays_is_the_formula(runs):
+    plain = boosted_plainly(runs)
+    found = boosted(runs)
+    assert {name: found.get(name, 0.0) for name in plain} == pytest.approx(plain, abs=1e-12)
+    assert found.keys() <= plain.keys()
 
 
 @given(histories(), st.data())
 def test_contagion_is_the_same_in_any_order_within_a_step(runs, data):
     runs = [msgspec.structs.replace(run, at_ms=5_500 + run.seq) for run in runs]
-    _, first = boosted(runs, REACHED)
-    _, second = boosted(renumbered(runs, data.draw(st.permutations(range(len(runs))))), REACHED)
+    first = boosted(runs)
+    second = boosted(renumbered(runs, data.draw(st.permutations(range(len(runs))))))
     for name in first.keys() | second.keys():
-        values = [contagion.value(each.get(name, contagion.Boost()), DAY) for each in (first, second)]
-        assert values[0] == pytest.approx(values[1], abs=1e-9)
+        assert first.get(name, 0.0) == pytest.approx(second.get(name, 0.0), abs=1e-9)
 
 
-@given(histories(), st.integers(0, 30))
-def test_contagion_is_bounded_and_replay_changes_nothing(runs, again):
-    known, boosts = boosted(sorted(runs, key=lambda run: run.at_ms), REACHED)
+@given(histories())
+def test_contagion_is_bounded(runs):
+    boosts = study.boosts(runs, GRAPH)
     assert all(abs(contagion.value(each, 0)) <= contagion.BOOST_MAX for each in boosts.values())
-    for run in runs[:again]:
-        assert contagion.see(known[run.procedure], 0, run.at_ms, run.success) is known[run.procedure]
-    for name, boost in boosts.items():
-        assert contagion.apply(boost, 1.0, boost.seq, 0) is boosts[name]
 
 
 @given(st.integers(0, 500), st.floats(-5, 5), st.floats(0, 1))

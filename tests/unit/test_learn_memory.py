@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from harness.learn_record import START, TENANT, Record, Stage
+from harness.learn_record import START, TENANT, Record, Stage, edges_of
 from jetmem.domain.procedures.decay import Decayed
 from jetmem.domain.procedures.kernels import TEXT_CHARS_MAX
 from jetmem.learn import app, counting, sample, scan, shares, similar, studies, study
@@ -118,7 +118,7 @@ def test_a_context_value_for_each_run_hides_neither_parts_nor_relations(monkeypa
     places: list[bytes] = []
     beside = study._beside
     monkeypatch.setattr(study, "_beside", lambda name, at: places.extend(at) or beside(name, at))
-    edges = study.related(sampled(stage.rows, TENANT, 1_000), spread=False).edges
+    edges = edges_of(study.related(sampled(stage.rows, TENANT, 1_000), spread=False).graph)
     assert ("p0", "p1", "context_related") in {(each.source, each.target, each.kind) for each in edges}
     assert len(places) < 150, "of 600: where both were tried"
 

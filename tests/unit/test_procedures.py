@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from jetmem.domain.procedures import (
     choosing,
@@ -262,24 +263,68 @@ def test_who_is_near_to_everything_gives_way():
     assert retrieval.less_crowded(np.array([0.5]), np.ones((1, 1))).tolist() == [0.5]
 
 
+def reached(graph, source):
+    row = relations.reach(graph).toarray()[graph.names.index(source)]
+    return {graph.names[at]: row[at] for at in np.flatnonzero(row)}
+
+
 def test_paths_are_products_within_three_hops():
     edges = [Edge(a, b, "follows", 0.9) for a, b in ("ab", "bc", "cd", "de")] + [Edge("a", "c", "similar_to", 0.1)]
     graph = relations.graph(edges)
-    assert relations.reach(graph, "a") == pytest.approx({"b": 0.9, "c": 0.81, "d": 0.729, "e": 0.081})
-    assert relations.reach(graph, "nobody") == {}
-    assert sum(relations.central(graph).values()) == pytest.approx(1)
+    assert reached(graph, "a") == pytest.approx({"b": 0.9, "c": 0.81, "d": 0.729, "e": 0.081})
+    told = relations.paths(graph, "a")
+    assert [(each.names, each.kind) for each in told] == [
+        (["a", "b"], "follows"), (["a", "b", "c"], "follows"), (["a", "b", "c", "d"], "follows"),
+        (["a", "c", "d", "e"], "follows"),
+    ]  # fmt: skip
+    assert [each.names for each in relations.paths(graph, "a", hops=1)] == [["a", "b"], ["a", "c"]]
+    assert relations.paths(graph, "e") == relations.paths(graph, "nobody") == []
 
 
 def test_the_best_path_counts_though_a_longer_one_comes_later_and_weak_ones_lead_nowhere():
     strengths = {("a", "c"): 0.9, ("a", "b"): 0.9, ("b", "c"): 0.9, ("c", "d"): 0.05, ("b", "e"): 0.06}
     graph = relations.graph(Edge(*ends, "follows", strength) for ends, strength in strengths.items())
-    assert relations.reach(graph, "a") == pytest.approx({"b": 0.9, "c": 0.9, "e": 0.054})
+    assert reached(graph, "a") == pytest.approx({"b": 0.9, "c": 0.9, "e": 0.054})
+
+
+def test_of_paths_as_strong_the_one_of_fewer_hops_counts():
+    graph = relations.graph(Edge(*ends, "similar_to", 1.0) for ends in ("ab", "bc", "ac", "ba", "ca"))
+    assert [each.names for each in relations.paths(graph, "a")] == [["a", "b"], ["a", "c"]]
+
+
+def test_nothing_is_related_where_there_are_no_edges():
+    graph = relations.graph([])
+    assert relations.paths(graph, "a") == []
+    assert relations.reach(graph).shape == (0, 0)
 
 
 def test_a_hub_is_bounded():
     edges = [Edge("hub", f"n{n:03}", "follows", 0.9) for n in range(300)]
     assert len(relations.bounded(edges)) == relations.DEGREE_MAX
-    assert len(relations.reach(relations.graph(edges), "hub")) == relations.REACHED_MAX
+    assert sorted(reached(relations.graph(edges), "hub")) == [f"n{n:03}" for n in range(relations.REACHED_MAX)]
+
+
+def test_a_row_of_reach_holds_the_strongest_of_all_within_three_hops():
+    """Where some reach many and others hardly any, however far that is."""
+    chance = np.random.default_rng(11)
+    strengths = np.zeros((200, 200))
+    for one in range(200):
+        others = chance.permutation(np.delete(np.arange(200), one))[: (1, 4, 40)[one % 3]]
+        strengths[one, others] = chance.uniform((0.01, 0.2, 0.9)[one % 3], 1.0, len(others))
+    names = [f"p{n:03}" for n in range(200)]
+    graph = relations.graph(
+        Edge(names[one], names[other], "follows", float(strengths[one, other]))
+        for one, other in zip(*np.nonzero(strengths), strict=True)
+    )
+    best = along = strengths
+    for _ in range(2):
+        along = np.array([(row[:, None] * strengths).max(0) for row in along])
+        best = np.maximum(best, along)
+    np.fill_diagonal(best, 0.0)
+    best[best < relations.STRENGTH_MIN] = 0.0
+    least = -np.sort(-best, axis=1)[:, relations.REACHED_MAX - 1 : relations.REACHED_MAX]
+    assert (least == 0).any() and (least > 0.5).any()
+    assert np.allclose(relations.reach(graph).toarray(), np.where(best >= least, best, 0.0))
 
 
 def test_similar_procedures_by_vector():
@@ -298,22 +343,33 @@ def test_strengths_shrink_what_is_rare():
     assert relations.follows_strength(0, 0) == 0.0
 
 
+def surprises(*runs):
+    """Of runs of one procedure, (time, outcome) each."""
+    at_ms, success = np.array(runs).reshape(-1, 2).T
+    return contagion.surprises(np.zeros(len(runs), np.int64), success.astype(bool), at_ms.astype(np.int64), 0.5)
+
+
 def test_a_run_moves_neighbours_by_its_surprise_along_the_path():
-    assert contagion.spread(True, 0.4, {"q": 0.5, "r": 1.0}) == pytest.approx({"q": 0.03, "r": 0.06})
-    assert contagion.spread(False, 0.4, {"q": 0.5}) == pytest.approx({"q": -0.02})
+    reach = csr_array([[0.0, 0.5, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    moved = contagion.boosts(np.array([0]), np.array([True]), np.array([7]), 0.4, reach)
+    assert [each.value for each in moved] == pytest.approx([0.0, 0.03, 0.06])
+    moved = contagion.boosts(np.array([0]), np.array([False]), np.array([7]), 0.4, reach)
+    assert [each.value for each in moved] == pytest.approx([0.0, -0.02, -0.04])
+    none = np.zeros(0, np.int64)
+    assert [each.value for each in contagion.boosts(none, none.astype(bool), none, 0.4, reach)] == [0.0, 0.0, 0.0]
+
+
+def test_what_is_expected_is_what_was_known_before_the_step():
+    assert surprises((5_000, True), (5_999, True), (6_000, True)) == pytest.approx([0.5, 0.5, 1 - 3 / 4])
 
 
 def test_a_run_that_comes_late_counts_into_the_step_that_is_open():
-    known = contagion.see(contagion.Expected(), 1, 5_000, True)
-    late = contagion.see(known, 2, 3_000, True)
-    assert (late.step, late.open_runs, late.runs) == (5, 2, 0)
-    assert contagion.expected(late, 5_999, 0.5) == 0.5, "as before the step"
-    assert contagion.expected(late, 6_000, 0.5) == pytest.approx(3 / 4)
+    assert surprises((5_000, True), (3_000, True), (5_999, True)) == pytest.approx([0.5, 0.5, 0.5])
+    assert surprises((5_000, True), (3_000, True), (6_000, True)) == pytest.approx([0.5, 0.5, 1 - 3 / 4])
 
 
 def test_a_boost_halves_in_a_week():
-    boost = contagion.apply(contagion.Boost(), 0.16, 1, 0)
-    assert contagion.value(boost, 7 * DAY) == pytest.approx(0.08)
+    assert contagion.value(contagion.Boost(0.16, 0), 7 * DAY) == pytest.approx(0.08)
 
 
 def test_crystals_form_and_dissolve():

@@ -7,6 +7,7 @@ One pipeline for all: the bare broker first, alone; then everything with all sta
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import statistics
@@ -59,6 +60,8 @@ SUMMARIZED_MIN: Final = 2_000.0
 TOC_P95_MS_MAX: Final = 10.0
 LEARNT_MIN: Final = 5_000.0
 RECOMMEND_P95_MS_MAX: Final = 25.0
+WAVE_P95_MS_MAX: Final = 1_000.0
+CONTAGION_S_MAX: Final = 1.0
 #: Of the crowded freshness measure: about as many partitions have work at once as there are.
 TENANTS: Final = 64
 _REST_S: Final = 180.0
@@ -282,11 +285,15 @@ class Bench:
             spending = partial(bench_resources.Spent, running.processes())
             found = await bench_learn.measure(memory, data, count, plan.questions, self._told, spending, rest)
             used = bench_resources.memory(running.processes())["learn"]
+        hubs = await asyncio.to_thread(bench_learn.hubs)
         note = f"idle system, other words than any run's; {found.cold} cold"
+        heard = f"idle system, missed {found.missed}"
         figures = [
             Figure("learnt, every run counts", found.learnt, "runs/s", LEARNT_MIN, note=found.spent),
             *timings("recommend", found.recommend, p95_max=RECOMMEND_P95_MS_MAX, note=note),
+            *timings("run published until others hear", found.waves, p95_max=WAVE_P95_MS_MAX, note=heard),
             Figure("memory, learn", used.now, "MiB", note=f"most {used.most:,.0f}; to stay below 1,536"),
+            Figure("contagion on, in a study", hubs.seconds, "s", CONTAGION_S_MAX, at_most=True, note=hubs.told),
         ]
         title = f"{plan.runs} runs of {plan.tasks} tasks by {plan.procedures} procedures, {found.runs} of them measured"
         self._add("learn", title, figures)

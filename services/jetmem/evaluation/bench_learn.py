@@ -1,6 +1,7 @@
-"""A million runs through learn, then `recommend` over the tasks that they were of.
+"""A million runs through learn, then `recommend` over the tasks that they were of, and how soon others hear of a run.
 
-The first run of each task goes first, and its vector is awaited: what is measured is learning, not embedding.
+The first run of each task goes first, and its vector is awaited: what is measured is learning, not embedding. What
+contagion costs is measured apart, for it is off by default: every procedure as full of edges as the bounds allow.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ from itertools import accumulate
 from typing import Final
 
 import msgspec
+from nats.aio.msg import Msg
 
 from jetmem.adapters.nats_ask import ask
 from jetmem.client import Client, Outgoing
 from jetmem.client.errors import TimedOut
+from jetmem.domain.procedures import relations
+from jetmem.domain.procedures.run import Ran
 from jetmem.evaluation import metrics
 from jetmem.evaluation.bench_data import Data
 from jetmem.evaluation.bench_resources import Spent
 from jetmem.evaluation.show import Told, progress
+from jetmem.learn import study
 from jetmem_schemas import subjects
 from jetmem_schemas.internal import StageStatus
+from jetmem_schemas.waves import WaveTold
 
 TENANT: Final = "runs"
 RUNS: Final = 1_000_000
@@ -43,6 +49,13 @@ _ASK_S: Final = 30.0
 #: Between two looks at what is awaited: looking takes processor time from what is measured.
 _LOOK_S: Final = 2.0
 _WARM: Final = 10
+#: Runs whose waves are waited for, one after the other, with pauses: a wave leaves when its turn comes, 20 a second do.
+WAVES: Final = 100
+_WAVE_S: Final = 10.0
+_PAUSES_S: Final = (0.05, 0.15)
+#: Of contagion: runs of a study, and their distance in time.
+HUB_RUNS: Final = 20_000
+_APART_MS: Final = 700
 _SEED: Final = 13
 
 
@@ -55,6 +68,8 @@ class Learnt(msgspec.Struct, frozen=True):
         spent: Processor time of each process for that, in words.
         recommend: Client side, of tasks in words that no run used.
         cold: Questions of these that found nothing to go by.
+        waves: From before a run is published until a subscriber has its wave, nothing else going on.
+        missed: Waves that did not come.
     """
 
     runs: int
@@ -62,6 +77,28 @@ class Learnt(msgspec.Struct, frozen=True):
     spent: str
     recommend: metrics.Spread
     cold: int
+    waves: metrics.Spread
+    missed: int
+
+
+class Hubs(msgspec.Struct, frozen=True):
+    """What contagion costs where every procedure has all the edges that it may have.
+
+    Attributes:
+        seconds: Of processor time, for `HUB_RUNS` runs.
+        edges: Of each procedure.
+        moved: Procedures that a run moves, at most.
+    """
+
+    seconds: float
+    edges: int
+    moved: int
+
+    @property
+    def told(self) -> str:
+        """What was measured."""
+        each = f"{self.seconds / HUB_RUNS * 1e6:.0f} µs of processor each"
+        return f"{HUB_RUNS} runs of hubs of {self.edges} edges, {each}; a run moves {self.moved} procedures at most"
 
 
 class Runs:
@@ -131,7 +168,61 @@ async def measure(
             cold += (await memory.recommend(task, context={"os": _CONTEXTS[0]})).cold
             took.append(time.perf_counter() - began)
             step()
-    return Learnt(total - tasks, (total - tasks) / seconds, used, metrics.spread(took[_WARM:]), cold)
+    heard, missed = await _waves(memory, told)
+    rate = (total - tasks) / seconds
+    return Learnt(total - tasks, rate, used, metrics.spread(took[_WARM:]), cold, metrics.spread(heard), missed)
+
+
+async def _waves(memory: Client, told: Told) -> tuple[list[float], int]:
+    """Seconds from publishing a run until its wave is here, of each; how many did not come."""
+    come: dict[str, asyncio.Future[float]] = {}
+
+    async def hear(message: Msg) -> None:
+        now, run = time.perf_counter(), msgspec.json.decode(message.data, type=WaveTold).run
+        if run in come and not come[run].done():
+            come[run].set_result(now)
+
+    subscription = await memory.nats.subscribe(subjects.notify(memory.tenant, "success"), cb=hear)
+    await memory.nats.flush()
+    took, dice = [], random.Random(_SEED)
+    with progress(told, f"waiting for {WAVES} waves", WAVES) as step:
+        for number in range(WAVES):
+            await asyncio.sleep(dice.uniform(*_PAUSES_S))
+            name = f"wave-{number}"
+            come[name] = asyncio.get_running_loop().create_future()
+            began = time.perf_counter()
+            await memory.report_run(
+                "tell the others", success=True, session="waves", agent="agent-0", procedure="procedure-0", id=name
+            )
+            done, _ = await asyncio.wait([come[name]], timeout=_WAVE_S)
+            took += [each.result() - began for each in done]
+            step()
+    await subscription.unsubscribe()
+    return took, WAVES - len(took)
+
+
+def hubs() -> Hubs:
+    """Spread the outcomes of made-up runs over a graph in which every procedure is a hub."""
+    dice, count = random.Random(_SEED), study.RELATED_MAX
+    names = [f"procedure-{number}" for number in range(count)]
+    graph = relations.graph(
+        relations.Edge(name, other, kind, dice.uniform(0.3, 1.0))
+        for kind in relations.KINDS
+        for name in names
+        for other in _others(names, name, dice)
+    )
+    runs = [
+        Ran(id=f"r{n}", seq=n, at_ms=n * _APART_MS, procedure=dice.choice(names), success=dice.random() < 0.5)
+        for n in range(1, HUB_RUNS + 1)
+    ]
+    began = time.thread_time()
+    study.boosts(runs, graph)
+    return Hubs(time.thread_time() - began, len(relations.KINDS) * relations.DEGREE_MAX, relations.REACHED_MAX)
+
+
+def _others(names: list[str], name: str, dice: random.Random) -> list[str]:
+    """As many as a procedure may be related to in one way."""
+    return [other for other in dice.sample(names, relations.DEGREE_MAX + 1) if other != name][: relations.DEGREE_MAX]
 
 
 async def _publish(memory: Client, runs: Runs, first: int, end: int, told: Told) -> int:

@@ -97,18 +97,15 @@ def _cold(
 
 def _boost(data: Data, sample: Sample, kept: list[int], which: int, every: float) -> float:
     graph = relations.graph(related(data, sample))
-    strength = {name: relations.reach(graph, name).get(data.procedures[which], 0.0) for name in data.procedures}
-    known: dict[str, contagion.Expected] = {}
-    boost = contagion.Boost()
-    for number, at in enumerate(kept, 1):
-        run, at_ms = data.runs[at], number * contagion.STEP_MS
-        seen = known.get(run.procedure, contagion.Expected())
-        if run.procedure != data.procedures[which] and strength[run.procedure]:
-            said = contagion.expected(seen, at_ms, every)
-            amounts = contagion.spread(run.success, said, {data.procedures[which]: strength[run.procedure]})
-            boost = contagion.apply(boost, amounts[data.procedures[which]], number, at_ms)
-        known[run.procedure] = contagion.see(seen, number, at_ms, run.success)
-    return contagion.value(boost, len(kept) * contagion.STEP_MS)
+    if data.procedures[which] not in graph.names:
+        return 0.0
+    number = {name: at for at, name in enumerate(graph.names)}
+    steps = enumerate((data.runs[at] for at in kept), 1)
+    told = [(number[run.procedure], run.success, step) for step, run in steps if run.procedure in number]
+    runs, success, step = np.array(told, np.int64).T
+    at_ms, reach = step * contagion.STEP_MS, relations.reach(graph)
+    moved = contagion.boosts(runs, success.astype(np.bool_), at_ms, every, reach)[number[data.procedures[which]]]
+    return contagion.value(moved, len(kept) * contagion.STEP_MS)
 
 
 def related(data: Data, sample: Sample) -> list[Edge]:

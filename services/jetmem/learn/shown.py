@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from jetmem.domain.procedures import patterns as rules
+from jetmem.domain.procedures import relations
 from jetmem.domain.procedures.insights import Insight, Works
 from jetmem.learn.study import Recurring
 from jetmem.learn.study import Related as Graph
@@ -18,42 +18,12 @@ _NEXT: int = 5
 _EXAMPLE_CHARS: int = 300
 
 
-class _Reached(NamedTuple):
-    """A procedure: by which path, how strong it is, and the kind of its last edge; None of where it begins."""
-
-    strength: float
-    path: list[str]
-    kind: schema.Relation | None
-
-
 def related(of: Graph, ask: schema.Related) -> list[RelatedProcedure]:
-    """Neighbours within so many hops, by the strongest path, over edges of the kinds asked for.
-
-    A walk over the edges of what is reached, a bounded number of each: no graph of those kinds is made for a question.
-    """
-    best: dict[str, _Reached] = {ask.id: _Reached(1.0, [ask.id], None)}
-    reached = dict(best)
-    for _ in range(ask.hops):
-        further: dict[str, _Reached] = {}
-        for node, (strength, path, _) in sorted(reached.items()):
-            for edge in of.leads.get(node, ()):
-                along = strength * edge.strength
-                if ask.kinds and edge.kind not in ask.kinds:
-                    continue
-                if along > max(_strength(best, edge.target), _strength(further, edge.target)):
-                    further[edge.target] = _Reached(along, [*path, edge.target], edge.kind)
-        best |= further
-        reached = further
-    found = [
-        RelatedProcedure(id=name, kind=kind, strength=strength, path=path)
-        for name, (strength, path, kind) in best.items()
-        if kind is not None
+    """Neighbours within so many hops, by the strongest path, over edges of the kinds asked for."""
+    found = relations.paths(of.graph, ask.id, ask.hops, ask.kinds or relations.KINDS, ask.limit)
+    return [
+        RelatedProcedure(id=each.names[-1], kind=each.kind, strength=each.strength, path=each.names) for each in found
     ]
-    return sorted(found, key=lambda each: (-each.strength, each.id))[: ask.limit]
-
-
-def _strength(of: Mapping[str, _Reached], name: str) -> float:
-    return of[name].strength if name in of else 0.0
 
 
 def patterns(of: Recurring, ask: schema.Patterns, start: int, now_ms: int) -> tuple[PatternsFound, bool]:

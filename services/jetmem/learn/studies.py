@@ -45,7 +45,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 #: Found of so many tenants at once, those that asked last, …
 _KEPT_MAX: Final[dict[Kind, int]] = {"related": 64, "patterns": 64, "insights": 64, "words": 64, "model": 64}
 #: … and in so many bytes of all tenants and kinds, or the last alone. Of one tenant, words are 130 MB at most, a model
-#: 100, patterns and relations 18 each.
+#: 100, patterns 18, relations 5.
 BYTES_MAX: Final = 160_000_000
 #: What answers rest on beside much else. Put away it rests: where more tenants ask in turn than can be held, each would
 #: be made again for every question.

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 
-import networkx as nx
 import numpy as np
 
 from jetmem.domain.procedures import contagion, difficulty, insights, patterns, prediction, relations
@@ -37,31 +36,25 @@ NEAR_EQUAL_MAX: Final = 3_000
 _NONE: Final[Mapping[Any, Any]] = {}
 #: Patterns that are kept, those that succeeded most.
 PATTERNS_MAX: Final = 5_000
-#: Rough cost in Python's objects of an edge, and of a pattern with its steps and latest runs.
-_EDGE_BYTES: Final = 150
+#: Rough cost in Python's objects of a pattern with its steps and latest runs.
 _PATTERN_BYTES: Final = 3_500
 
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """Procedures as a graph: edges by where they lead from, in order, a bounded number of each.
+    """Procedures as a graph; `edges` are a bounded number from each.
 
     `boosts` is empty unless contagion is on; `meanings` are vectors of definitions, by hash of their text.
     """
 
-    leads: Mapping[str, Sequence[Edge]]
+    graph: relations.Graph
     boosts: Mapping[str, contagion.Boost] = field(default_factory=dict)
     meanings: Mapping[bytes, Vectors] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
         """Memory, about."""
-        return _EDGE_BYTES * sum(map(len, self.leads.values())) + sum(each.nbytes for each in self.meanings.values())
-
-    @property
-    def edges(self) -> list[Edge]:
-        """All of them."""
-        return [edge for each in self.leads.values() for edge in each]
+        return self.graph.nbytes + sum(each.nbytes for each in self.meanings.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +118,8 @@ def related(
         if meaning is not None and len(meaning) == vectors.shape[1]:
             vectors[at] = meaning
     edges = relations.bounded([*relations.similar(names, vectors), *_together(of, known), *_follows(of, known)])
-    leads: defaultdict[str, list[Edge]] = defaultdict(list)
-    for edge in edges:
-        leads[edge.source].append(edge)
-    return Related(dict(leads), _boosts(of, relations.graph(edges)) if spread else {}, meanings)
+    graph = relations.graph(edges)
+    return Related(graph, boosts(of.runs, graph) if spread else {}, meanings)
 
 
 def _most(counted: Mapping[str, int], most: int) -> list[str]:
@@ -188,11 +179,14 @@ def _near_equal(of: Sampled) -> dict[str, str]:
 
 
 def _follows(of: Sampled, known: Container[str]) -> list[Edge]:
-    """FOLLOWS: procedures that came one after the other in a session; not after themselves."""
-    sessions: defaultdict[tuple[str, str], list[tuple[int, int, str]]] = defaultdict(list)
+    """FOLLOWS: procedures that came one after the other in a session; not after themselves.
+
+    Runs of the same millisecond go by id, so that the order in which they were recorded does not matter.
+    """
+    sessions: defaultdict[tuple[str, str], list[tuple[int, str, str]]] = defaultdict(list)
     for run in of.runs:
         if run.procedure:
-            sessions[run.agent, run.session].append((run.at_ms, run.seq, run.procedure))
+            sessions[run.agent, run.session].append((run.at_ms, run.id, run.procedure))
     after: Counter[tuple[str, str]] = Counter()
     before: Counter[str] = Counter()
     for runs in sessions.values():
@@ -208,21 +202,13 @@ def _follows(of: Sampled, known: Container[str]) -> list[Edge]:
     return sorted(found)
 
 
-def _boosts(of: Sampled, graph: nx.DiGraph) -> dict[str, contagion.Boost]:
-    """What runs move their procedures' neighbours by, each run once."""
-    reached: dict[str, dict[str, float]] = {}
-    known: dict[str, contagion.Expected] = {}
-    boosts: dict[str, contagion.Boost] = {}
-    prior = Prior().mean
-    for run in of.runs:
-        if run.procedure not in reached:
-            reached[run.procedure] = relations.reach(graph, run.procedure)
-        seen = known.get(run.procedure, contagion.Expected())
-        said = contagion.expected(seen, run.at_ms, prior)
-        for name, amount in contagion.spread(run.success, said, reached[run.procedure]).items():
-            boosts[name] = contagion.apply(boosts.get(name, contagion.Boost()), amount, run.seq, run.at_ms)
-        known[run.procedure] = contagion.see(seen, run.seq, run.at_ms, run.success)
-    return boosts
+def boosts(runs: Iterable[Ran], graph: relations.Graph) -> dict[str, contagion.Boost]:
+    """What runs, the oldest first, move their procedures' neighbours by."""
+    number = {name: at for at, name in enumerate(graph.names)}
+    told = [(number[run.procedure], run.success, run.at_ms) for run in runs if run.procedure in number]
+    which, success, at_ms = np.array(told, np.int64).reshape(-1, 3).T
+    moved = contagion.boosts(which, success.astype(np.bool_), at_ms, Prior().mean, relations.reach(graph))
+    return {name: boost for name, boost in zip(graph.names, moved, strict=True) if boost.value}
 
 
 def recurring(of: Sampled) -> Recurring:

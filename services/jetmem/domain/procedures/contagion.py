@@ -10,11 +10,10 @@ outweighs it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, TypeAlias
 
-import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from jetmem.domain.procedures import decay
 from jetmem.domain.procedures.decay import DAY_MS, Decayed
@@ -24,62 +23,68 @@ RATE: Final = 0.1
 HALF_LIFE_MS: Final = 7 * DAY_MS
 BOOST_MAX: Final = 0.2
 STEP_MS: Final = 1_000
+Ints: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.bool_]
 #: Pseudo-runs m of a prior that is moved: the fewest of 0.5 to 16, which `make eval-procedures` compares on cold
 #: procedures, where each more does more harm.
 PRIOR_RUNS: Final = 0.5
 
 
-class Expected(msgspec.Struct, frozen=True):
-    """What a procedure was known for before `step`, and since its beginning."""
-
-    seq: int = 0
-    step: int = 0
-    runs: int = 0
-    successes: int = 0
-    open_runs: int = 0
-    open_successes: int = 0
+#: What neighbours' runs added up to, unclipped.
+Boost: TypeAlias = Decayed
 
 
-class Boost(msgspec.Struct, frozen=True):
-    """What neighbours' runs added up to; `seq` is the last that did."""
+def surprises(which: Ints, success: Mask, at_ms: Ints, prior: float) -> Floats:
+    """Outcome less what was expected, of each run.
 
-    seq: int = 0
-    sum: Decayed = Decayed()
+    Expected is the rate before the step of the run, shrunk to `prior` by two runs. A run that comes late counts into
+    the step that is open.
 
+    Args:
+        which: (runs,) The procedure, by number, in the order of the log.
+        success: (runs,) Whether it succeeded.
+        at_ms: (runs,) Epoch milliseconds.
+        prior: What is expected of a procedure before its first run, 0..1.
 
-def see(known: Expected, seq: int, at_ms: int, success: bool) -> Expected:
-    """Count a run of the procedure itself; a late one counts into the step that is open."""
-    if seq <= known.seq:
-        return known
-    step = max(known.step, at_ms // STEP_MS)
-    if step == known.step:
-        return Expected(seq, step, known.runs, known.successes, known.open_runs + 1, known.open_successes + success)
-    runs, successes = known.runs + known.open_runs, known.successes + known.open_successes
-    return Expected(seq, step, runs, successes, 1, int(success))
-
-
-def expected(known: Expected, at_ms: int, prior: float) -> float:
-    """Rate before the step of `at_ms`, shrunk to `prior` by two runs."""
-    later = at_ms // STEP_MS > known.step
-    runs = known.runs + (known.open_runs if later else 0)
-    successes = known.successes + (known.open_successes if later else 0)
-    return (successes + 2 * prior) / (runs + 2)
-
-
-def spread(success: bool, expectation: float, reached: Mapping[str, float]) -> dict[str, float]:
-    """What a run adds to each neighbour, by the strength of the best path to it (`relations.reach`)."""
-    surprise = (1.0 if success else 0.0) - expectation
-    return {name: surprise * strength * RATE for name, strength in reached.items()}
+    Returns:
+        (runs,) -1..1.
+    """
+    if not len(which):
+        return np.zeros(0)
+    order = np.argsort(which, kind="stable")
+    of, won = which[order], success[order].astype(np.float64)
+    steps = np.unique(at_ms[order] // STEP_MS, return_inverse=True)[1]
+    opened = np.maximum.accumulate(of * (int(steps.max()) + 1) + steps)
+    _, first, number = np.unique(opened, return_index=True, return_inverse=True)
+    known, began = first[number], np.searchsorted(of, of)  # runs from `began` up to `known` are of earlier steps
+    wins = np.concatenate([[0.0], np.cumsum(won)])
+    found = np.zeros(len(which))
+    found[order] = won - (wins[known] - wins[began] + 2 * prior) / (known - began + 2)
+    return found
 
 
-def apply(boost: Boost, amount: float, seq: int, at_ms: int) -> Boost:
-    """Add what a run brings; a run at or below `boost.seq` was added before and changes nothing."""
-    return boost if seq <= boost.seq else Boost(seq, decay.add(boost.sum, amount, at_ms, HALF_LIFE_MS))
+def boosts(which: Ints, success: Mask, at_ms: Ints, prior: float, reach: Any) -> list[Boost]:
+    """What runs add to the neighbours of their procedures, each run once.
+
+    Args:
+        which: (runs,) As of `surprises`, and so are the three that follow.
+        success: (runs,)
+        at_ms: (runs,)
+        prior: 0..1.
+        reach: (n, n) Path strengths, of `relations.reach`; a run moves what stands in its procedure's row.
+
+    Returns:
+        n of them, as of the latest run.
+    """
+    latest = int(at_ms.max(initial=0))
+    parts = surprises(which, success, at_ms, prior) * 0.5 ** ((latest - at_ms) / HALF_LIFE_MS)
+    sums = RATE * (np.bincount(which, parts, minlength=reach.shape[0]) @ reach)
+    return [Decayed(each, latest) for each in sums.tolist()]
 
 
 def value(boost: Boost, now_ms: int) -> float:
     """The boost now, within ±`BOOST_MAX`."""
-    return min(BOOST_MAX, max(-BOOST_MAX, decay.value(boost.sum, now_ms, HALF_LIFE_MS)))
+    return min(BOOST_MAX, max(-BOOST_MAX, decay.value(boost, now_ms, HALF_LIFE_MS)))
 
 
 def moved(rate: Floats, runs: Floats, boost: Floats, prior_runs: float = PRIOR_RUNS) -> Floats:
