@@ -95,13 +95,14 @@ def test_one_procedure_is_told_whole(stages):
     assert "lately" not in text and "crystal" not in text and "reward" not in text
     whole = msgspec.structs.replace(
         reply.procedure, version="3", posterior=p.Interval(low=0.4, high=0.8), decayed_runs=4.5, decayed_successes=3.2,
-        boost=-0.05, crystal=2, crystal_why="20 runs", crystal_since="2026-01-06T10:00:00.000Z",
+        boost=-0.05, crystal=2, crystal_why="20 runs", crystal_since="2026-01-06T10:00:00.000Z", frozen=True,
         reward=p.Spread(p50=0.5, p90=0.9),
     )  # fmt: skip
     text = shown(procedure_tables.show_procedure, msgspec.structs.replace(reply, procedure=whole))
     all_in(
         text,
         "definition 3",
+        "steps, frozen",
         "0.40–0.80 (3.2 of 4.5 runs, each",
         "-0.050 by waves",
         "crystal      version 2 since 2026-01-06 10:00:00: 20 runs",

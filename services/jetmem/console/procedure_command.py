@@ -48,7 +48,9 @@ def recommend(
     explore: Annotated[str, typer.Option(help="none, or thompson: draw the order, what was seldom tried may lead.")] = (
         "none"
     ),
-    seed: Annotated[str, typer.Option(help="With --explore thompson: the same one gives the same draw.")] = "",
+    seed: Annotated[
+        str, typer.Option(help="With --explore thompson: the same one gives the same draw until new runs are learnt.")
+    ] = "",
     after: After = None,
     wait_ms: WaitMs = None,
     as_json: AsJson = False,

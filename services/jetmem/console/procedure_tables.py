@@ -152,7 +152,7 @@ def _facts(each: p.ProcedureDetail, zone: tzinfo) -> list[tuple[str, str]]:
         ("reward", _spread(each.reward)),
         ("boost", f"{each.boost:+.3f} by waves of related procedures" if each.boost else ""),
         ("crystal", crystal if each.crystal else ""),
-        ("steps", " > ".join(_line(step) for step in each.steps)),
+        ("steps, frozen" if each.frozen else "steps", " > ".join(_line(step) for step in each.steps)),
     ]
 
 
