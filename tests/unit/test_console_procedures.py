@@ -105,7 +105,7 @@ def test_one_procedure_is_told_whole(stages):
         "steps, frozen",
         "0.40–0.80 (3.2 of 4.5 runs, each",
         "-0.050 by waves",
-        "crystal      version 2 since 2026-01-06 10:00:00: 20 runs",
+        "crystal        version 2 since 2026-01-06 10:00:00: 20 runs",
     )
 
 
