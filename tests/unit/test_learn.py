@@ -38,13 +38,15 @@ def test_the_likelier_procedure_comes_first_and_what_is_new_is_between():
     assert ids(stage.recommend("another thing")) == ["good", "new", "bad"]
 
 
-def test_what_was_tried_at_such_tasks_is_not_cold_where_plain_rates_guess_best():
-    def estimates(near, context):
+@pytest.mark.parametrize("how", ["rate", "difficulty", "boosted"])
+def test_only_where_nothing_was_tried_at_such_tasks_is_it_cold_whatever_answers(how):
+    def estimates(near, same, context):
         one = np.ones(1)
         at = np.zeros(1, dtype=np.intp)
-        return Estimates(None, at, one / 2, one, one * near, one * context, {}, {0: "rate"}, {})
+        return Estimates(None, at, one / 2, one, one, one * near, one * same, one * context, {}, {0: how}, {})
 
-    assert [estimates(*runs).cold() for runs in ((0, 0), (3, 0), (0, 3))] == [True, False, False]
+    told = [estimates(*runs).cold() for runs in ((0.5, 0, 0), (3, 0, 0), (0.5, 0.5, 0), (0, 0, 3))]
+    assert told == [True, False, False, False]
 
 
 def test_neighbours_outweigh_the_rate():

@@ -54,6 +54,17 @@ def spread(weight: Floats, worth: float) -> Floats:
     return np.asarray(weight * worth / (weight + worth + 1.0))
 
 
+def known(weight: Floats, worth: float, runs: Floats) -> Floats:
+    """Total weight of the Beta of one rate around another, as `spread`, once runs of its own are known.
+
+    Args:
+        weight: Of the other, told by those runs, too: none counts twice.
+        worth: As of `spread`.
+        runs: Its own.
+    """
+    return spread(np.maximum(weight - runs, RATE_RUNS_MIN), worth) + runs
+
+
 class Prior(msgspec.Struct, frozen=True):
     """What is thought of a procedure nobody ran: `mean` rate, worth `runs` runs."""
 
