@@ -20,8 +20,9 @@ from jetmem_schemas.procedures import (
 
 
 class RecommendReply(Reply, frozen=True, kw_only=True):
-    """Procedures, best first. `cold`: nothing is known that helps with this task, the order is that of the rates.
+    """Procedures, best first. `cold`: nothing is known of such tasks; chances are told all the same, by what answers.
 
+    That is: none of the procedures was run at this task, counts a run at tasks like it, or was run in its context.
     `similar`: the tasks most like this one, best first, of each the latest run that succeeded, else the latest.
     """
 

@@ -10,6 +10,7 @@ from jetmem.domain.procedures import relations
 from jetmem.domain.procedures.crystals import RULES, Rules
 from jetmem.learn.answers import Answers
 from jetmem.learn.boards import Boards
+from jetmem.learn.estimating import NOTHING
 from jetmem.learn.handler import Learner
 from jetmem.learn.lacking import Lacking
 from jetmem.learn.ports import News, Wave
@@ -135,14 +136,17 @@ class Stage:
     def vector(self, text: str) -> bytes:
         return bytes(self.encoder.encode([text])[0].tobytes())
 
-    def recommend(self, task: str, *, vector: bytes | None = None, tenant=TENANT, **fields: Any) -> Any:
+    def recommend(self, task: str, *, vector: bytes | None = None, tenant=TENANT, learnt=NOTHING, **fields: Any) -> Any:
         held = self.vector(task) if vector is None else vector
-        return self.answers.recommend(self.boards.compared(tenant), tenant, Recommend(task=task, **fields), held)
+        ask = Recommend(task=task, **fields)
+        return self.answers.recommend(self.boards.compared(tenant), tenant, ask, held, learnt)
 
-    def predict(self, task: str, procedure: str, *, tenant=TENANT, **fields: Any) -> Any:
-        return self.answers.predict(
-            self.boards.compared(tenant), tenant, Predict(task=task, procedure=procedure, **fields), self.vector(task)
-        )
+    def predict(
+        self, task: str, procedure: str, *, vector: bytes | None = None, tenant=TENANT, learnt=NOTHING, **fields: Any
+    ) -> Any:
+        held = self.vector(task) if vector is None else vector
+        ask = Predict(task=task, procedure=procedure, **fields)
+        return self.answers.predict(self.boards.compared(tenant), tenant, ask, held, learnt)
 
     def procedure(self, name: str) -> Any:
         return self.answers.procedure(TENANT, name)

@@ -50,7 +50,7 @@ def test_recommended_procedures_are_told_with_their_reasons(stages):
         text, "fails: timed out (2 runs)", "lesson: read the log first (1 run)", "fresh up to sequence 3 (procedures)"
     )
     assert text.index("alpha") < text.index("beta")
-    all_in(shown(procedure_tables.show_recommended, msgspec.structs.replace(reply, cold=True)), "order of the rates")
+    all_in(shown(procedure_tables.show_recommended, msgspec.structs.replace(reply, cold=True)), "chances in general")
     none = msgspec.structs.replace(reply, procedures=[], cold=True)
     all_in(shown(procedure_tables.show_recommended, none), "no procedure is known")
 

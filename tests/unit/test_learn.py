@@ -14,7 +14,6 @@ from jetmem.learn.rows import ProcedureRow
 from jetmem.learn.sample import sampled
 from jetmem_schemas.events import Step, rfc3339
 from jetmem_schemas.internal import Vector, VectorsReady
-from jetmem_schemas.procedures import Recommend
 
 DAY = 86_400_000
 
@@ -38,13 +37,15 @@ def test_the_likelier_procedure_comes_first_and_what_is_new_is_between():
     assert ids(stage.recommend("another thing")) == ["good", "new", "bad"]
 
 
-def test_what_was_tried_at_such_tasks_is_not_cold_where_plain_rates_guess_best():
-    def estimates(near, context):
+@pytest.mark.parametrize("how", ["rate", "difficulty", "boosted"])
+def test_only_where_nothing_was_tried_at_such_tasks_is_it_cold_whatever_answers(how):
+    def estimates(near, same, context):
         one = np.ones(1)
         at = np.zeros(1, dtype=np.intp)
-        return Estimates(None, at, one / 2, one, one * near, one * context, {}, {0: "rate"}, {})
+        return Estimates(None, at, one / 2, one, one, one * near, one * same, one * context, {}, {0: how}, {})
 
-    assert [estimates(*runs).cold() for runs in ((0, 0), (3, 0), (0, 3))] == [True, False, False]
+    told = [estimates(*runs).cold() for runs in ((0.5, 0, 0), (3, 0, 0), (0.5, 0.5, 0), (0, 0, 3))]
+    assert told == [True, False, False, False]
 
 
 def test_neighbours_outweigh_the_rate():
@@ -207,8 +208,7 @@ def worded(stage):
 
 
 def ask(stage, task, *, vector=True, **learnt):
-    held = stage.vector(task) if vector else b""
-    return stage.answers.recommend(stage.boards.compared(TENANT), TENANT, Recommend(task=task), held, Learnt(**learnt))
+    return stage.recommend(task, vector=None if vector else b"", learnt=Learnt(**learnt))
 
 
 def test_without_a_vector_words_tell_what_works():

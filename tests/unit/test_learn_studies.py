@@ -199,20 +199,12 @@ def test_a_model_is_used_as_its_gate_says():
     assert model.judged
     assert model.fitted.how == "factors"
     plain = {each.id: each for each in stage.recommend("new w1 hopeless", context={"kind": "True"}).procedures}
-    asked = stage.answers.recommend(
-        stage.boards.compared(TENANT),
-        TENANT,
-        _recommend("new w1 hopeless", {"kind": "True"}),
-        stage.vector("new w1 hopeless"),
-        Learnt(model, version=77),
-    )
+    asked = stage.recommend("new w1 hopeless", context={"kind": "True"}, learnt=Learnt(model, version=77))
     fitted = {each.id: each for each in asked.procedures}
     assert {(each.why.how, each.why.model) for each in fitted.values()} == {("difficulty", 77)}
     assert fitted["good"].probability < 0.5
     assert (plain["good"].why.how, plain["good"].why.model) == ("neighbours", 0)
-    blind = stage.answers.recommend(
-        stage.boards.compared(TENANT), TENANT, _recommend("x", {}), b"", Learnt(model, version=77)
-    )
+    blind = stage.recommend("x", vector=b"", learnt=Learnt(model, version=77))
     assert {(each.why.how, each.why.model) for each in blind.procedures} == {("rate", 0)}, "no vector, no model"
 
 
@@ -220,15 +212,11 @@ def test_a_fitted_answer_moves_on_with_the_rate():
     record = hard_and_easy()
     stage = learnt(record)
     model = studied(stage, "model").found
-    before = stage.answers.predict(
-        stage.boards.compared(TENANT), TENANT, _predict("new w1", "good"), stage.vector("new w1"), Learnt(model)
-    )
+    before = stage.predict("new w1", "good", learnt=Learnt(model))
     for n in range(60):
         record.ran("good", False, f"something else {n}", ts=START + n)
     stage.settle()
-    after = stage.answers.predict(
-        stage.boards.compared(TENANT), TENANT, _predict("new w1", "good"), stage.vector("new w1"), Learnt(model)
-    )
+    after = stage.predict("new w1", "good", learnt=Learnt(model))
     assert after.probability < before.probability - 0.1
 
 
@@ -263,18 +251,6 @@ def test_who_has_too_few_tasks_for_a_model_waits_for_nobody_elses(monkeypatch):
         await stage.studies.close()
 
     asyncio.run(body())
-
-
-def _recommend(task, context):
-    from jetmem_schemas.procedures import Recommend
-
-    return Recommend(task=task, context=context)
-
-
-def _predict(task, name):
-    from jetmem_schemas.procedures import Predict
-
-    return Predict(task=task, procedure=name)
 
 
 def test_a_forget_makes_void_what_was_found():
@@ -614,10 +590,8 @@ def test_contagion_is_off_unless_it_is_set():
     stage = learnt(record, contagion=True)
     boosts = studied(stage, "related").found.boosts
     assert boosts["plan"].value > 0
-    still = stage.answers.predict(stage.boards.compared(TENANT), TENANT, _predict("x", "plan"), b"")
-    moved = stage.answers.predict(
-        stage.boards.compared(TENANT), TENANT, _predict("x", "plan"), b"", Learnt(None, boosts)
-    )
+    still = stage.predict("x", "plan", vector=b"")
+    moved = stage.predict("x", "plan", vector=b"", learnt=Learnt(None, boosts))
     assert 0 < moved.why.boost <= 0.2
     assert moved.probability > still.probability
 

@@ -65,7 +65,7 @@ _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "
 def show_recommended(console: Console, reply: RecommendReply) -> None:
     """Procedures for a task, each with what speaks for it."""
     if reply.cold and reply.procedures:
-        console.print("nothing is known of such tasks; this is the order of the rates", style="yellow")
+        console.print("nothing is known of such tasks; these are chances in general", style="yellow")
     for each in reply.procedures:
         ranked = f"  drew {each.drawn:.2f}" if each.drawn is not None else ""
         chance = f"  chance {_chance(each.probability, each.interval)}"

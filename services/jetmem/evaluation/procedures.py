@@ -172,10 +172,12 @@ def sharing_lines(found: Sharing) -> list[str]:
 
 def repeats_table(found: list[Repeated]) -> Table:
     """Ways of answering beside each other."""
-    made = _table("simulation: a task, or an agent, that was seen before", "", "correlation", *found[0].losses, "worth")
+    title, more = "simulation: a task, or an agent, that was seen before", ("worth", "true rate in interval", "width")
+    made = _table(title, "", "correlation", *found[0].losses, *more)
     for each in found:
         losses = (f"{loss:.3f}" for loss in each.losses.values())
-        made.add_row(each.of, f"{each.correlation:.2f}", *losses, f"{each.worth:.1f} runs")
+        held = f"{each.held:.2f}", f"{each.width:.2f}"
+        made.add_row(each.of, f"{each.correlation:.2f}", *losses, f"{each.worth:.1f} runs", *held)
     return made
 
 

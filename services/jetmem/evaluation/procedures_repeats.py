@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from jetmem.domain.procedures import estimate, repeats
+from jetmem.domain.procedures import choosing, estimate, repeats
 from jetmem.domain.procedures.estimate import NEAR_PRIOR, NEAR_RUNS
 from jetmem.domain.procedures.kernels import Floats
 from jetmem.domain.procedures.run import Ran
@@ -25,15 +25,22 @@ WORLDS: Final = 5
 #: From outcomes that are a coin tossed again to outcomes that never change.
 CORRELATIONS: Final = (0.0, 0.1, 0.3, 0.6, 0.95)
 _SEED: Final = 29
+LEARNT: Final = "the worth learnt"
 
 
 class Repeated(msgspec.Struct, frozen=True):
-    """Expected log-loss of a run by each way of answering, the least that can be had, and the worth that was learnt."""
+    """Expected log-loss of a run by each way of answering, the least that can be had, and the worth that was learnt.
+
+    `held`: share of the true rates that their 95 % intervals hold, where runs count as much as was learnt; `width`:
+    mean of those.
+    """
 
     of: Literal["task", "agent"]
     correlation: float
     losses: dict[str, float]
     worth: float
+    held: float
+    width: float
 
 
 def measure() -> list[Repeated]:
@@ -44,12 +51,13 @@ def measure() -> list[Repeated]:
 def _repeated(of: Literal["task", "agent"], correlation: float) -> Repeated:
     found = [_world(np.random.default_rng([_SEED, world]), of, correlation) for world in range(WORLDS)]
     losses = {name: float(np.mean([each[0][name] for each in found])) for name in found[0][0]}
-    return Repeated(of, correlation, losses, float(np.median([worth for _, worth in found])))
+    worth, (held, width) = float(np.median([each[1] for each in found])), np.mean([each[2] for each in found], axis=0)
+    return Repeated(of, correlation, losses, worth, float(held), float(width))
 
 
 def _world(
     rng: np.random.Generator, of: Literal["task", "agent"], correlation: float
-) -> tuple[dict[str, float], float]:
+) -> tuple[dict[str, float], float, tuple[float, float]]:
     kinds = TASKS if of == "task" else AGENTS
     rate = rng.uniform(0.1, 0.9, PROCEDURES)
     size = (1.0 - correlation) / max(correlation, 1e-6)
@@ -66,9 +74,20 @@ def _world(
         for n in range(RUNS)
     ]  # fmt: skip
     told = repeats.worths(runs)
-    answers = _answers(of, told, *_counted(which, kind, success, kinds))
+    worth = told.task if of == "task" else told.agent
+    won, had = _counted(which, kind, success, kinds)
+    answers = _answers(of, told, won, had)
     losses = {name: _expected(p, own) for name, p in answers.items()}
-    return losses | {"the truth": _expected(own, own)}, told.task if of == "task" else told.agent
+    weight = estimate.known(estimate.RATE_RUNS_MIN + had.sum(0), worth, had)
+    return losses | {"the truth": _expected(own, own)}, worth, _held(answers[LEARNT], weight, own)
+
+
+def _held(probability: Floats, weight: Floats, own: Floats) -> tuple[float, float]:
+    """Share of true rates within the intervals told, and how wide those are."""
+    told = zip(probability.ravel().tolist(), weight.ravel().tolist(), strict=True)
+    low, high = np.array([choosing.interval(p, known) for p, known in told]).T
+    within = (low <= own.ravel()) & (own.ravel() <= high)
+    return float(within.mean()), float((high - low).mean())
 
 
 def _counted(
@@ -93,7 +112,7 @@ def _answers(of: Literal["task", "agent"], told: repeats.Worths, won: Floats, ru
     return {
         "the rate alone": rate,
         "a fixed worth": estimate.clipped(fixed),
-        "the worth learnt": estimate.clipped(learnt),
+        LEARNT: estimate.clipped(learnt),
     }
 
 

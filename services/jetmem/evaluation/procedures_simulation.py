@@ -142,10 +142,10 @@ class Memory:
         row = agent if not policy.shared else 0
         won, had = self._won[row], self._had[row]
         rate = self._rates(won.sum(1), had.sum(1))
-        evidence = had.sum(1)
-        if policy.kinds:
-            rate = estimate.shrunk(won[:, kind], had[:, kind], rate, estimate.CONTEXT_RUNS)
-            evidence = had[:, kind] + np.minimum(had.sum(1) - had[:, kind], estimate.CONTEXT_RUNS)
+        in_context = had[:, kind] if policy.kinds else None
+        if in_context is not None:
+            rate = estimate.shrunk(won[:, kind], in_context, rate, estimate.CONTEXT_RUNS)
+        evidence = choosing.evidence(had.sum(1), in_context, np.zeros(PROCEDURES))  # no task is like another
         return int((choosing.drawn_rates(rate, evidence, rng) if policy.explore else rate).argmax())
 
     def _rates(self, won: Floats, had: Floats) -> Floats:

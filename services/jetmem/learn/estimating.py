@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jetmem.domain.procedures import contagion, estimate, repeats
+from jetmem.domain.procedures import choosing, contagion, estimate, repeats
 from jetmem.domain.procedures.choosing import Candidate
 from jetmem.domain.procedures.contagion import Boost
 from jetmem.domain.procedures.estimate import Prior
@@ -66,8 +66,10 @@ class Estimates:
         standing: The board as it stood.
         rows: Procedures weighed.
         probability: Of each of them, clipped.
-        evidence: Runs that stand behind each, own and near.
+        evidence: Runs that stand behind each, own and near, for who draws.
+        weight: Runs that each is known as well as by, at this very task: the total weight of its Beta.
         near_runs: What runs at tasks like this one count for each.
+        same_runs: Runs of each at the very same task.
         context_runs: Runs of each in this context, the fewest over its values.
         trials: What was tried at the nearest tasks.
         boosts: As of `Learnt`.
@@ -79,7 +81,9 @@ class Estimates:
     rows: NDArray[np.intp]
     probability: Floats
     evidence: Floats
+    weight: Floats
     near_runs: Floats
+    same_runs: Floats
     context_runs: Floats
     trials: Trials
     hows: Mapping[int, How]
@@ -97,8 +101,9 @@ class Estimates:
 
     def candidates(self) -> list[Candidate]:
         """As `choosing.rank` takes them."""
-        found = zip(self.rows.tolist(), self.probability.tolist(), self.evidence.tolist(), strict=True)
-        return [Candidate(self.standing.names[row], p, n) for row, p, n in found]
+        columns = (self.rows, self.probability, self.evidence, self.weight)
+        found = zip(*(each.tolist() for each in columns), strict=True)
+        return [Candidate(self.standing.names[row], *told) for row, *told in found]
 
     def how(self, at: int) -> How:
         """What the estimate at a place of `rows` rests on."""
@@ -111,12 +116,12 @@ class Estimates:
         return "rate" if self.standing.all_runs[self.rows[at]] else "none"
 
     def cold(self) -> bool:
-        """Whether nothing is known of such tasks: no run, and no answer but plain rates.
+        """Whether nothing is known of such tasks, whatever answered: no run at this one, like it, or in its context.
 
-        Where runs are known, rates may still be what did best on runs that they had not seen.
+        Chances are told all the same: by rates, or by what a model makes of a task that is like none.
         """
-        telling = (self.near_runs >= TELLING_RUNS) | (self.context_runs >= TELLING_RUNS)
-        return not telling.any() and all(self.how(at) in ("none", "rate") for at in range(len(self.rows)))
+        near = (self.near_runs >= TELLING_RUNS) | (self.same_runs > 0)
+        return not (near | (self.context_runs >= TELLING_RUNS)).any()
 
 
 class Asked(NamedTuple):
@@ -159,22 +164,39 @@ def estimated(
     there, in_context, context_runs = _in_context(rows, board, asked, standing, weighed, rate[weighed])
     simple = estimate.clipped(estimate.shrunk(near.won[weighed], near.runs[weighed], there, estimate.NEAR_PRIOR))
     probability, hows = _chosen(asked, standing, weighed, rate[weighed], simple, learnt.model)
+    by_agent = np.zeros(len(weighed))
     if asked.agent is not None:
-        won, runs = _by_agent(rows, board, asked, [standing.keys[row] for row in weighed])
+        won, by_agent = _by_agent(rows, board, asked, [standing.keys[row] for row in weighed])
         plain = (standing.won / np.maximum(standing.runs, 1e-9))[weighed]
-        probability = repeats.with_agent(probability, plain, won, runs, worths.agent)
+        probability = repeats.with_agent(probability, plain, won, by_agent, worths.agent)
     same_won, same_runs = near.same_won[weighed], near.same_runs[weighed]
     probability = estimate.clipped(repeats.with_task(probability, same_won, same_runs, worths.task))
+    runs = standing.runs[weighed]
+    weight = _weight(asked, worths, runs, in_context, by_agent, same_runs)
     # where runs at the very same task weigh more than all else, they answered and no model did
     hows = {at: how for at, how in hows.items() if same_runs[at] < worths.task}
-    near_runs, own = counted[weighed], standing.runs[weighed]
-    if asked.context:
-        own = in_context + np.minimum(np.maximum(0.0, own - in_context), estimate.CONTEXT_RUNS)
-    own = own + near_runs
+    near_runs = counted[weighed]
+    evidence = choosing.evidence(runs, in_context if asked.context else None, near_runs)
     return Estimates(
-        standing, weighed, probability, evidence=own, near_runs=near_runs, context_runs=context_runs,
-        trials=trials, hows=hows, boosts=learnt.boosts, version=learnt.version,
+        standing, weighed, probability, evidence, weight, near_runs=near_runs, same_runs=same_runs,
+        context_runs=context_runs, trials=trials, hows=hows, boosts=learnt.boosts, version=learnt.version,
     )  # fmt: skip
+
+
+def _weight(asked: Asked, worths: Worths, runs: Floats, in_context: Floats, by_agent: Floats, same: Floats) -> Floats:
+    """How well the chance of each at this very task is known: total weight of its Beta, in runs.
+
+    As the chance is made: from what procedures are like in general to the rate, to the rate in this context, that of
+    this agent, and at this task; each around the one before as far as its prior says, and then told by its own runs,
+    of which none counts twice. Runs at like tasks move the chance, but how far this task lies from those they cannot
+    tell: counted as runs at this one, less by their cosine, intervals held the true rate in 0.75 instead of 0.95.
+    """
+    weight = estimate.RATE_RUNS_MIN + runs
+    if asked.context:
+        weight = estimate.known(weight, estimate.CONTEXT_RUNS, in_context)
+    if asked.agent is not None:
+        weight = estimate.known(weight, worths.agent, by_agent)
+    return estimate.known(weight, worths.task, same)
 
 
 def rates(standing: Standing, boosts: Mapping[str, Boost] = NO_BOOSTS) -> Floats:

@@ -44,6 +44,27 @@ def shrunk(successes: Floats, runs: Floats, mean: Floats, worth: float) -> Float
     return np.asarray((successes + worth * mean) / (runs + worth))
 
 
+def spread(weight: Floats, worth: float) -> Floats:
+    """Total weight of the Beta of one rate around another, in runs, before any run of its own; broadcasts.
+
+    Variances add up: a Beta of mean m and total weight w has m (1 - m) / (w + 1), and a rate drawn around its rate with
+    a prior worth v runs (`shrunk`) as much as a Beta of weight w v / (w + v + 1). So it is known no better than by
+    `worth` runs, however well the other is.
+    """
+    return np.asarray(weight * worth / (weight + worth + 1.0))
+
+
+def known(weight: Floats, worth: float, runs: Floats) -> Floats:
+    """Total weight of the Beta of one rate around another, as `spread`, once runs of its own are known.
+
+    Args:
+        weight: Of the other, told by those runs, too: none counts twice.
+        worth: As of `spread`.
+        runs: Its own.
+    """
+    return spread(np.maximum(weight - runs, RATE_RUNS_MIN), worth) + runs
+
+
 class Prior(msgspec.Struct, frozen=True):
     """What is thought of a procedure nobody ran: `mean` rate, worth `runs` runs."""
 

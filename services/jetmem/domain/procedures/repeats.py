@@ -10,12 +10,14 @@ keeps to its tasks is not taken for them, nor they for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_ndtr
 
 from jetmem.domain.procedures.estimate import logit, shrunk, sigmoid
 from jetmem.domain.procedures.kernels import Floats
@@ -25,7 +27,7 @@ from jetmem.domain.procedures.run import Ran
 TASK_RUNS: Final = 1.0
 AGENT_RUNS: Final = 10.0
 LEAST: Final = 0.25
-MOST: Final = 50.0
+MOST: Final = 200.0
 #: Runs that came again, at a rate of one half, that count as much as what is believed before any came.
 BELIEVED: Final = 5.0
 
@@ -106,14 +108,28 @@ def _worth(strata: Sequence[tuple[_Pairs, _Pairs]], again: Floats, believed: flo
     """Of pairs (alike, different): each procedure weighs as many runs as came again in it, shared out by its pairs."""
     of_all = np.sum([alike.pairs for alike, _ in strata], axis=0)
     least = BELIEVED / 2.0  # at a rate of one half, every second pair disagrees
-    within, between = least * believed / (1.0 + believed), least
+    within, between, noise = least * believed / (1.0 + believed), least, 0.0
     for alike, different in strata:
         told = (alike.pairs > 0) & (different.pairs > 0)
         weight = again[told] * alike.pairs[told] / of_all[told]
+        apart = weight * different.apart[told] / different.pairs[told]
         within += float(weight @ (alike.apart[told] / alike.pairs[told]))
-        between += float(weight @ (different.apart[told] / different.pairs[told]))
-    ratio = within / between
-    return MOST if ratio >= 1.0 else min(MOST, max(LEAST, ratio / (1.0 - ratio)))
+        between += float(apart.sum())
+        noise += float((np.square(apart) / alike.pairs[told]).sum())
+    rho = max(_likely(1.0 - within / between, math.sqrt(noise) / between), 1.0 / (1.0 + MOST))
+    return max(LEAST, (1.0 - rho) / rho)
+
+
+def _likely(found: float, error: float) -> float:
+    """What a correlation is likely to be that was found to be this, with this standard error, and is not below 0.
+
+    Mean of the normal cut off at 0 (Johnson, Kotz and Balakrishnan, 1994, 13.10): few pairs that happen to disagree
+    often do not prove that nothing stays the same.
+    """
+    if error <= 0.0:
+        return found
+    z = found / error
+    return found + error * math.exp(-z * z / 2.0 - math.log(2.0 * math.pi) / 2.0 - float(log_ndtr(z)))
 
 
 def _again(cell: NDArray[np.intp], procedure: NDArray[np.intp]) -> Floats:
