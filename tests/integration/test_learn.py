@@ -394,6 +394,34 @@ def test_until_its_first_model_is_made_it_says_that_one_lacks(tmp_path):
     run(body, tmp_path)
 
 
+def test_while_tasks_wait_for_vectors_and_a_model_for_them_it_says_so(tmp_path):
+    async def body(it):
+        it.line.embed.open.clear()
+        for n in range(CLUSTERS_MIN):
+            last = await it.ran("plan", n % 2 == 0, f"repair{n} the{n} failing{n} parser{n}", id=f"r{n}")
+            few = await it.ran("plan", n % 2 == 0, ("x", "y")[n // 2 % 2], id=f"r{n}", tenant="few")
+        await it.applied(last)
+        await it.applied(few, tenant="few")
+
+        async def worded():
+            found = await it.recommend("repair3 the failing parser")
+            return "words" not in found.lacks and found
+
+        found = await until_async(worded, "words are there", 60)
+        assert (found.degraded, found.lacks) == (True, ["model"])
+        found = await it.recommend("x", tenant="few")
+        assert (found.degraded, found.lacks) == (True, []), "too few for a model; what repeats tell needs no vector"
+        it.line.embed.open.set()
+
+        async def whole():
+            found = await it.recommend("repair3 the failing parser")
+            return not found.lacks and not found.degraded
+
+        await until_async(whole, "all is there", 60)
+
+    run(body, tmp_path)
+
+
 def test_until_words_of_its_tasks_are_there_it_says_that_they_lack(tmp_path, monkeypatch):
     real, go = Studies._words, asyncio.Event()
 

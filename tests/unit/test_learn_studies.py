@@ -247,7 +247,7 @@ def test_who_has_too_few_tasks_for_a_model_waits_for_nobody_elses(monkeypatch):
         assert stage.studies.ask(TENANT, "model", at) is None
         await fits.wait()
         assert await stage.studies.get("few", "model", at)
-        assert stage.studies.first(TENANT, "model"), "still being fitted"
+        assert stage.studies.ask(TENANT, "model", at) is None, "still being fitted"
         await stage.studies.close()
 
     asyncio.run(body())
@@ -346,9 +346,7 @@ def test_what_cannot_be_made_is_not_tried_for_every_question(monkeypatch):
     asyncio.run(body())
 
 
-def test_what_could_not_be_made_for_the_first_time_lacks_while_it_rests(monkeypatch):
-    """Else answers without it would claim to be whole."""
-
+def test_what_could_not_be_made_rests(monkeypatch):
     async def body():
         stage = learnt(hard_and_easy(), study_every_s=30.0)
         at = stage.it.at[PART]
@@ -356,7 +354,6 @@ def test_what_could_not_be_made_for_the_first_time_lacks_while_it_rests(monkeypa
         assert await stage.studies.get(TENANT, "words", at) is None
         assert stage.studies.ask(TENANT, "words", at) is None
         assert not stage.studies._making and stage.failed
-        assert stage.studies.first(TENANT, "words")
         await stage.studies.close()
 
     asyncio.run(body())
@@ -380,8 +377,8 @@ def test_what_was_asked_last_is_kept(monkeypatch, much):
         for tenant in ("a", "b", "a", "c"):
             assert await it.get(tenant, "words", at)
         assert [tenant for tenant, _ in it._kept] == ["a", "c"]
-        # asked in turn, three are not made again for every question, and who goes without is told
-        assert it.ask("b", "words", at) is None and it.first("b", "words") and not it._making
+        # asked in turn, three are not made again for every question
+        assert it.ask("b", "words", at) is None and not it._making
         stage.clock.now += 31
         assert await it.get("b", "words", at)
         await it.close()
@@ -532,10 +529,8 @@ def test_the_first_one_is_told_apart_from_those_that_are_made_again():
         at = stage.it.at[PART]
 
         def first():
-            stage.studies.ask(TENANT, "patterns", stage.it.at[PART])
-            return stage.studies.first(TENANT, "patterns"), bool(stage.studies._making)
+            return stage.studies.ask(TENANT, "patterns", stage.it.at[PART]) is None, bool(stage.studies._making)
 
-        assert not stage.studies.first(TENANT, "patterns"), "nobody asked"
         assert first() == (True, True)
         assert (await stage.study("patterns")).at == at
         record.ran("good", True, "one more")

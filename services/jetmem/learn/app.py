@@ -264,10 +264,10 @@ class Learn:
         return await self.process.in_reader(compared)
 
     async def _learnt(self, tenant: str, vector: bytes) -> tuple[Learnt, Sequence[Kind]]:
-        """What was found so far, and what of it is made for the first time; what is old is made again meanwhile.
+        """What was found so far, and what of it was not yet; what is old is being made again meanwhile.
 
         Who has no vector waits for words, and who has too few tasks for a model waits for words and for what repeated
-        runs tell: that takes milliseconds.
+        runs tell: that takes milliseconds and needs no vectors.
         """
         at, whole, lacking = self._at(tenant), self._whole(tenant), tenant in self.learner.vectors.pending
 
@@ -277,14 +277,13 @@ class Learn:
 
         few = None in asked() and await self.process.in_reader(partial(self.studies.few, tenant))
         waits = [self.studies.get(tenant, "words", at)] if few or not vector else []
-        if few and not lacking:
+        if few:
             waits.append(self.studies.get(tenant, "model", whole))
         await asyncio.gather(*waits)  # where others' are being made both may take as long as one can wait
-        # all of one moment: what was made meanwhile is neither taken for there nor for lacking
-        words, model = asked()
-        lacks = [kind for kind in ANSWERING if self.studies.first(tenant, kind)]
-        found, version = (model.found, model.at.rseq) if model else (None, 0)
-        return Learnt(found, self._boosts(tenant), words.found if words else None, version), lacks
+        words, model = found = asked()
+        lacks = [kind for kind, each in zip(ANSWERING, found, strict=True) if each is None]
+        fitted, version = (model.found, model.at.rseq) if model else (None, 0)
+        return Learnt(fitted, self._boosts(tenant), words.found if words else None, version), lacks
 
     def _left_out(self, tenant: str) -> int:
         """Procedures that are not on the tenant's board, loaded or not."""

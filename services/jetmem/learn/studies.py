@@ -166,14 +166,6 @@ class Studies:
             task.add_done_callback(lambda _: self._making.pop((tenant, kind), None))
         return kept
 
-    def first(self, tenant: str, kind: Kind) -> bool:
-        """Whether one is being made, or rests, while none is found: since the start, a forget, or it was put away.
-
-        One that could not be made rests, too.
-        """
-        key = (tenant, kind)
-        return self._now(tenant, kind) is None and (key in self._making or self._resting(key))
-
     def few(self, tenant: str) -> bool:
         """Whether a tenant has too few tasks for a model to be fitted; reads the store."""
         return not self._rows.varied(tenant, CLUSTERS_MIN)
