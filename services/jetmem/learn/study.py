@@ -42,7 +42,7 @@ _PATTERN_BYTES: Final = 3_500
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """Procedures as a graph; `edges` are a bounded number from each.
+    """Procedures as a graph, of a bounded number of edges from each.
 
     `boosts` is empty unless contagion is on; `meanings` are vectors of definitions, by hash of their text.
     """

@@ -19,19 +19,17 @@ from jetmem.domain.procedures import decay
 from jetmem.domain.procedures.decay import DAY_MS, Decayed
 from jetmem.domain.procedures.kernels import Floats
 
+Ints: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.bool_]
+#: What neighbours' runs added up to, unclipped.
+Boost: TypeAlias = Decayed
 RATE: Final = 0.1
 HALF_LIFE_MS: Final = 7 * DAY_MS
 BOOST_MAX: Final = 0.2
 STEP_MS: Final = 1_000
-Ints: TypeAlias = NDArray[np.int64]
-Mask: TypeAlias = NDArray[np.bool_]
 #: Pseudo-runs m of a prior that is moved: the fewest of 0.5 to 16, which `make eval-procedures` compares on cold
 #: procedures, where each more does more harm.
 PRIOR_RUNS: Final = 0.5
-
-
-#: What neighbours' runs added up to, unclipped.
-Boost: TypeAlias = Decayed
 
 
 def surprises(which: Ints, success: Mask, at_ms: Ints, prior: float) -> Floats:
