@@ -906,3 +906,32 @@ def test_neighbours_are_those_of_a_graph_of_the_kinds_asked_for(kinds, hops):
         assert strongest[each.path[-2], each.id].kind == each.kind
     few = shown.related(study.Related(graph), Related(id="p0", kinds=kinds, hops=hops, limit=3))
     assert few == found[:3]
+
+
+def test_who_asks_again_after_more_runs_draws_again():
+    record = Record()
+    for n in range(20):
+        record.ran("plan", n % 2 == 0, "task")
+    stage = learnt(record)
+
+    def drawn():
+        found = stage.recommend("task", explore="thompson", seed="s").procedures
+        return next(each.drawn for each in found if each.id == "plan")
+
+    first = drawn()
+    assert drawn() == first
+    record.ran("other", True, "another")
+    stage.settle()
+    assert abs(drawn() - first) > 0.001, "else the same question would try the same procedure for ever"
+
+
+def test_another_model_has_vectors_of_another_length():
+    stage = learnt(Record())
+    batch = stage.store.batch()
+    stage.rows.set_dimensions(batch, 384)
+    stage.store.write(batch, sync=False)
+    assert stage.rows.dimensions() == 384
+    batch = stage.store.batch()
+    stage.rows.set_model(batch, "another")
+    stage.store.write(batch, sync=False)
+    assert (stage.rows.model(), stage.rows.dimensions()) == ("another", 0)
