@@ -539,6 +539,17 @@ def test_what_few_runs_in_a_cluster_tell_otherwise_than_all_others_comes_late():
     assert here.works[1].rate == 1.0 and here.works[1].lower < 0.5
 
 
+def test_what_fails_in_a_cluster_is_told_with_the_worst_first():
+    texts, vectors = [f"sql {n}" for n in range(4)], np.repeat(np.eye(2, dtype=np.float32)[:1], 4, axis=0)
+    shares = np.array([0.9, 0.1, 0.3, 0.8])
+    runs = np.full((4, 4), 100.0)
+    found = insights.insights(situations(texts, vectors), runs * shares, runs, ["best", "worst", "bad", "good"])
+    assert found
+    for each in found:
+        assert [one.procedure for one in each.works] == ["best", "good"]
+        assert [one.procedure for one in each.fails] == ["worst", "bad"]
+
+
 def test_exploring_is_seeded_by_the_request():
     every = [choosing.Candidate(f"p{n}", 0.5, 3.0) for n in range(20)]
     plain = choosing.rank(every)
